@@ -1,0 +1,120 @@
+"""Exact triangle rasteriser on the CPU (numba), one mesh a call.
+
+The differentiable batched renderer of the plugin is `pifr.geometry.render`; this one draws arbitrary meshes (the whole
+head with neck and eyeballs) for training data and synthetic benchmarks, where thousands of images are drawn by a pool
+of processes and no gradient is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+EDGE_TOLERANCE = 1e-5
+"""Barycentric slack, so that a pixel centre on a shared edge belongs to at least one triangle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """Which point of which triangle each pixel shows.
+
+    Attributes:
+        triangle: int32 H x W, index into `triangles`, -1 where nothing is seen.
+        barycentric: float32 H x W x 3, weights of the triangle's corners.
+        depth: float32 H x W, z of the surface, larger is nearer; -inf where nothing is seen.
+        triangles: int32 T x 3, the mesh that was drawn.
+    """
+
+    triangle: np.ndarray
+    barycentric: np.ndarray
+    depth: np.ndarray
+    triangles: np.ndarray
+
+    @property
+    def covered(self) -> np.ndarray:
+        """bool H x W, True where the mesh is seen."""
+        return self.triangle >= 0
+
+    def interpolate(self, attributes: np.ndarray) -> np.ndarray:
+        """Vertex attributes V x C at every pixel: float32 H x W x C, 0 where nothing is seen."""
+        attributes = np.ascontiguousarray(attributes, np.float32)
+        if attributes.ndim != 2:
+            raise ValueError(f"attributes must be V x C, got shape {attributes.shape}")
+        return _interpolate(self.triangle, self.barycentric, self.triangles, attributes)
+
+
+def rasterize(vertices: np.ndarray, triangles: np.ndarray, height: int, width: int) -> Raster:
+    """Draw one mesh with a z-buffer.
+
+    Args:
+        vertices: V x 3: pixel x (right), pixel y (down), z (larger is nearer); pixel centres at integers.
+        triangles: T x 3 vertex indices, any orientation.
+        height, width: size of the image in pixels.
+    """
+    vertices = np.ascontiguousarray(vertices, np.float32)
+    triangles = np.ascontiguousarray(triangles, np.int32)
+    triangle = np.full((height, width), -1, np.int32)
+    barycentric = np.zeros((height, width, 3), np.float32)
+    depth = np.full((height, width), -np.inf, np.float32)
+    _rasterize(vertices, triangles, triangle, barycentric, depth)
+    return Raster(triangle, barycentric, depth, triangles)
+
+
+@numba.njit(cache=True)
+def _rasterize(vertices, triangles, triangle, barycentric, depth):
+    height, width = triangle.shape
+    for t in range(triangles.shape[0]):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        x0, y0, z0 = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        x1, y1, z1 = vertices[b, 0], vertices[b, 1], vertices[b, 2]
+        x2, y2, z2 = vertices[c, 0], vertices[c, 1], vertices[c, 2]
+        area = (y1 - y2) * (x0 - x2) + (x2 - x1) * (y0 - y2)
+        if abs(area) < 1e-12:
+            continue
+        first_x, last_x = max(0, int(np.ceil(min(x0, x1, x2)))), min(width - 1, int(np.floor(max(x0, x1, x2))))
+        first_y, last_y = max(0, int(np.ceil(min(y0, y1, y2)))), min(height - 1, int(np.floor(max(y0, y1, y2))))
+        for y in range(first_y, last_y + 1):
+            for x in range(first_x, last_x + 1):
+                w0 = ((y1 - y2) * (x - x2) + (x2 - x1) * (y - y2)) / area
+                w1 = ((y2 - y0) * (x - x2) + (x0 - x2) * (y - y2)) / area
+                w2 = 1 - w0 - w1
+                if w0 < -EDGE_TOLERANCE or w1 < -EDGE_TOLERANCE or w2 < -EDGE_TOLERANCE:
+                    continue
+                z = w0 * z0 + w1 * z1 + w2 * z2
+                if z > depth[y, x]:
+                    depth[y, x] = z
+                    triangle[y, x] = t
+                    barycentric[y, x, 0] = w0
+                    barycentric[y, x, 1] = w1
+                    barycentric[y, x, 2] = w2
+
+
+@numba.njit(cache=True)
+def _interpolate(triangle, barycentric, triangles, attributes):
+    height, width = triangle.shape
+    channels = attributes.shape[1]
+    result = np.zeros((height, width, channels), np.float32)
+    for y in range(height):
+        for x in range(width):
+            t = triangle[y, x]
+            if t < 0:
+                continue
+            for corner in range(3):
+                weight = barycentric[y, x, corner]
+                vertex = triangles[t, corner]
+                for channel in range(channels):
+                    result[y, x, channel] += weight * attributes[vertex, channel]
+    return result
+
+
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Area-weighted unit normals V x 3 float32 of a mesh whose triangles turn counter-clockwise seen from outside."""
+    corners = vertices[triangles]
+    faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros((len(vertices), 3))
+    for corner in range(3):
+        for axis in range(3):
+            normals[:, axis] += np.bincount(triangles[:, corner], faces[:, axis], minlength=len(vertices))
+    return (normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
