@@ -1,0 +1,178 @@
+"""Shape error against cases with a closed form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocols.shape import (
+    ShapeOptions,
+    ShapeScans,
+    Similarity,
+    Surface,
+    average_shape,
+    face_region,
+    fit_similarity,
+    measure,
+    refine_icp,
+    shape_errors,
+    surface_distances,
+)
+
+POINTS = np.array(
+    [[-45, 35, -20], [-15, 33, -8], [15, 33, -8], [45, 35, -20], [0, -12, 12], [-25, -35, -8], [25, -35, -8]], float
+)
+
+
+def _sphere(radius: float) -> trimesh.Trimesh:
+    return trimesh.creation.icosphere(subdivisions=5, radius=radius)
+
+
+def _rotation(seed: int) -> np.ndarray:
+    return trimesh.transformations.random_rotation_matrix(np.random.default_rng(seed).random(3))[:3, :3]
+
+
+def _plane(z: float = 0.0, half: float = 150.0, n: int = 31) -> Surface:
+    axis = np.linspace(-half, half, n)
+    x, y = np.meshgrid(axis, axis)
+    index = np.arange(n * n).reshape(n, n)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
+    triangles = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
+    vertices = np.stack([x, y, np.full_like(x, z)], -1).reshape(-1, 3)
+    return Surface(vertices, triangles, POINTS)
+
+
+def test_two_concentric_spheres_are_as_far_apart_as_their_radii() -> None:
+    inner, outer = _sphere(80), _sphere(83)
+    distance = surface_distances(outer.vertices, inner.vertices, inner.faces)
+    # Flat triangles lie below the sphere by at most the sagitta of their edge.
+    sagitta = 80 - np.sqrt(80**2 - (inner.edges_unique_length.max() / np.sqrt(3)) ** 2)
+    assert (distance >= 3 - 1e-9).all() and (distance <= 3 + sagitta + 1e-9).all()
+
+
+def test_a_plane_shifted_along_its_normal_errs_by_the_shift() -> None:
+    scan, prediction = _plane(), _plane(z=2.5)
+    np.testing.assert_allclose(shape_errors(scan, prediction, ShapeOptions()), 2.5)
+
+
+def test_the_error_is_measured_to_the_surface_not_to_its_vertices() -> None:
+    fine, coarse = _plane(n=61), _plane(n=4)
+    np.testing.assert_allclose(shape_errors(fine, coarse, ShapeOptions()), 0, atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), scale=st.floats(0.1, 10))
+def test_a_similarity_is_recovered_exactly(seed: int, scale: float) -> None:
+    rotation, shift = _rotation(seed), np.random.default_rng(seed).normal(size=3) * 50
+    found = fit_similarity(POINTS, scale * POINTS @ rotation.T + shift)
+    assert found.scale == pytest.approx(scale)
+    np.testing.assert_allclose(found.rotation, rotation, atol=1e-9)
+    np.testing.assert_allclose(found.translation, shift, atol=1e-6)
+
+
+def test_a_mirrored_prediction_is_never_mirrored_back() -> None:
+    uneven = POINTS + np.random.default_rng(0).normal(size=POINTS.shape) * 5
+    found = fit_similarity(uneven * [-1, 1, 1], uneven)
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+    assert np.abs(found(uneven * [-1, 1, 1]) - uneven).max() > 1
+
+
+def test_rigid_alignment_keeps_the_size() -> None:
+    assert fit_similarity(POINTS, 2 * POINTS, scale=False).scale == 1
+
+
+def test_moving_turning_and_scaling_a_prediction_changes_nothing() -> None:
+    scan, flat = _plane(), _plane(z=1.5)
+    motion = Similarity(0.3, _rotation(4), np.array([9.0, -4, 7]))
+    moved = Surface(motion(flat.vertices), flat.triangles, motion(flat.landmarks))
+    np.testing.assert_allclose(
+        shape_errors(scan, moved, ShapeOptions()), shape_errors(scan, flat, ShapeOptions()), atol=1e-9
+    )
+
+
+def test_the_crop_keeps_what_is_near_the_nose_and_below_the_forehead() -> None:
+    plane = _plane(n=301)
+    kept = face_region(plane.vertices, POINTS, radius=90, forehead=0.4)
+    eyes, mouth, nose = POINTS[:4].mean(0), POINTS[5:].mean(0), POINTS[4]
+    near = np.linalg.norm(plane.vertices - nose, axis=1) <= 90
+    up = (eyes - mouth) / np.linalg.norm(eyes - mouth)
+    low = (plane.vertices - eyes) @ up <= 0.4 * np.linalg.norm(eyes - mouth)
+    assert (kept == (near & low)).all() and kept.any() and (near & ~low).any()
+
+
+def test_icp_removes_a_shift_that_the_seven_points_carry() -> None:
+    sphere = _sphere(80)
+    scan = Surface(np.asarray(sphere.vertices), np.asarray(sphere.faces), POINTS)
+    shifted = Surface(scan.vertices, scan.triangles, POINTS + [1.0, -2.0, 0.5])
+    plain = shape_errors(scan, shifted, ShapeOptions(radius=200, forehead=9))
+    refined = shape_errors(scan, shifted, ShapeOptions(radius=200, forehead=9, icp=True))
+    assert np.sqrt((plain**2).mean()) > 1
+    assert np.sqrt((refined**2).mean()) < 0.1
+    motion = refine_icp(scan.vertices, shifted, fit_similarity(shifted.landmarks, scan.landmarks))
+    assert np.linalg.norm(motion.translation) < 0.2
+
+
+def test_the_average_of_one_shape_in_many_poses_is_that_shape() -> None:
+    face = _plane().vertices + np.random.default_rng(1).normal(size=(961, 3))
+    posed = [Similarity(1 + k / 3, _rotation(k), np.full(3, k * 5.0))(face) for k in range(4)]
+    np.testing.assert_allclose(average_shape(np.stack([face, *posed])), face, atol=1e-8)
+
+
+def test_a_scan_in_metres_is_told_apart_from_one_in_millimetres() -> None:
+    scan = _plane()
+    far = Surface(scan.vertices + [0, 0, 1e6], scan.triangles, scan.landmarks)
+    with pytest.raises(ValueError, match="is the scan in mm"):
+        shape_errors(far, scan, ShapeOptions())
+
+
+class _Flat:
+    name = "flat"
+    triangles = _plane().triangles
+
+    def landmarks(self, vertices: np.ndarray) -> np.ndarray:
+        return POINTS
+
+
+def _write_subject(root: Path, name: str, suffix: str = ".ply", frames: int = 25) -> None:
+    folder = root / name
+    (folder / "frames" / "indoor").mkdir(parents=True)
+    plane = _plane()
+    trimesh.Trimesh(plane.vertices, plane.triangles, process=False).export(folder / f"scan{suffix}")
+    np.savetxt(folder / "landmarks.txt", POINTS)
+    for k in range(frames):
+        (folder / "frames" / "indoor" / f"{k:04d}.jpg").touch()
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj"])
+def test_a_tree_is_read_and_every_tenth_frame_used(tmp_path: Path, suffix: str) -> None:
+    _write_subject(tmp_path, "01", suffix)
+    protocol = ShapeScans(tmp_path)
+    assert protocol.validate() == []
+    assert [path.name for path in protocol.frames("01")] == ["0000.jpg", "0010.jpg", "0020.jpg"]
+    np.testing.assert_allclose(protocol.scan("01").vertices, _plane().vertices, atol=1e-4)
+
+
+def test_failed_frames_are_counted_and_a_subject_without_any_keeps_its_row(tmp_path: Path) -> None:
+    for name in ("01", "02"):
+        _write_subject(tmp_path, name)
+    frames = np.repeat(_plane(z=2.0).vertices[None], 3, axis=0)
+    frames[1] = np.nan
+    table, errors = measure(ShapeScans(tmp_path), _Flat(), {"01": frames, "02": frames * np.nan})
+    rows = table.set_index("subject")
+    assert rows.loc["01", ["frames", "failed_frames", "status"]].tolist() == [3, 1, "ok"]
+    assert rows.loc["01", "rmse"] == pytest.approx(2.0, abs=1e-5)
+    assert rows.loc["02", ["failed_frames", "status", "reason"]].tolist() == [3, "failed", "no_prediction"]
+    assert np.isnan(rows.loc["02", "rmse"]) and set(errors) == {"01"}
+
+
+def test_what_a_tree_lacks_is_named(tmp_path: Path) -> None:
+    assert "no <subject>/<scan>.ply" in ShapeScans(tmp_path).validate()[0]
+    _write_subject(tmp_path, "01", frames=0)
+    (tmp_path / "01" / "landmarks.txt").unlink()
+    problems = "\n".join(ShapeScans(tmp_path).validate())
+    assert "no landmarks.txt" in problems and "no pictures below frames/" in problems
