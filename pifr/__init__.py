@@ -1,0 +1,28 @@
+"""Pose-invariant face recognition by SRTC-Net face frontalization (PIFR).
+
+The names below are imported on first use, so that ``import pifr`` loads neither torch nor OpenCV.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "FaceCrops": "pifr.faces",
+    "FaceFinder": "pifr.faces",
+    "Frontalizer": "pifr.frontalizer",
+    "FrontalizedRecognizer": "pifr.plugin",
+    "read_image": "pifr.images",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pifr' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

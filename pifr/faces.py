@@ -1,0 +1,307 @@
+"""From photos to faces: detection, five landmarks, one square crop a face, and alignment to a recognizer's template.
+
+Everything after the crop is batched. A photo in which no face can be used keeps its row, with a reason.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pifr.detectors import Detections, Detector, load_detector
+from pifr.errors import ConfigError, ImageError
+from pifr.geometry.warp import affine_warp, similarity_transform
+from pifr.images import read_image
+
+CROP_SIZE = 256
+"""Side of a face crop in its own pixels."""
+
+CROP_FACTOR = 2.0
+"""Side of the crop over the longer side of the detector's box."""
+
+_RECIPE = 1  # part of every fingerprint: raise it when the pixels of a crop change
+
+# Median landmarks of YuNet in its crops of 247 frontal portraits, made symmetric.
+_NOMINAL = ((104.9, 111.0), (150.1, 111.0), (127.5, 136.2), (108.3, 156.8), (146.7, 156.8))
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentTemplate:
+    """Where a recognizer wants the five landmarks.
+
+    Attributes:
+        name: part of keys and reports.
+        size: side of the square that the points are given for, in pixels.
+        points: five (x, y), pixel centres at whole numbers, order as in `Detections`.
+    """
+
+    name: str
+    size: int
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        if np.shape(self.points) != (5, 2):
+            raise ValueError(f"template {self.name!r}: points have shape {np.shape(self.points)}, not (5, 2)")
+
+    def scaled(self, size: int) -> Tensor:
+        """The points for an output of another size: 5 x 2 float64. Resizing an image moves them the same way."""
+        points = torch.tensor(self.points, dtype=torch.float64)
+        return (points + 0.5) * (size / self.size) - 0.5
+
+
+ARCFACE_112 = AlignmentTemplate(
+    "arcface-112",
+    112,
+    ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
+)
+"""The template of ArcFace and InsightFace (insightface/utils/face_align.py, `arcface_dst`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceCrops:
+    """B faces, each an upright square cut from its photo.
+
+    Attributes:
+        pixels: B x 3 x 256 x 256 float32 RGB in [0, 1]; zero where `status` is "failed".
+        crop_to_image: B x 2 x 3 float32; maps crop pixels (x, y, 1) to pixels of the photo.
+        landmarks: B x 5 x 2 float32 in crop pixels (x, y); NaN where unknown.
+        status: B of "ok", "fallback" (no detection: a declared substitute was cut) or "failed".
+        reason: B of "" (ok) or a word: "no_face", "several_faces", "unreadable", "no_landmarks".
+
+    Raises:
+        ValueError: a field's shape, dtype or value is not as above; the message names it.
+    """
+
+    pixels: Tensor
+    crop_to_image: Tensor
+    landmarks: Tensor
+    status: tuple[str, ...]
+    reason: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.status)
+        shapes = {
+            "pixels": (count, 3, CROP_SIZE, CROP_SIZE),
+            "crop_to_image": (count, 2, 3),
+            "landmarks": (count, 5, 2),
+        }
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if tuple(value.shape) != shape or value.dtype != torch.float32:
+                raise ValueError(f"FaceCrops.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
+        if len(self.reason) != count:
+            raise ValueError(f"FaceCrops.reason has {len(self.reason)} entries, status {count}")
+        if not set(self.status) <= {"ok", "fallback", "failed"}:
+            raise ValueError(f"FaceCrops.status holds {set(self.status)}: use 'ok', 'fallback' or 'failed'")
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> "FaceCrops":
+        """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch."""
+        if isinstance(index, slice):
+            positions = list(range(len(self)))[index]
+        else:
+            chosen = torch.as_tensor(index)
+            if chosen.ndim != 1:
+                raise TypeError("FaceCrops is indexed by a slice, a mask or a list; use faces[i:i+1] for one face")
+            if chosen.dtype == torch.bool and len(chosen) != len(self):
+                raise IndexError(f"a mask of length {len(chosen)} cannot choose from {len(self)} faces")
+            positions = (chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()).tolist()
+        rows = torch.tensor(positions, dtype=torch.long, device=self.pixels.device)
+        return FaceCrops(
+            self.pixels[rows],
+            self.crop_to_image[rows],
+            self.landmarks[rows],
+            tuple(self.status[i] for i in positions),
+            tuple(self.reason[i] for i in positions),
+        )
+
+    def __repr__(self) -> str:
+        counts = {status: self.status.count(status) for status in ("ok", "fallback", "failed") if status in self.status}
+        return f"FaceCrops({len(self)}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'empty'})"
+
+    @property
+    def usable(self) -> Tensor:
+        """B bool: there are pixels, detected or from a fallback."""
+        return torch.tensor([status != "failed" for status in self.status], device=self.pixels.device)
+
+    def to(self, device: str | torch.device) -> "FaceCrops":
+        """The same faces with all tensors on a device."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device),
+            crop_to_image=self.crop_to_image.to(device),
+            landmarks=self.landmarks.to(device),
+        )
+
+    @staticmethod
+    def concatenate(batches: Iterable["FaceCrops"]) -> "FaceCrops":
+        """All faces of several batches in order; of no batch, an empty one."""
+        batches = [FaceCrops.failed(()), *batches]
+        device = batches[-1].pixels.device
+        batches = [batch.to(device) for batch in batches]
+        return FaceCrops(
+            torch.cat([batch.pixels for batch in batches]),
+            torch.cat([batch.crop_to_image for batch in batches]),
+            torch.cat([batch.landmarks for batch in batches]),
+            sum((batch.status for batch in batches), ()),
+            sum((batch.reason for batch in batches), ()),
+        )
+
+    @staticmethod
+    def failed(reasons: Sequence[str]) -> "FaceCrops":
+        """Rows without pixels, one a reason."""
+        count = len(reasons)
+        return FaceCrops(
+            torch.zeros(count, 3, CROP_SIZE, CROP_SIZE),
+            torch.eye(2, 3).repeat(count, 1, 1),
+            torch.full((count, 5, 2), torch.nan),
+            ("failed",) * count,
+            tuple(reasons),
+        )
+
+
+def cut(
+    image: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = None, status: str = "ok", reason: str = ""
+) -> FaceCrops:
+    """Cut the square around one face: side `CROP_FACTOR` x the box's longer side, centred on the box.
+
+    The square lies on whole pixels of the photo, so that the map between the two is exact; beyond the photo its border
+    is replicated. It is averaged when it shrinks and interpolated by cubics when it grows.
+
+    Args:
+        image: uint8 H x W x 3 RGB.
+        box: left, top, right, bottom in pixels of the image.
+        landmarks: 5 x 2 in pixels of the image, or None if unknown.
+        status, reason: as in `FaceCrops`.
+
+    Returns:
+        One face.
+    """
+    left, top, right, bottom = np.asarray(box, dtype=np.float64)
+    side = max(round(CROP_FACTOR * max(right - left, bottom - top)), 2)
+    x, y = round((left + right) / 2 + 0.5 - side / 2), round((top + bottom) / 2 + 0.5 - side / 2)
+    square = _replicated(image, x, y, side)
+    shrinks = side > CROP_SIZE
+    pixels = cv2.resize(square, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    scale = side / CROP_SIZE
+    offset = np.array([x, y]) + scale / 2 - 0.5
+    points = np.full((5, 2), np.nan) if landmarks is None else (np.asarray(landmarks) - offset) / scale
+    return FaceCrops(
+        torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].float() / 255,
+        torch.tensor([[[scale, 0, offset[0]], [0, scale, offset[1]]]], dtype=torch.float32),
+        torch.from_numpy(points)[None].float(),
+        (status,),
+        (reason,),
+    )
+
+
+def _replicated(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
+    """The square with its upper left pixel at (x, y), the image's border replicated where it sticks out."""
+    height, width = image.shape[:2]
+    rows = np.clip(np.arange(y, y + side), 0, height - 1)
+    columns = np.clip(np.arange(x, x + side), 0, width - 1)
+    return image[rows[:, None], columns]
+
+
+def nominal_landmarks() -> Tensor:
+    """Where the five landmarks lie in a crop on average: 5 x 2 float32. They stand in for unknown landmarks."""
+    return torch.tensor(_NOMINAL)
+
+
+def align(pixels: Tensor, landmarks: Tensor, template: AlignmentTemplate, size: int) -> Tensor:
+    """Bring each face to a recognizer's template by the similarity that fits its five landmarks best.
+
+    Args:
+        pixels: B x 3 x H x W float.
+        landmarks: B x 5 x 2 in pixels of `pixels`; a face with a NaN is aligned by `nominal_landmarks`.
+        template: where the landmarks have to lie.
+        size: side of the output.
+
+    Returns:
+        B x 3 x size x size of the dtype of `pixels`; beyond the crop its border is replicated.
+    """
+    unknown = landmarks.isnan().flatten(1).any(1)[:, None, None]
+    landmarks = torch.where(unknown, nominal_landmarks().to(landmarks), landmarks)
+    target = template.scaled(size).to(landmarks).expand_as(landmarks)
+    return affine_warp(pixels, similarity_transform(target, landmarks), size)
+
+
+POLICIES = ("largest", "central", "reject")
+"""What to do with several faces: take the largest, take the one nearest to the image's centre, or fail."""
+
+FALLBACKS = (None, "centre-crop")
+
+
+class FaceFinder:
+    """Finds one face in each image and cuts it out.
+
+    Args:
+        detector: "yunet", "mtcnn", "file:PATH" (landmarks from a CSV file), or a `Detector`.
+        policy: one of `POLICIES`.
+        fallback: None, or "centre-crop": where no face is found, cut the central square that holds the whole image,
+            with unknown landmarks and the status "fallback", so that every report can count it.
+
+    Raises:
+        UnknownNameError, ConfigError, WeightsError, DataError: while it is made, never while it is called.
+    """
+
+    def __init__(
+        self, detector: str | Detector = "yunet", policy: str = "largest", fallback: str | None = None
+    ) -> None:
+        if policy not in POLICIES:
+            raise ConfigError(f"policy {policy!r} for several faces: use one of {', '.join(POLICIES)}")
+        if fallback not in FALLBACKS:
+            raise ConfigError(f"fallback {fallback!r}: use 'centre-crop', or leave it out")
+        self.detector = load_detector(detector) if isinstance(detector, str) else detector
+        self.policy = policy
+        self.fallback = fallback
+        self.fingerprint = (
+            f"{self.detector.fingerprint}|{policy}|fallback={fallback}|crop={CROP_SIZE}x{CROP_FACTOR:g}|v{_RECIPE}"
+        )
+
+    def __call__(
+        self, images: Sequence[np.ndarray | str | Path | bytes], names: Sequence[str | Path] | None = None
+    ) -> FaceCrops:
+        """Cut one face from each image; an image that gives none keeps its row, with status and reason.
+
+        Args:
+            images: uint8 H x W x 3 RGB arrays, file names, or contents of files.
+            names: what a landmark file calls each image; by default the file names among `images`.
+
+        Returns:
+            One row an image, in order, on the CPU.
+        """
+        if names is None:
+            names = [image if isinstance(image, str | Path) else "" for image in images]
+        return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
+
+    def _find(self, source: np.ndarray | str | Path | bytes, name: str | Path) -> FaceCrops:
+        try:
+            image = source if isinstance(source, np.ndarray) else read_image(source)
+        except ImageError:
+            return FaceCrops.failed(["unreadable"])
+        found = self.detector(image, name)
+        if len(found.boxes) > 1 and self.policy == "reject":
+            return FaceCrops.failed(["several_faces"])
+        if len(found.boxes):
+            chosen = _choose(found, image.shape[:2], self.policy)
+            return cut(image, found.boxes[chosen], found.landmarks[chosen])
+        if self.fallback is None:
+            return FaceCrops.failed([self.detector.missing])
+        height, width = image.shape[:2]
+        centre, half = np.array([width - 1, height - 1]) / 2, max(height, width) / CROP_FACTOR / 2
+        return cut(image, np.concatenate([centre - half, centre + half]), None, "fallback", self.detector.missing)
+
+
+def _choose(found: Detections, shape: tuple[int, int], policy: str) -> int:
+    """Index of the largest face, or of the one whose box is centred nearest to the image's centre."""
+    if policy == "central":
+        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        return int(np.linalg.norm(centres - (np.array(shape[::-1]) - 1) / 2, axis=1).argmin())
+    return int((found.boxes[:, 2:] - found.boxes[:, :2]).prod(1).argmax())

@@ -1,0 +1,81 @@
+"""Images come in here, and only here: every other part gets uint8 RGB arrays."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pifr.errors import ImageError
+
+MAX_PIXELS = 2**26
+"""Larger images are refused: at 67 megapixels the decoded array alone takes 200 MB."""
+
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def read_image(source: str | Path | bytes) -> np.ndarray:
+    """Decode an image into RGB as a person would see it: upright, opaque, eight bits a channel.
+
+    The EXIF orientation is applied; palettes, grey, CMYK and 16 bits a channel are converted (16 bits by dropping the
+    low byte); transparent pixels are laid on black.
+
+    Args:
+        source: a file name, or the content of a file.
+
+    Returns:
+        uint8, H x W x 3, RGB, C-contiguous.
+
+    Raises:
+        ImageError: the source does not exist, cannot be read, is empty, damaged, too large, or no image at all. The
+            message names the file and a remedy.
+    """
+    name = "the image" if isinstance(source, bytes) else f"'{source}'"
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes): copy it again from its source")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read: scale it down first"
+                )
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down first"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        # Pillow reports damaged files by all of these, depending on the format's decoder.
+        raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist") from error
+    except PermissionError as error:
+        raise ImageError(f"{name} may not be read: check the permissions of the file and its folders") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{name} is a folder, not an image") from error
+    except OSError as error:
+        raise ImageError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point values of no known range: save it with eight bits a channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return image.convert("RGB")
