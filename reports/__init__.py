@@ -1,0 +1,1 @@
+"""Tables, figures, montages and one HTML report, computed from score tables and run records alone."""
