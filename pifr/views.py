@@ -1,0 +1,149 @@
+"""The frontalizer slot: a view maker turns each face into the views that a recognizer will see.
+
+The simplest ones live here: `none` (the aligned crop alone) and `mirror` (the crop and its mirror image: the honest
+control that every frontalizer has to beat). Others join by the entry point group `pifr.frontalizers`; an entry is a
+callable `(device: str, argument: str) -> ViewMaker`, where the name `srtc:paper` passes the argument "paper" to `srtc`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pifr.errors import UnknownNameError
+from pifr.faces import AlignmentTemplate, FaceCrops, align
+from pifr.fusion import DEFAULT_FUSION, Fusion
+
+ENTRY_POINT_GROUP = "pifr.frontalizers"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """What a recognizer is shown of B faces: V aligned images each.
+
+    Attributes:
+        images: B x V x 3 x S x S float32 RGB in [0, 1]; the first view is always the detector-aligned crop.
+        weights: B x V float32, not negative, rows sum to 1; 0 where a view is not used for this face.
+        names: V names.
+        yaw: B float32 degrees, NaN where unknown.
+        status: B of "ok", "fallback" or "failed", as in `FaceCrops`; "fallback" too where a frontalizer had to leave
+            a face to its first view.
+        reason: B of "" (ok) or a word.
+
+    Raises:
+        ValueError: a field's shape, dtype or value is not as above; the message names it.
+    """
+
+    images: Tensor
+    weights: Tensor
+    names: tuple[str, ...]
+    yaw: Tensor
+    status: tuple[str, ...]
+    reason: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        count, views = len(self.status), len(self.names)
+        size = self.images.shape[-1]
+        shapes = {"images": (count, views, 3, size, size), "weights": (count, views), "yaw": (count,)}
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if tuple(value.shape) != shape or value.dtype != torch.float32:
+                raise ValueError(f"Views.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
+        if len(self.reason) != count:
+            raise ValueError(f"Views.reason has {len(self.reason)} entries, status {count}")
+        if count and ((self.weights < 0).any() or ((self.weights.sum(1) - 1).abs() > 1e-4).any()):
+            raise ValueError("Views.weights must not be negative, and each row must sum to 1")
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+
+@runtime_checkable
+class ViewMaker(Protocol):
+    """What a frontalizer has to be."""
+
+    name: str
+    """As in tables."""
+
+    fingerprint: str
+    """Changes whenever the same face may give other views: name, weights' SHA-256, settings."""
+
+    default_fusion: Fusion
+    """The fusion that is used unless another is asked for."""
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        """The views of each face, aligned to the template at size x size; failed faces keep their row."""
+        ...
+
+
+class NoFrontalizer:
+    """`none`: the detector-aligned crop alone."""
+
+    name = "none"
+    fingerprint = "none-1"
+    default_fusion: Fusion = DEFAULT_FUSION
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        return _views(faces, align(faces.pixels, faces.landmarks, alignment, size)[:, None], ("crop",))
+
+
+class Mirror:
+    """`mirror`: the detector-aligned crop and its mirror image, with equal weights."""
+
+    name = "mirror"
+    fingerprint = "mirror-1"
+    default_fusion: Fusion = DEFAULT_FUSION
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        crop = align(faces.pixels, faces.landmarks, alignment, size)
+        return _views(faces, torch.stack([crop, crop.flip(-1)], dim=1), ("crop", "mirror"))
+
+
+def _views(faces: FaceCrops, images: Tensor, names: tuple[str, ...]) -> Views:
+    count = len(faces)
+    weights = torch.full((count, len(names)), 1 / len(names), device=images.device)
+    yaw = torch.full((count,), torch.nan, device=images.device)
+    return Views(images, weights, names, yaw, faces.status, faces.reason)
+
+
+def _from_frontalizer(kind: str) -> Callable[[str, str], ViewMaker]:
+    # pifr.frontalizer brings networks and geometry, which `none` and `mirror` do not need.
+    def load(device: str, argument: str) -> ViewMaker:
+        return getattr(import_module("pifr.frontalizer"), kind)(device, argument)
+
+    return load
+
+
+_BUILT_IN: dict[str, Callable[[str, str], ViewMaker]] = {
+    "none": lambda device, argument: NoFrontalizer(),
+    "mirror": lambda device, argument: Mirror(),
+    "align": _from_frontalizer("load_align"),
+    "srtc": _from_frontalizer("load_srtc"),
+}
+
+
+def list_view_makers() -> list[str]:
+    """Names that `load_view_maker` knows: built in, and installed by others."""
+    return sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def load_view_maker(name: str, device: str = "cpu") -> ViewMaker:
+    """The view maker of a name, on a device.
+
+    Args:
+        name: `none`, `mirror`, `align`, `srtc`, or an entry point's name; what follows a colon is handed to it.
+        device: where its networks run.
+
+    Raises:
+        UnknownNameError: no such view maker.
+    """
+    key, _, argument = name.partition(":")
+    if key in _BUILT_IN:
+        return _BUILT_IN[key](device, argument)
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=key):
+        return entry.load()(device, argument)
+    raise UnknownNameError("frontalizer", name, list_view_makers())

@@ -1,0 +1,114 @@
+"""What a protocol is, and the columns of the score table. A protocol is data: it knows no detector, no recognizer."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pifr.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAMPLE_COLUMNS = ("sample", "path", "subject", "role")
+"""Of `VerificationProtocol.samples`: an identifier that the protocol makes up; where its file is; who is seen on it (""
+where the protocol does not say); "reference", "probe" or "both". A protocol may add more."""
+
+COMPARISON_COLUMNS = ("fold", "probe", "reference", "probe_subject", "reference_subject", "same")
+"""Of `VerificationProtocol.comparisons`; `probe` and `reference` are samples."""
+
+SCORE_COLUMNS = (
+    "protocol",
+    "setting",
+    *COMPARISON_COLUMNS,
+    "recognizer",
+    "frontalizer",
+    "fusion",
+    "score",
+    "status",
+    "reason",
+    "yaw",
+)
+"""Of `scores.parquet`, one row a comparison and system. `score` is float64, NaN where `status` is "failed". `reason`
+says which side failed or fell back: "probe:no_face", "reference:fallback:no_face", both joined by ";". `yaw` is the probe's,
+in degrees, NaN where unknown."""
+
+SYSTEM = ("recognizer", "frontalizer", "fusion")
+"""What makes a system."""
+
+
+class VerificationProtocol(Protocol):
+    """Images and comparisons of a data set. `protocols.cfp.Cfp` is the plainest example."""
+
+    name: str
+    settings: tuple[str, ...]
+    root: Path
+
+    def validate(self) -> list[str]:
+        """Everything that keeps the data from being used, one line each; empty for a sound data set."""
+        ...
+
+    def samples(self, setting: str) -> "pd.DataFrame":
+        """One row an image, columns `SAMPLE_COLUMNS`, in a fixed order."""
+        ...
+
+    def comparisons(self, setting: str) -> "pd.DataFrame":
+        """One row a comparison, columns `COMPARISON_COLUMNS`, in a fixed order."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Content of the image at a `path` of `samples`. Raises OSError where it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a data set says about itself."""
+
+    name: str
+    synthetic: bool
+
+
+def read_dataset(root: str | Path, name: str) -> Dataset:
+    """Name and origin of a data set from its `dataset.json`, which generated sets carry; without one, real and `name`.
+
+    Raises:
+        DataError: the file is there but is not such a record.
+    """
+    file = Path(root) / "dataset.json"
+    if not file.is_file():
+        return Dataset(name, synthetic=False)
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return Dataset(str(record["name"]), bool(record["synthetic"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{file}' is not a record with 'name' and 'synthetic' ({error!r})") from error
+
+
+def require_valid(protocol: VerificationProtocol, limit: int = 20) -> None:
+    """Raise `DataError` with what `validate` found, `limit` lines at most."""
+    problems = protocol.validate()
+    if problems:
+        more = [f"... and {len(problems) - limit} more"] if len(problems) > limit else []
+        raise DataError(
+            "\n  ".join([f"{protocol.name}: the data in '{protocol.root}' cannot be used:", *problems[:limit], *more])
+        )
+
+
+def read_lines(file: Path, problems: list[str]) -> Sequence[tuple[int, str]]:
+    """Numbered lines of a text file; what is wrong with it (missing, undecodable, blank lines) is added to `problems`.
+
+    A missing newline at the end is fine, and so is a blank line at the very end; one in between is not: whatever wrote
+    the file may have lost a line there.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{file}: {getattr(error, 'strerror', None) or error}")
+        return []
+    while lines and not lines[-1].strip():
+        lines.pop()
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+    problems.extend(f"{file}:{number}: blank line" for number, line in numbered if not line)
+    return [(number, line) for number, line in numbered if line]

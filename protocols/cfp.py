@@ -1,0 +1,171 @@
+"""Celebrities in Frontal-Profile (CFP): frontal-frontal and frontal-profile verification in identity-disjoint folds.
+
+Source: S. Sengupta et al., Frontal to Profile Face Verification in the Wild, WACV 2016, and the data set's own readme.
+Official layout::
+
+    Data/Images/NNN/{frontal,profile}/MM.jpg
+    Protocol/Pair_list_{F,P}.txt             "index ../Data/Images/NNN/frontal/MM.jpg", from 1
+    Protocol/Split/{FF,FP}/KK/{same,diff}.txt  "a,b", indices into the lists; in FP a is frontal, b a profile
+
+InsightFace's `cfp_fp.bin` and `cfp_ff.bin` are pair files as any other: see `protocols.pairs`.
+"""
+
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from pifr.errors import DataError
+from protocols.base import read_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAIRS_PER_CLASS = 350
+"""Genuine, and impostor, pairs of an official fold."""
+
+_LISTS = {"FF": ("F", "F"), "FP": ("F", "P")}
+
+
+class _Contents(NamedTuple):
+    """All that the protocol files say, and what is wrong with them."""
+
+    images: dict[str, dict[int, str]]
+    """List ("F", "P") -> index -> path below Data/Images."""
+    pairs: dict[str, list[tuple[int, str, str, bool]]]
+    """Setting -> (fold, first image, second image, same)."""
+    problems: list[str]
+
+
+class Cfp:
+    """The CFP data set in its official layout.
+
+    Args:
+        root: folder that holds `Data` and `Protocol`.
+        pairs_per_class: genuine (and impostor) pairs that each fold must have; None accepts any number, for generated
+            and cut-down sets.
+    """
+
+    name = "cfp"
+    settings = ("FP", "FF")
+
+    def __init__(self, root: str | Path, pairs_per_class: int | None = PAIRS_PER_CLASS) -> None:
+        self.root = Path(root)
+        self.pairs_per_class = pairs_per_class
+
+    @property
+    def image_root(self) -> Path:
+        """Folder that sample names are relative to."""
+        return self.root / "Data" / "Images"
+
+    def validate(self) -> list[str]:
+        """Missing files, lines that cannot be read, indices out of range, wrong counts, overlapping folds."""
+        return self._contents.problems
+
+    def samples(self, setting: str) -> "pd.DataFrame":
+        """Images that take part in a setting, in the order of the lists; `sample` is the path below Data/Images."""
+        import pandas as pd
+
+        used = {image for _, first, second, _ in self._pairs(setting) for image in (first, second)}
+        rows = []
+        for kind in dict.fromkeys(_LISTS[setting]):
+            role = "both" if setting == "FF" else {"F": "reference", "P": "probe"}[kind]
+            for image in self._contents.images[kind].values():
+                if image in used:
+                    rows.append((image, str(self.image_root / image), _subject(image), role))
+        return pd.DataFrame(rows, columns=["sample", "path", "subject", "role"])
+
+    def comparisons(self, setting: str) -> "pd.DataFrame":
+        """Pairs of a setting. In FP the profile is the probe; in FF the second image is."""
+        import pandas as pd
+
+        rows = [
+            (fold, second, first, _subject(second), _subject(first), same)
+            for fold, first, second, same in self._pairs(setting)
+        ]
+        return pd.DataFrame(rows, columns=["fold", "probe", "reference", "probe_subject", "reference_subject", "same"])
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def _pairs(self, setting: str) -> list[tuple[int, str, str, bool]]:
+        if setting not in self.settings:
+            raise DataError(f"CFP has no setting {setting!r}: use one of {', '.join(self.settings)}")
+        return self._contents.pairs[setting]
+
+    @cached_property
+    def _contents(self) -> _Contents:
+        problems: list[str] = []
+        images = {kind: self._read_list(kind, problems) for kind in ("F", "P")}
+        pairs = {setting: self._read_folds(setting, images, problems) for setting in self.settings}
+        for setting, rows in pairs.items():
+            problems.extend(_shared_subjects(setting, rows))
+        named = {image for listed in images.values() for image in listed.values()}
+        there = {f"{file.parent.parent.name}/{file.parent.name}/{file.name}" for file in self.image_root.glob("*/*/*")}
+        problems.extend(f"{self.image_root / image}: listed, but missing" for image in sorted(named - there))
+        return _Contents(images, pairs, problems)
+
+    def _read_list(self, kind: str, problems: list[str]) -> dict[int, str]:
+        file = self.root / "Protocol" / f"Pair_list_{kind}.txt"
+        images: dict[int, str] = {}
+        for number, line in read_lines(file, problems):
+            index, _, path = line.partition(" ")
+            parts = PurePosixPath(path.strip()).parts
+            if not index.isdecimal() or len(parts) < 3:
+                problems.append(f"{file}:{number}: not 'index path': {line!r}")
+            elif int(index) in images:
+                problems.append(f"{file}:{number}: index {index} stands there twice")
+            else:
+                images[int(index)] = "/".join(parts[-3:])
+        return images
+
+    def _read_folds(
+        self, setting: str, images: dict[str, dict[int, str]], problems: list[str]
+    ) -> list[tuple[int, str, str, bool]]:
+        folder = self.root / "Protocol" / "Split" / setting
+        folds = sorted(entry for entry in folder.glob("*") if entry.name.isdecimal())
+        if not folds:
+            problems.append(f"{folder}: no folds (folders 01, 02, ...)")
+        pairs = []
+        first_list, second_list = (images[kind] for kind in _LISTS[setting])
+        for fold in folds:
+            for name, same in (("same.txt", True), ("diff.txt", False)):
+                file = fold / name
+                before, reported = len(pairs), len(problems)
+                for number, line in read_lines(file, problems):
+                    indices = [part.strip() for part in line.split(",")]
+                    if len(indices) != 2 or not all(index.isdecimal() for index in indices):
+                        problems.append(f"{file}:{number}: not 'a,b': {line!r}")
+                        continue
+                    first, second = first_list.get(int(indices[0])), second_list.get(int(indices[1]))
+                    if first is None or second is None:
+                        index, kind = (indices[0], 0) if first is None else (indices[1], 1)
+                        problems.append(
+                            f"{file}:{number}: index {index} is not in Pair_list_{_LISTS[setting][kind]}.txt"
+                        )
+                    elif (_subject(first) == _subject(second)) != same:
+                        claim = "one person" if same else "two people"
+                        problems.append(f"{file}:{number}: {first} and {second} do not show {claim}")
+                    else:
+                        pairs.append((int(fold.name), first, second, same))
+                count = len(pairs) - before
+                complete = self.pairs_per_class in (None, count)
+                if not complete and len(problems) == reported:
+                    problems.append(f"{file}: {count} pairs, not {self.pairs_per_class}")
+        return pairs
+
+
+def _subject(image: str) -> str:
+    return image.partition("/")[0]
+
+
+def _shared_subjects(setting: str, pairs: list[tuple[int, str, str, bool]]) -> list[str]:
+    """Subjects that more than one fold holds: cross-validation would then see its test people in training."""
+    folds: dict[str, set[int]] = {}
+    for fold, first, second, _ in pairs:
+        for image in (first, second):
+            folds.setdefault(_subject(image), set()).add(fold)
+    return [
+        f"Protocol/Split/{setting}: subject {subject} is in folds {', '.join(map(str, sorted(where)))}"
+        for subject, where in sorted(folds.items())
+        if len(where) > 1
+    ]

@@ -1,0 +1,132 @@
+"""A run on disk: `scores.parquet` with every score, `run.json` with how they came about."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pifr.errors import DataError
+from protocols.base import SCORE_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES_FILE = "scores.parquet"
+RECORD_FILE = "run.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run as its files tell it.
+
+    Attributes:
+        label: how tables call it: the folder's name, longer where several runs share it.
+        folder: where it lies.
+        scores: columns `SCORE_COLUMNS`; None for a run of a protocol that compares no faces (landmarks, shape) or
+            keeps ranks in place of scores (identification).
+        record: `run.json`; empty where there is none.
+    """
+
+    label: str
+    folder: Path
+    scores: "pd.DataFrame | None"
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """Recognizer passes a face by frontalizer; empty where the run has no record."""
+        return {name: int(count) for name, count in self.record.get("views", {}).items()}
+
+
+def save_run(folder: str | Path, scores: "pd.DataFrame", record: dict[str, Any], *, csv: bool = False) -> None:
+    """Write a run; each file appears whole or not at all, the record last.
+
+    Args:
+        folder: made if it does not exist; files of an earlier run in it are replaced.
+        scores: columns `SCORE_COLUMNS`.
+        record: what `run.json` will hold.
+        csv: write `scores.csv` as well.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / SCORES_FILE, lambda file: scores.to_parquet(file, index=False, compression="zstd"))
+        if csv:
+            _replace(folder / "scores.csv", lambda file: scores.to_csv(file, index=False, lineterminator="\n"))
+        content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        _replace(folder / RECORD_FILE, lambda file: Path(file).write_text(content, encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"the run cannot be written to '{folder}': {error.strerror or error}") from error
+
+
+def load_run(folder: str | Path, label: str | None = None) -> Run:
+    """Read a run from its folder, or from a `scores.parquet` alone.
+
+    Raises:
+        DataError: there is neither a score table nor a record, or one of them is damaged.
+    """
+    folder = Path(folder)
+    if folder.suffix == ".parquet":
+        folder, file = folder.parent, folder
+    else:
+        file = folder / SCORES_FILE
+    record_file = folder / RECORD_FILE
+    if not file.is_file() and not record_file.is_file():
+        raise DataError(f"'{file}' does not exist: a run is the folder that 'pifr evaluate --out' wrote")
+    try:
+        record = json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"'{record_file}' is not JSON ({error})") from error
+    scores = _read_scores(file) if file.is_file() else None
+    return Run(label or folder.resolve().name, folder, scores, record)
+
+
+def load_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read several runs; those that share a folder name are told apart by their parent's.
+
+    Raises:
+        DataError: as `load_run`, or if a run is given twice.
+    """
+    paths = [Path(folder).resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise DataError("the same run is given twice")
+    parts = 1
+    labels = [path.name for path in paths]
+    while len(set(labels)) < len(labels):
+        parts += 1
+        labels = ["/".join(path.parts[-parts:]) for path in paths]
+    return [load_run(path, label) for path, label in zip(paths, labels, strict=True)]
+
+
+def _read_scores(file: Path) -> "pd.DataFrame":
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    try:
+        scores = pd.read_parquet(file)
+    except (OSError, ArrowException, ValueError) as error:
+        raise DataError(f"'{file}' is not a Parquet table ({error})") from error
+    missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
+    if missing:
+        raise DataError(f"'{file}' is not a score table: it has no column {', '.join(missing)}")
+    return scores
+
+
+def _replace(target: Path, write: Callable[[str], object]) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        write(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

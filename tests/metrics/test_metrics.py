@@ -1,0 +1,276 @@
+"""Every figure against scikit-learn, a closed form or a count by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from protocols import metrics
+
+SAME = np.array([True, True, True, False, False, False])
+
+
+def verification(seed: int, count: int = 400, separation: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    same = rng.random(count) < 0.5
+    return same, rng.normal(size=count) + separation * same
+
+
+def subjects_of(same: np.ndarray, seed: int, number: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    first = rng.integers(number, size=len(same))
+    second = np.where(same, first, (first + rng.integers(1, number, size=len(same))) % number)
+    return first.astype(str), second.astype(str)
+
+
+labelled_scores = st.lists(st.tuples(st.booleans(), st.integers(-20, 20)), min_size=4, max_size=60).filter(
+    lambda pairs: 0 < sum(same for same, _ in pairs) < len(pairs)
+)
+
+
+class TestRoc:
+    def test_agrees_with_scikit_learn(self) -> None:
+        same, score = verification(0)
+        score = np.round(score, 1)  # ties
+        curve = metrics.roc(same, score)
+        fmr, match, threshold = roc_curve(same, score, drop_intermediate=False)
+        np.testing.assert_allclose(curve.fmr, fmr)
+        np.testing.assert_allclose(1 - curve.fnmr, match)
+        np.testing.assert_allclose(curve.threshold[1:], threshold[1:])
+
+    @pytest.mark.parametrize(
+        ("same", "score", "message"),
+        [
+            (SAME, np.arange(5.0), "one length"),
+            (SAME, np.array([1, 2, 3, 4, 5, np.nan]), "not finite"),
+            (np.ones(6, bool), np.arange(6.0), "both genuine and impostor"),
+        ],
+    )
+    def test_refuses_what_has_no_curve(self, same: np.ndarray, score: np.ndarray, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            metrics.roc(same, score)
+
+
+class TestEqualErrorRate:
+    def test_of_six_scores_is_as_counted_by_hand(self) -> None:
+        # Threshold falls: 6+ | 5+ | 3- | 2+ | 1- | 0-: after three, FMR 1/3 = FNMR 1/3.
+        assert metrics.equal_error_rate(SAME, np.array([6.0, 5.0, 2.0, 3.0, 1.0, 0.0])) == pytest.approx(1 / 3)
+
+    def test_is_zero_for_separated_and_one_for_inverted_scores(self) -> None:
+        assert metrics.equal_error_rate(SAME, np.array([6.0, 5, 4, 3, 2, 1])) == 0.0
+        assert metrics.equal_error_rate(SAME, -np.array([6.0, 5, 4, 3, 2, 1])) == 1.0
+
+    def test_is_one_half_for_constant_scores(self) -> None:
+        assert metrics.equal_error_rate(SAME, np.zeros(6)) == pytest.approx(0.5)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_agrees_with_the_root_of_scikit_learns_interpolated_curve(self, seed: int) -> None:
+        from scipy.optimize import brentq
+
+        same, score = verification(seed)
+        fmr, match, _ = roc_curve(same, score)
+        # The curve as a function of arc length, which is strictly monotone where FMR stands still too.
+        length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(fmr), np.diff(match)))])
+        root = brentq(lambda t: np.interp(t, length, fmr) - 1 + np.interp(t, length, match), 0, length[-1])
+        assert metrics.equal_error_rate(same, score) == pytest.approx(np.interp(root, length, fmr), abs=1e-9)
+
+    def test_nearest_rule_is_the_public_one(self) -> None:
+        same, score = verification(1)
+        fmr, match, _ = roc_curve(same, score, drop_intermediate=False)
+        at = np.argmin(np.abs(fmr - (1 - match)))
+        assert metrics.equal_error_rate(same, score, "nearest") == pytest.approx((fmr[at] + 1 - match[at]) / 2)
+
+    @given(labelled_scores)
+    @settings(max_examples=100, deadline=None)
+    def test_is_unchanged_by_order_and_monotone_transforms_and_mirrored_classes(self, pairs: list) -> None:
+        same = np.array([same for same, _ in pairs])
+        score = np.array([score for _, score in pairs], float)
+        value = metrics.equal_error_rate(same, score)
+        order = np.random.default_rng(0).permutation(len(score))
+        assert metrics.equal_error_rate(same[order], score[order]) == pytest.approx(value)
+        assert metrics.equal_error_rate(same, np.exp(score / 10)) == pytest.approx(value)
+        assert metrics.equal_error_rate(~same, -score) == pytest.approx(value)
+        assert 0.0 <= value <= 1.0
+
+    def test_approaches_the_closed_form_of_two_normal_distributions(self) -> None:
+        from scipy.stats import norm
+
+        rng = np.random.default_rng(0)
+        same = np.repeat([True, False], 100_000)
+        value = metrics.equal_error_rate(same, rng.normal(size=200_000) + 2.0 * same)
+        assert value == pytest.approx(norm.cdf(-1.0), abs=0.002)
+
+    def test_rules_differ_as_they_should_over_folds(self) -> None:
+        same, score = verification(2)
+        fold = np.arange(len(same)) % 4
+        score = score + 0.5 * fold  # a threshold a fold is kinder than one for all
+        per_fold = metrics.eer_over_folds(same, score, fold)
+        expected = [metrics.equal_error_rate(same[fold == k], score[fold == k]) for k in range(4)]
+        np.testing.assert_allclose(per_fold.values, expected)
+        assert per_fold.mean == pytest.approx(np.mean(expected))
+        assert per_fold.std == pytest.approx(np.std(expected))
+        pooled = metrics.eer_over_folds(same, score, fold, "pooled")
+        assert pooled.values.tolist() == [metrics.equal_error_rate(same, score)]
+
+    def test_unknown_rule_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="unknown EER rule 'median'"):
+            metrics.eer_over_folds(SAME, np.arange(6.0), np.zeros(6), "median")
+
+
+class TestOtherFigures:
+    @pytest.mark.parametrize("decimals", [1, 8])
+    def test_area_agrees_with_scikit_learn(self, decimals: int) -> None:
+        same, score = verification(3)
+        score = np.round(score, decimals)
+        assert metrics.area_under_curve(same, score) == pytest.approx(roc_auc_score(same, score))
+
+    def test_fnmr_at_fmr_is_a_brute_force_search(self) -> None:
+        same, score = verification(4)
+        best = min(
+            np.mean(score[same] < threshold)
+            for threshold in [*np.unique(score), np.inf]
+            if np.mean(score[~same] >= threshold) <= 0.05
+        )
+        assert metrics.fnmr_at_fmr(same, score, 0.05) == pytest.approx(best)
+
+    def test_fnmr_is_not_claimed_where_three_errors_cannot_be_expected(self) -> None:
+        same = np.repeat([True, False], 350)
+        score = np.random.default_rng(0).normal(size=700)
+        assert np.isnan(metrics.fnmr_at_fmr(same, score, 1e-3))
+        assert np.isfinite(metrics.fnmr_at_fmr(same, score, 1e-2))
+
+    def test_best_threshold_makes_the_fewest_errors(self) -> None:
+        same, score = verification(5, count=80)
+        candidates = [-np.inf, *np.unique(score), np.inf]
+        fewest = min(np.count_nonzero((score >= threshold) != same) for threshold in candidates)
+        threshold = metrics.best_threshold(same, score)
+        assert np.count_nonzero((score >= threshold) != same) == fewest
+
+    def test_best_threshold_of_inverted_scores_matches_nothing(self) -> None:
+        threshold = metrics.best_threshold(SAME[[0, 3, 4, 5]], np.array([0.0, 1, 2, 3]))
+        assert threshold > 3.0
+
+    def test_accuracy_takes_its_threshold_from_the_other_folds(self) -> None:
+        # Fold 1 alone would be separated at 10, but the other fold says 1: both impostors of fold 1 then match.
+        same = np.array([True, True, False, False] * 2)
+        score = np.array([2.0, 3, 0, 0, 12, 13, 8, 9])
+        result = metrics.cross_validated_accuracy(same, score, np.repeat([0, 1], 4))
+        np.testing.assert_allclose(result.values, [0.5, 0.5])
+
+    def test_accuracy_needs_two_folds(self) -> None:
+        with pytest.raises(ValueError, match="two folds"):
+            metrics.cross_validated_accuracy(SAME, np.arange(6.0), np.zeros(6))
+
+    def test_failure_aware_rates_follow_the_standard(self) -> None:
+        far, frr = metrics.with_failures(0.02, 0.10, fta=0.05)
+        assert far == pytest.approx(0.02 * 0.95)
+        assert frr == pytest.approx(0.05 + 0.10 * 0.95)
+        with pytest.raises(ValueError, match="fta"):
+            metrics.with_failures(0.0, 0.0, 1.5)
+
+
+class TestIdentification:
+    def test_cmc_counts_failures_as_misses(self) -> None:
+        np.testing.assert_allclose(metrics.cmc(np.array([1, 1, 3, np.nan]), 4), [0.5, 0.5, 0.75, 0.75])
+
+    def test_rank_k_is_the_cmc_at_k(self) -> None:
+        ranks = np.array([1, 2, 2, 5.0])
+        assert [metrics.rank_k(ranks, k) for k in (1, 2, 5)] == [0.25, 0.75, 1.0]
+
+    @pytest.mark.parametrize(("ranks", "k"), [([], 1), ([0.0], 1), ([1.0], 0)])
+    def test_impossible_ranks_are_refused(self, ranks: list, k: int) -> None:
+        with pytest.raises(ValueError, match="rank"):
+            metrics.rank_k(np.array(ranks), k)
+
+
+class TestCertainty:
+    def test_weights_are_products_of_the_counts_of_the_drawn_subjects(self) -> None:
+        first, second = np.array(["a", "a", "b", "c"]), np.array(["a", "b", "c", "c"])
+        same = np.array([True, False, False, True])
+        weight = metrics.subject_weights(first, second, same, 200, np.random.default_rng(0))
+        a, c = weight[:, 0], weight[:, 3]
+        np.testing.assert_array_equal(weight[:, 1] * weight[:, 2], a * c * (3 - a - c) ** 2)
+        assert a.mean() == pytest.approx(1.0, abs=0.15)
+
+    def test_replicates_equal_a_loop_over_repeated_comparisons(self) -> None:
+        same, score = verification(6, count=60, separation=1.0)
+        first, second = subjects_of(same, 6, number=12)
+        fold = np.zeros(60, int)
+        fast = metrics.eer_replicates(same, score, fold, first, second, replicates=20, seed=3)
+        weight = metrics.subject_weights(first, second, same, 20, np.random.default_rng([3, 0])).astype(int)
+        slow = [metrics.equal_error_rate(np.repeat(same, w), np.repeat(score, w)) for w in weight]
+        np.testing.assert_allclose(fast, slow)
+
+    def test_replicates_do_not_depend_on_how_much_fits_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        same, score = verification(7, count=50)
+        arguments = (same, score, np.arange(50) % 2, *subjects_of(same, 7))
+        whole = metrics.eer_replicates(*arguments, replicates=30)
+        monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
+        np.testing.assert_allclose(metrics.eer_replicates(*arguments, replicates=30), whole)
+
+    def test_interval_covers_the_truth_about_as_often_as_it_says(self) -> None:
+        from scipy.stats import norm
+
+        covered = 0
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            first, second = np.repeat(np.arange(80), 4), np.repeat(np.arange(80), 4)
+            same = np.arange(320) % 4 < 2
+            second = np.where(same, first, (first + rng.integers(1, 80, 320)) % 80)
+            effect = rng.normal(size=80) * 0.5  # images of one person are alike: comparisons are not independent
+            spread = np.sqrt(1 + np.where(same, 1.0, 0.5) * 0.25)
+            noise = rng.normal(size=320) + np.where(same, effect[first], (effect[first] + effect[second]) / 2)
+            score = noise / spread + 2.0 * same
+            draws = metrics.eer_replicates(same, score, np.zeros(320), first, second, replicates=200, seed=seed)
+            low, high = metrics.percentile_interval(draws)
+            covered += low <= norm.cdf(-1.0) <= high
+        assert covered >= 50
+
+    def test_a_system_does_not_differ_from_itself(self) -> None:
+        same, score = verification(8)
+        fold, subjects = np.arange(400) % 4, subjects_of(same, 8)
+        result = metrics.paired_eer_difference(same, score, score * 3 + 1, fold, *subjects, replicates=100)
+        assert (result.difference, result.low, result.high) == (0.0, 0.0, 0.0)
+        assert not result.beyond_noise
+        assert np.isnan(result.p_value)
+
+    def test_a_clear_gain_is_beyond_noise_and_has_its_sign(self) -> None:
+        same, score = verification(9, count=1200, separation=1.5)
+        fold, subjects = np.arange(1200) % 4, subjects_of(same, 9)
+        result = metrics.paired_eer_difference(same, score, score + same, fold, *subjects, replicates=200)
+        assert result.beyond_noise
+        assert result.difference < 0
+        assert result.high < 0
+        np.testing.assert_allclose(result.per_fold.mean(), result.difference)
+        assert result.p_value < 0.05
+
+    def test_pairing_is_tighter_than_two_separate_intervals(self) -> None:
+        same, score = verification(10, count=800)
+        fold, subjects = np.arange(800) % 4, subjects_of(same, 10)
+        other = score + 0.2 * np.random.default_rng(1).normal(size=800)
+        paired = metrics.paired_eer_difference(same, score, other, fold, *subjects, replicates=300)
+        apart = metrics.eer_replicates(same, score, fold, *subjects, replicates=300, seed=5) - metrics.eer_replicates(
+            same, other, fold, *subjects, replicates=300, seed=6
+        )
+        assert paired.replicates.std() < 0.7 * apart.std()
+
+    def test_bootstrap_of_a_mean_draws_whole_subjects(self) -> None:
+        hits = np.repeat([1.0, 0.0], 50)
+        one_a_subject = metrics.bootstrap_mean(hits, np.arange(100))
+        ten_a_subject = metrics.bootstrap_mean(hits, np.arange(100) // 10)
+        assert one_a_subject.std() == pytest.approx(0.05, rel=0.2)
+        assert ten_a_subject.std() == pytest.approx(0.05 * np.sqrt(10), rel=0.2)
+
+    def test_band_of_the_curve_surrounds_it(self) -> None:
+        same, score = verification(11, count=1000)
+        grid = np.array([0.01, 0.1, 0.3])
+        draws = metrics.fnmr_replicates(same, score, *subjects_of(same, 11), grid, replicates=200)
+        curve = metrics.roc(same, score)
+        truth = np.interp(grid, curve.fmr, curve.fnmr)
+        assert draws.shape == (200, 3)
+        assert np.all(np.quantile(draws, 0.01, axis=0) <= truth)
+        assert np.all(np.quantile(draws, 0.99, axis=0) >= truth)
+
+    def test_no_replicates_give_no_interval(self) -> None:
+        assert all(np.isnan(metrics.percentile_interval(np.array([np.nan]))))
