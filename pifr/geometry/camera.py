@@ -75,8 +75,8 @@ class Camera:
         """The cameras followed by a similarity of the image.
 
         Args:
-            similarity: B x 2 x 3 (or 1 x 2 x 3), takes the pixels that these cameras make to other pixels; scale, rotation
-                and shift only, as `FaceCrops.crop_to_image` or `warp.similarity_transform`.
+            similarity: B x 2 x 3 (or 1 x 2 x 3), takes the pixels that these cameras make to other pixels; scale,
+                rotation and shift only, as `FaceCrops.crop_to_image` or `warp.similarity_transform`.
         """
         zoom = similarity[:, :, 0].norm(dim=1)
         cosine, sine = similarity[:, 0, 0] / zoom, similarity[:, 1, 0] / zoom
@@ -121,8 +121,8 @@ class CameraFit:
     Attributes:
         camera: B cameras.
         weights: B x n, the given weights times the robust ones.
-        residual: B float, weighted median distance in pixels between the points' projections and their pixels (inf where
-            `valid` is False).
+        residual: B float, weighted median distance in pixels between the points' projections and their pixels; inf
+            where `valid` is False.
         valid: B bool; False where fewer than four points carry weight or they lie in a plane. Such rows hold a finite
             stand-in: frontal, scale 1, on the weighted mean of the pixels.
     """
@@ -136,8 +136,8 @@ class CameraFit:
 def fit_camera(positions: Tensor, pixels: Tensor, weights: Tensor, robust_steps: int = 2) -> CameraFit:
     """Fits scaled orthographic cameras to 3D-2D correspondences.
 
-    Weighted linear least squares, the nearest scaled rotation, Gauss-Newton on scale and rotation (on second moments, so
-    it costs nothing per point), then Cauchy re-weighting at twice the median residual.
+    Weighted linear least squares, the nearest scaled rotation, Gauss-Newton on scale and rotation (on second moments,
+    so it costs nothing per point), then Cauchy re-weighting at twice the median residual.
 
     Args:
         positions: B x 3 x n mm, or 1 x 3 x n for all.

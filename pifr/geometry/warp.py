@@ -1,7 +1,7 @@
 """Affine maps of images and points: the one place where pixel coordinates meet `grid_sample`.
 
-Pixel coordinates are (x right, y down) with the centre of the first pixel at (0, 0). Affine maps are ... x 2 x 3 and act
-on homogeneous (x, y, 1). Everything is batched, differentiable and exportable to ONNX.
+Pixel coordinates are (x right, y down) with the centre of the first pixel at (0, 0). Affine maps are ... x 2 x 3 and
+act on homogeneous (x, y, 1). Everything is batched, differentiable and exportable to ONNX.
 """
 
 import torch
@@ -39,6 +39,12 @@ def sample_uv(maps: Tensor, uv: Tensor) -> Tensor:
     grid = 2 * uv.permute(0, 2, 3, 1) - 1
     maps = maps.expand(len(grid), -1, -1, -1)
     return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def points_at(maps: Tensor, uv: Tensor) -> Tensor:
+    """Values of UV maps (B x C x N x N) at K points (K x 2, in [0, 1]), landmarks say: B x C x K."""
+    points = uv.to(maps).t().reshape(1, 2, 1, -1).expand(len(maps), -1, -1, -1)
+    return sample_uv(maps, points)[:, :, 0]
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | str | None = None) -> Tensor:
@@ -102,8 +108,8 @@ def affine_warp(
 def similarity_transform(source: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """The similarities (scale, rotation, shift; never a reflection) that best take points to points.
 
-    Least squares in the plane; equals Umeyama's estimate with the reflection excluded (TPAMI 13(4), 1991), in the closed
-    form that the plane allows.
+    Least squares in the plane; equals Umeyama's estimate with the reflection excluded (TPAMI 13(4), 1991), in the
+    closed form that the plane allows.
 
     Args:
         source: B x K x 2.

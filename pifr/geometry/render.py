@@ -1,0 +1,304 @@
+"""Batched rendering of position maps and meshes in plain torch, on any device.
+
+The rasteriser works on the triangles of many images at once: it lists the pixel centres within each front-facing
+triangle's bounding box, keeps those inside, and settles visibility by one scatter of depth and fragment number packed
+into an integer. A position map is a regular grid, so its triangles need no index lists. What is rendered first is the UV
+coordinate per pixel (`UVRaster`); colours are then read from the texture by bilinear sampling, so a texture may be finer
+than the geometry and gets exact gradients. Geometry gets none: visibility is not differentiable.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pifr.geometry import warp
+from pifr.geometry.camera import Camera, camera_from_angles
+
+if TYPE_CHECKING:
+    from pifr.faces import AlignmentTemplate
+
+_DEPTH_STEPS = 1 << 30
+_FRAGMENT_BITS = 32
+_EDGE_TOLERANCE = 1e-4  # of a triangle's height: a pixel centre on a shared edge must not fall between two triangles
+
+
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """The visible triangle of each pixel.
+
+    Attributes:
+        triangle: B x S x S int64 index of the triangle; -1 where there is none.
+        barycentric: B x 2 x S x S float32 weights of the triangle's first and second corner (the third's is the rest).
+        depth: B x S x S float32, in the vertices' unit; larger is nearer; -inf where there is none.
+    """
+
+    triangle: Tensor
+    barycentric: Tensor
+    depth: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class UVRaster:
+    """A position map seen by a camera, before any colour.
+
+    Attributes:
+        uv: B x 2 x S x S float32 in [0, 1], (u right, v down); 0 where `mask` is 0.
+        depth: B x 1 x S x S float32, mm towards the camera, larger is nearer; -inf where `mask` is 0.
+        mask: B x 1 x S x S float32, 1 on the face and 0 elsewhere.
+    """
+
+    uv: Tensor
+    depth: Tensor
+    mask: Tensor
+
+    def sample(self, maps: Tensor) -> Tensor:
+        """Reads UV maps (B or 1 x C x M x M, any M) at each pixel: B x C x S x S, 0 outside the mask."""
+        return warp.sample_uv(maps, self.uv) * self.mask
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A rendered batch.
+
+    Attributes:
+        attributes: B x C x S x S, premultiplied by `mask`: 0 outside, blended with 0 on antialiased edges.
+        depth: B x 1 x S x S float32, mm towards the camera; -inf outside; the nearest of the samples of a pixel.
+        mask: B x 1 x S x S float32, the covered share of each pixel (0 or 1 unless supersampled).
+    """
+
+    attributes: Tensor
+    depth: Tensor
+    mask: Tensor
+
+
+def render(positions: Tensor, attributes: Tensor, camera: Camera, size: int, supersampling: int = 1) -> Rendering:
+    """Renders position maps with attributes (colours, NCC, anything per UV pixel).
+
+    Args:
+        positions: B x 3 x N x N mm (or 1 x 3 x N x N for all cameras).
+        attributes: B x C x M x M (or 1 x ...), any M; gradients flow to it.
+        camera: B cameras.
+        size: side of the square result, in the camera's pixels.
+        supersampling: samples per pixel and axis; 2 or more antialiases.
+
+    Returns:
+        `Rendering`, B x C x size x size. Triangles seen from behind are not drawn.
+    """
+    raster = rasterize(positions, camera, size, supersampling)
+    drawn, depth, mask = raster.sample(attributes), raster.depth, raster.mask
+    if supersampling > 1:
+        drawn, mask = (functional.avg_pool2d(image, supersampling) for image in (drawn, mask))
+        depth = functional.max_pool2d(depth, supersampling)
+    return Rendering(drawn, depth, mask)
+
+
+def frontal_camera(landmarks: Tensor, alignment: "AlignmentTemplate", size: int, yaw: Tensor | float = 0.0) -> Camera:
+    """Cameras that put five landmarks where a recognizer wants them, so that no detector runs on a rendering.
+
+    Args:
+        landmarks: B x 3 x 5 mm in the model frame, in the order of `alignment.points`.
+        alignment: the recognizer's template; it is scaled to `size`.
+        size: side of the rendering in pixels.
+        yaw: degrees, a number or B; 0 is frontal, other values leave the face turned.
+
+    Returns:
+        B cameras of that yaw and pitch 0; scale, shift and roll are those of the similarity that takes the landmarks'
+        projections closest to the template, as a photo of that pose would be aligned.
+    """
+    camera = camera_from_angles(yaw, 0.0, 0.0, 1.0, landmarks.new_zeros(len(landmarks), 2))
+    target = alignment.scaled(size).to(landmarks)
+    return camera.mapped(warp.similarity_transform(camera.project(landmarks).transpose(1, 2), target))
+
+
+def render_frontal(
+    positions: Tensor,
+    texture: Tensor,
+    landmarks: Tensor,
+    alignment: "AlignmentTemplate",
+    size: int,
+    yaw: Tensor | float = 0.0,
+    supersampling: int = 2,
+) -> Rendering:
+    """Renders faces as a recognizer expects them: orthographic, upright, aligned to its five-point template.
+
+    Args:
+        positions: B x 3 x N x N mm.
+        texture: B x C x M x M, any M; gradients flow to it.
+        landmarks: B or 1 x 3 x 5 mm: those of the shapes, `warp.points_at(positions, uv)`, or the mean shape's for all.
+        alignment, size, yaw: as in `frontal_camera`.
+        supersampling: as in `render`.
+    """
+    camera = frontal_camera(landmarks.expand(len(positions), -1, -1), alignment, size, yaw)
+    return render(positions, texture, camera, size, supersampling)
+
+
+def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int = 1) -> UVRaster:
+    """Finds which UV coordinate each pixel sees; arguments as `render`, side `size * supersampling`."""
+    rows, columns = positions.shape[-2] - 1, positions.shape[-1] - 1
+    positions = positions.detach().expand(len(camera), -1, -1, -1)
+    side = size * supersampling
+    chunks = []
+    for part in _chunks(len(camera), side, positions.device):
+        x, y = ((camera[part].project(positions[part]) + 0.5) * supersampling - 0.5).unbind(1)
+        visible = _rasterize(*_grid_triangles(x, y, camera[part].depth(positions[part])[:, 0], side), len(x), side)
+        # The triangle's number and its barycentric weights give the UV coordinate without any look-up.
+        lower = visible.triangle >= rows * columns
+        cell = visible.triangle - lower.long() * (rows * columns)
+        row = torch.div(cell, columns, rounding_mode="floor")
+        third = 1 - visible.first - visible.second
+        right = torch.where(lower, 1 - third, third) + (cell - row * columns)
+        down = torch.where(lower, 1 - visible.second, visible.second) + row
+        chunks.append(
+            (
+                visible.image((right + 0.5) / (columns + 1), 0.0),
+                visible.image((down + 0.5) / (rows + 1), 0.0),
+                visible.image(visible.depth, -torch.inf),
+            )
+        )
+    u, v, depth = (torch.cat(images) for images in zip(*chunks, strict=True))
+    mask = (depth > -torch.inf).float()
+    return UVRaster(torch.stack([u, v], 1), depth[:, None], mask[:, None])
+
+
+def rasterize_mesh(vertices: Tensor, triangles: Tensor, size: int) -> Fragments:
+    """Finds the visible triangle of each pixel of batched meshes that share their triangles.
+
+    Args:
+        vertices: B x V x 3 float32: x and y in pixels, depth larger towards the camera.
+        triangles: T x 3 int64, counter-clockwise seen from outside; those seen from behind are not drawn.
+        size: side of the square result.
+    """
+    chunks = []
+    for part in _chunks(len(vertices), size, vertices.device):
+        corners = vertices[part].detach()[:, triangles]  # b x T x 3 corners x 3 coordinates
+        image = torch.arange(len(corners), device=corners.device)[:, None].expand(-1, len(triangles))
+        number = torch.arange(len(triangles), device=corners.device).expand(len(corners), -1)
+        planes = corners.permute(3, 2, 0, 1).flatten(2)
+        visible = _rasterize(image.flatten(), number.flatten(), planes, len(corners), size)
+        chunks.append(
+            (
+                visible.image(visible.triangle, -1),
+                torch.stack([visible.image(visible.first, 0.0), visible.image(visible.second, 0.0)], 1),
+                visible.image(visible.depth, -torch.inf),
+            )
+        )
+    return Fragments(*(torch.cat(images) for images in zip(*chunks, strict=True)))
+
+
+def _chunks(count: int, size: int, device: torch.device) -> list[slice]:
+    """Slices of the batch: on a CPU, arrays that fit its caches are several times faster than one for all."""
+    step = max(1, (1 << 18) // size**2) if device.type == "cpu" else count
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _grid_triangles(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Triangles of vertex grids (B x h x w each) that may cover a pixel, as `_rasterize` wants them.
+
+    Each cell has two: cell c holds c (top-left, bottom-left, top-right) and c + cells (bottom-right, top-right,
+    bottom-left), counter-clockwise seen from the front.
+    """
+    columns = x.shape[2]
+    cells = (x.shape[1] - 1) * (columns - 1)
+
+    def extent(grid: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        pairs = choose(grid[:, 1:], grid[:, :-1])
+        return choose(pairs[:, :, 1:], pairs[:, :, :-1])
+
+    # Drop cells between pixel centres or outside the image, and those that turn both triangles away.
+    seen = extent(x, torch.minimum).clamp_(min=0).ceil_() <= extent(x, torch.maximum).clamp_(max=size - 1)
+    seen &= extent(y, torch.minimum).clamp_(min=0).ceil_() <= extent(y, torch.maximum).clamp_(max=size - 1)
+    right_x, right_y = x[:, :, 1:] - x[:, :, :-1], y[:, :, 1:] - y[:, :, :-1]
+    down_x, down_y = x[:, 1:] - x[:, :-1], y[:, 1:] - y[:, :-1]
+    upper = right_x[:, :-1] * down_y[:, :, :-1] > right_y[:, :-1] * down_x[:, :, :-1]
+    lower = right_x[:, 1:] * down_y[:, :, 1:] > right_y[:, 1:] * down_x[:, :, 1:]
+    seen &= upper | lower
+
+    seen = seen.flatten().nonzero()[:, 0]
+    image = torch.div(seen, cells, rounding_mode="floor")
+    cell = seen - image * cells
+    row = torch.div(cell, columns - 1, rounding_mode="floor")
+    top_left = image * (cells + x.shape[1] + columns - 1) + cell + row  # a row has one more vertex than cells
+    top_right, bottom_left, bottom_right = top_left + 1, top_left + columns, top_left + columns + 1
+    corners = torch.stack(
+        [
+            torch.cat([top_left, bottom_right]),
+            torch.cat([bottom_left, top_right]),
+            torch.cat([top_right, bottom_left]),
+        ]
+    )
+    planes = torch.stack([axis.reshape(-1)[corners] for axis in (x, y, depth)])
+    return torch.cat([image, image]), torch.cat([cell, cell + cells]), planes
+
+
+@dataclass(frozen=True, slots=True)
+class _Visible:
+    """One entry per covered pixel: its place in the flattened B x S x S images, and what it shows."""
+
+    shape: tuple[int, int, int]
+    pixel: Tensor
+    triangle: Tensor
+    first: Tensor
+    second: Tensor
+    depth: Tensor
+
+    def image(self, values: Tensor, empty: float) -> Tensor:
+        flat = values.new_full((self.shape[0] * self.shape[1] * self.shape[2],), empty)
+        return flat.index_copy_(0, self.pixel, values).view(self.shape)
+
+
+def _rasterize(image: Tensor, number: Tensor, planes: Tensor, batch: int, size: int) -> _Visible:
+    """The rasteriser proper.
+
+    Args:
+        image: T int64, the image of the batch that each triangle belongs to.
+        number: T int64, what to call the triangle in the result.
+        planes: 3 x 3 x T: x, y in pixels and depth (larger is nearer) of the three corners.
+    """
+    device = planes.device
+    (x0, x1, x2), (y0, y1, y2), (z0, z1, z2) = (axis.unbind(0) for axis in planes)
+    (left, top), (right, bottom) = planes[:2].amin(1).ceil_().clamp_(0, size), planes[:2].amax(1).floor_()
+    width = right.clamp_(-1, size - 1).sub_(left).add_(1).clamp_(min=0)
+    height = bottom.clamp_(-1, size - 1).sub_(top).add_(1).clamp_(min=0)
+    # Twice the signed area; counter-clockwise to the eye is negative where y points down.
+    area = (x0 - x2) * (y1 - y2) - (x1 - x2) * (y0 - y2)
+    boxes = (width * height * (area < -1e-9)).long()
+    # Barycentric weights are affine in the pixel: their value at the box's corner, and slopes along x and y.
+    inverse = 1 / area.clamp(max=-1e-9)
+    first_x, first_y = (y1 - y2) * inverse, (x2 - x1) * inverse
+    second_x, second_y = (y2 - y0) * inverse, (x0 - x2) * inverse
+    first = first_x * (left - x2) + first_y * (top - y2)
+    second = second_x * (left - x2) + second_y * (top - y2)
+
+    # Candidates: every pixel centre in every box.
+    owner = torch.repeat_interleave(boxes)
+    rank = torch.arange(len(owner), device=device) - (boxes.cumsum(0) - boxes).index_select(0, owner)
+    width = width.index_select(0, owner)
+    down = ((rank + 0.5) / width).floor_()
+    right = rank - down * width
+    first = first.index_select(0, owner).addcmul_(first_x.index_select(0, owner), right)
+    first.addcmul_(first_y.index_select(0, owner), down)
+    second = second.index_select(0, owner).addcmul_(second_x.index_select(0, owner), right)
+    second.addcmul_(second_y.index_select(0, owner), down)
+    inside = torch.minimum(torch.minimum(first, second), 1 - first - second) >= -_EDGE_TOLERANCE
+    inside = inside.nonzero()[:, 0]
+
+    owner, first, second, right, down = (
+        values.index_select(0, inside) for values in (owner, first, second, right, down)
+    )
+    pixel = (image * size**2 + (top * size + left).long()).index_select(0, owner) + (down * size + right).long()
+    near = z2.index_select(0, owner)
+    near = near + first * (z0 - z2).index_select(0, owner) + second * (z1 - z2).index_select(0, owner)
+
+    # One scatter decides: the nearer fragment has the larger key, whose low bits say which fragment it is.
+    lowest, highest = near.aminmax() if len(near) else (near.new_zeros(()), near.new_ones(()))
+    steps = ((near - lowest) * (_DEPTH_STEPS / (highest - lowest).clamp_min(1e-9))).long() + 1
+    key = torch.bitwise_left_shift(steps, _FRAGMENT_BITS) + torch.arange(len(near), device=device)
+    best = torch.zeros(batch * size * size, dtype=torch.int64, device=device).scatter_reduce_(0, pixel, key, "amax")
+    covered = best.nonzero()[:, 0]
+    winner = best.index_select(0, covered).bitwise_and_((1 << _FRAGMENT_BITS) - 1)
+    owner, first, second, near = (values.index_select(0, winner) for values in (owner, first, second, near))
+    return _Visible((batch, size, size), covered, number.index_select(0, owner), first, second, near)
