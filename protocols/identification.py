@@ -82,7 +82,7 @@ def search(
     truth = np.asarray(truth, dtype=np.int64)
     if probes.shape[1:] != gallery.shape[1:]:
         raise ValueError(f"probe templates are {probes.shape[1:]}, those of the gallery {gallery.shape[1:]}")
-    if len(truth) != len(probes) or (len(truth) and not (0 <= truth.min() and truth.max() < len(gallery))):
+    if len(truth) != len(probes) or (len(truth) and not (truth.min() >= 0 and truth.max() < len(gallery))):
         raise ValueError(f"truth must hold one row of the {len(gallery)} references for each of {len(probes)} probes")
     rank = np.ones(len(probes))
     score = np.full(len(probes), np.nan)

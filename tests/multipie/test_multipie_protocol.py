@@ -135,7 +135,8 @@ def test_a_partial_tree_runs_and_says_what_it_lacks(tmp_path: Path) -> None:
     assert "camera 24_0: 55 of 60 probe images are missing" in text
     assert "camera 01_0: 54 of 60 probe images are missing" in text
     unenrolled = protocol.comparisons("1").set_index("probe_subject")["reference"].isna()
-    assert unenrolled.loc["001"].all() and not unenrolled.loc["002"].any()
+    assert unenrolled.loc["001"].all()
+    assert not unenrolled.loc["002"].any()
 
 
 def test_a_folder_without_sessions_is_refused_with_the_remedy(tmp_path: Path) -> None:

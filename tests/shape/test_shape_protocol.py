@@ -52,7 +52,8 @@ def test_two_concentric_spheres_are_as_far_apart_as_their_radii() -> None:
     distance = surface_distances(outer.vertices, inner.vertices, inner.faces)
     # Flat triangles lie below the sphere by at most the sagitta of their edge.
     sagitta = 80 - np.sqrt(80**2 - (inner.edges_unique_length.max() / np.sqrt(3)) ** 2)
-    assert (distance >= 3 - 1e-9).all() and (distance <= 3 + sagitta + 1e-9).all()
+    assert (distance >= 3 - 1e-9).all()
+    assert (distance <= 3 + sagitta + 1e-9).all()
 
 
 def test_a_plane_shifted_along_its_normal_errs_by_the_shift() -> None:
@@ -102,7 +103,9 @@ def test_the_crop_keeps_what_is_near_the_nose_and_below_the_forehead() -> None:
     near = np.linalg.norm(plane.vertices - nose, axis=1) <= 90
     up = (eyes - mouth) / np.linalg.norm(eyes - mouth)
     low = (plane.vertices - eyes) @ up <= 0.4 * np.linalg.norm(eyes - mouth)
-    assert (kept == (near & low)).all() and kept.any() and (near & ~low).any()
+    assert (kept == (near & low)).all()
+    assert kept.any()
+    assert (near & ~low).any()
 
 
 def test_icp_removes_a_shift_that_the_seven_points_carry() -> None:
@@ -167,7 +170,8 @@ def test_failed_frames_are_counted_and_a_subject_without_any_keeps_its_row(tmp_p
     assert rows.loc["01", ["frames", "failed_frames", "status"]].tolist() == [3, 1, "ok"]
     assert rows.loc["01", "rmse"] == pytest.approx(2.0, abs=1e-5)
     assert rows.loc["02", ["failed_frames", "status", "reason"]].tolist() == [3, "failed", "no_prediction"]
-    assert np.isnan(rows.loc["02", "rmse"]) and set(errors) == {"01"}
+    assert np.isnan(rows.loc["02", "rmse"])
+    assert set(errors) == {"01"}
 
 
 def test_what_a_tree_lacks_is_named(tmp_path: Path) -> None:
@@ -175,4 +179,5 @@ def test_what_a_tree_lacks_is_named(tmp_path: Path) -> None:
     _write_subject(tmp_path, "01", frames=0)
     (tmp_path / "01" / "landmarks.txt").unlink()
     problems = "\n".join(ShapeScans(tmp_path).validate())
-    assert "no landmarks.txt" in problems and "no pictures below frames/" in problems
+    assert "no landmarks.txt" in problems
+    assert "no pictures below frames/" in problems

@@ -1,0 +1,176 @@
+"""Landmark errors against hand-made cases, and the three kinds of ground truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from pifr.errors import DataError
+from pifr.faces import FaceCrops
+from pifr.geometry.template import LANDMARK_SETS
+from protocols.landmarks import (
+    SCHEMES,
+    Annotation,
+    Prediction,
+    evaluate_landmarks,
+    landmark_errors,
+    read_cfp,
+    read_csv,
+    read_multipie,
+    summarise_landmarks,
+)
+
+
+def _face68() -> np.ndarray:
+    """Any 68 points, the image-left eye (36-41) left of the nose tip (30), the right one right of it."""
+    points = np.random.default_rng(0).uniform(40, 60, (68, 2))
+    points[36:42, 0] -= 30
+    points[42:48, 0] += 30
+    return points
+
+
+def _annotation(scheme: str, side: str = "left", points: np.ndarray | None = None) -> Annotation:
+    rows = LANDMARK_SETS[f"{scheme}-{side}" if SCHEMES[scheme].sided else scheme]
+    truth = (_face68() if points is None else points)[list(rows)]
+    return Annotation("a.jpg", Path("a.jpg"), "001", "profile", scheme, truth)
+
+
+@pytest.mark.parametrize(("scheme", "count"), [("multipie39", 27), ("multipie68", 51), ("cfp30", 3)])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_perfect_prediction_has_no_error_in_any_scheme_and_on_either_side(scheme: str, count: int, side: str) -> None:
+    truth = _annotation(scheme, side)
+    assert truth.side == (side if SCHEMES[scheme].sided else "")
+    errors = landmark_errors(_face68(), truth)
+    assert errors["nme_nose"] == 0
+    assert sum(name.startswith("error_") for name in errors) == count
+
+
+def test_a_shift_is_its_length_over_the_nose_and_over_the_root_of_the_box() -> None:
+    truth = _annotation("multipie39")
+    errors = landmark_errors(_face68() + [3, 4], truth)
+    nose = np.hypot(*(truth.points[0] - truth.points[3]))
+    width, height = truth.points.max(0) - truth.points.min(0)
+    assert errors["error"] == pytest.approx(5)
+    assert errors["nme_nose"] == pytest.approx(5 / nose)
+    assert errors["nme_box"] == pytest.approx(5 / np.sqrt(width * height))
+
+
+def test_the_eye_of_cfp_is_the_mean_of_its_points() -> None:
+    truth = _annotation("cfp30")
+    moved = _face68()
+    moved[36:42] += [[6, 0], [-6, 0], [0, 6], [0, -6], [2, 0], [-2, 0]]
+    assert landmark_errors(moved, truth)["error_eye"] == pytest.approx(0, abs=1e-9)
+
+
+def test_jaw_points_do_not_count() -> None:
+    moved = _face68()
+    moved[:17] += 100
+    for scheme in ("multipie39", "multipie68"):
+        assert landmark_errors(moved, _annotation(scheme))["error"] == 0
+
+
+def test_a_point_without_annotation_is_left_out_and_one_without_prediction_is_a_failure() -> None:
+    truth = _annotation("multipie68")
+    truth.points[50] = np.nan
+    assert landmark_errors(_face68() + [0, 2], truth)["error"] == pytest.approx(2)
+    lacking = _face68()
+    lacking[60] = np.nan
+    assert np.isnan(landmark_errors(lacking, truth)["error"])
+
+
+class _Constant:
+    def __init__(self, name: str, shift: float) -> None:
+        self.name, self.shift = name, shift
+
+    def __call__(self, faces: FaceCrops) -> Prediction:
+        points = np.repeat(_face68()[None] + [self.shift, 0], len(faces), axis=0).astype(np.float32)
+        points[~faces.usable.numpy()] = np.nan
+        return Prediction(points, np.full(len(faces), 70, np.float32), ("",) * len(faces))
+
+
+def _finder(images: list[bytes]) -> FaceCrops:
+    """Every picture has a face but the one that is empty."""
+    faces = [
+        FaceCrops(torch.zeros(1, 3, 256, 256), torch.eye(2, 3)[None], torch.full((1, 5, 2), torch.nan), ("ok",), ("",))
+        if image
+        else FaceCrops.failed(["unreadable"])
+        for image in images
+    ]
+    return FaceCrops.concatenate(faces)
+
+
+def test_failures_keep_their_row_and_are_counted_beside_the_error(tmp_path: Path) -> None:
+    annotations = []
+    for k, name in enumerate(("a.jpg", "b.jpg", "gone.jpg")):
+        if name != "gone.jpg":
+            (tmp_path / name).write_bytes(b"picture")
+        annotations.append(Annotation(name, tmp_path / name, str(k), "p", "cfp30", _annotation("cfp30").points))
+    table = evaluate_landmarks(annotations, _finder, [_Constant("exact", 0), _Constant("off", 5)], "cfp", batch=2)
+    assert len(table) == 6
+    gone = table[table["sample"] == "gone.jpg"]
+    assert gone.status.tolist() == ["failed", "failed"]
+    assert set(gone.reason) == {"unreadable"}
+    summary = summarise_landmarks(table, by=("yaw_bin",)).set_index(["predictor", "yaw_bin"])
+    assert summary.loc[("exact", 60), ["pictures", "failures", "nme_nose"]].tolist() == [
+        3,
+        1,
+        pytest.approx(0, abs=1e-5),
+    ]
+    nose = np.hypot(*(annotations[0].points[18] - annotations[0].points[21]))
+    assert summary.loc[("off", 60), "nme_nose"] == pytest.approx(5 / nose, rel=1e-5)
+
+
+def test_cfp_fiducials_are_read_with_their_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "Data" / "Fiducials" / "007" / "profile"
+    folder.mkdir(parents=True)
+    points = _annotation("cfp30").points
+    (folder / "02.txt").write_text("\n".join(f"{x:.6f},{y:.6f}" for x, y in points))
+    (found,) = read_cfp(tmp_path)
+    np.testing.assert_allclose(found.points, points, atol=1e-5)
+    assert (found.subject, found.path) == ("007", tmp_path / "Data" / "Images" / "007" / "profile" / "02.jpg")
+
+
+def test_a_short_fiducial_file_is_refused_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "Data" / "Fiducials" / "007" / "profile"
+    folder.mkdir(parents=True)
+    (folder / "02.txt").write_text("1,2\n3,4\n")
+    with pytest.raises(DataError, match=r"02\.txt.*\(30, 2\)"):
+        read_cfp(tmp_path)
+
+
+def test_multipie_labels_are_taken_at_large_poses_of_one_session_and_counted_from_zero(tmp_path: Path) -> None:
+    points = _annotation("multipie39").points
+    for name in ("001_01_01_110_06_lm", "001_01_01_051_06_lm", "001_02_01_110_06_lm", "002_01_01_200_06_lm"):
+        savemat(tmp_path / f"{name}.mat", {"pts": points + 1})
+    found = read_multipie(tmp_path / "images", tmp_path)
+    assert [(truth.sample.split("/")[-1], truth.yaw) for truth in found] == [
+        ("001_01_01_110_06.png", -90),
+        ("002_01_01_200_06.png", 60),
+    ]
+    np.testing.assert_allclose(found[0].points, points)
+    assert found[0].scheme == "multipie39"
+
+
+def test_a_csv_gives_points_by_number_and_leaves_the_others_out(tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("path,landmark,x,y,yaw\na.jpg,1,3,4,80\na.jpg,68,5,6,80\n")
+    (found,) = read_csv(file)
+    assert found.points[0].tolist() == [3, 4]
+    assert found.points[67].tolist() == [5, 6]
+    assert np.isnan(found.points[1:67]).all()
+    assert found.yaw == 80
+    assert found.path == tmp_path / "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("path,x,y\na,1,2\n", "lacks the columns landmark"), ("path,landmark,x,y\na,69,1,2\n", "outside its scheme")],
+)
+def test_a_wrong_csv_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "points.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_csv(tmp_path / "points.csv")
