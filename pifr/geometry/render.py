@@ -1,10 +1,10 @@
-"""Batched rendering of position maps and meshes in plain torch, on any device.
+"""Batched rendering of position maps in plain torch, on any device.
 
 The rasteriser works on the triangles of many images at once: it lists the pixel centres within each front-facing
 triangle's bounding box, keeps those inside, and settles visibility by one scatter of depth and fragment number packed
-into an integer. A position map is a regular grid, so its triangles need no index lists. What is rendered first is the UV
-coordinate per pixel (`UVRaster`); colours are then read from the texture by bilinear sampling, so a texture may be finer
-than the geometry and gets exact gradients. Geometry gets none: visibility is not differentiable.
+into an integer. A position map is a regular grid, so its triangles need no index lists. What is rendered first is the
+UV coordinate per pixel (`UVRaster`); colours are then read from the texture by bilinear sampling, so a texture may be
+finer than the geometry and gets exact gradients. Geometry gets none: visibility is not differentiable.
 """
 
 from collections.abc import Callable
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 _DEPTH_STEPS = 1 << 30
 _FRAGMENT_BITS = 32
 _EDGE_TOLERANCE = 1e-4  # of a triangle's height: a pixel centre on a shared edge must not fall between two triangles
-
-
-@dataclass(frozen=True, slots=True)
-class Fragments:
-    """The visible triangle of each pixel.
-
-    Attributes:
-        triangle: B x S x S int64 index of the triangle; -1 where there is none.
-        barycentric: B x 2 x S x S float32 weights of the triangle's first and second corner (the third's is the rest).
-        depth: B x S x S float32, in the vertices' unit; larger is nearer; -inf where there is none.
-    """
-
-    triangle: Tensor
-    barycentric: Tensor
-    depth: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,31 +147,6 @@ def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int =
     u, v, depth = (torch.cat(images) for images in zip(*chunks, strict=True))
     mask = (depth > -torch.inf).float()
     return UVRaster(torch.stack([u, v], 1), depth[:, None], mask[:, None])
-
-
-def rasterize_mesh(vertices: Tensor, triangles: Tensor, size: int) -> Fragments:
-    """Finds the visible triangle of each pixel of batched meshes that share their triangles.
-
-    Args:
-        vertices: B x V x 3 float32: x and y in pixels, depth larger towards the camera.
-        triangles: T x 3 int64, counter-clockwise seen from outside; those seen from behind are not drawn.
-        size: side of the square result.
-    """
-    chunks = []
-    for part in _chunks(len(vertices), size, vertices.device):
-        corners = vertices[part].detach()[:, triangles]  # b x T x 3 corners x 3 coordinates
-        image = torch.arange(len(corners), device=corners.device)[:, None].expand(-1, len(triangles))
-        number = torch.arange(len(triangles), device=corners.device).expand(len(corners), -1)
-        planes = corners.permute(3, 2, 0, 1).flatten(2)
-        visible = _rasterize(image.flatten(), number.flatten(), planes, len(corners), size)
-        chunks.append(
-            (
-                visible.image(visible.triangle, -1),
-                torch.stack([visible.image(visible.first, 0.0), visible.image(visible.second, 0.0)], 1),
-                visible.image(visible.depth, -torch.inf),
-            )
-        )
-    return Fragments(*(torch.cat(images) for images in zip(*chunks, strict=True)))
 
 
 def _chunks(count: int, size: int, device: torch.device) -> list[slice]:
