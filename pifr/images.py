@@ -39,16 +39,14 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
-                    f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read: scale it down first"
+                    f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read: scale it down"
                 )
             image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down first"
-        ) from error
+        raise ImageError(f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:

@@ -130,8 +130,9 @@ class WheelMember:
         found = file_sha256(file)
         if found != self.sha256:
             raise WeightsError(
-                f"the weights {self.name!r} have SHA-256 {found[:16]}..., not {self.sha256[:16]}... as published: the file "
-                f"is damaged or was tampered with; it is not used. Run 'pifr models fetch {self.name}' to replace it"
+                f"the weights {self.name!r} have SHA-256 {found[:16]}..., not {self.sha256[:16]}... as published: "
+                f"the file is damaged or was tampered with; it is not used. "
+                f"Run 'pifr models fetch {self.name}' to replace it"
             )
 
 
@@ -166,8 +167,8 @@ class UserFile:
         file = self.file
         if not file.is_file():
             raise WeightsError(
-                f"{self.name!r} needs a checkpoint that you bring yourself ({self.origin}): save it as '{file}', or name "
-                f"it as '{self.name}:PATH'"
+                f"{self.name!r} needs a checkpoint that you bring yourself ({self.origin}): save it as '{file}', or "
+                f"name it as '{self.name}:PATH'"
             )
         return file
 

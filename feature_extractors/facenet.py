@@ -1,0 +1,52 @@
+"""FaceNet: facenet-pytorch's InceptionResnetV1 with a checkpoint that the user brings."""
+
+from pathlib import Path
+
+import torch
+
+from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfig
+from feature_extractors.checkpoints import load_strictly, read_checkpoint
+from feature_extractors.registry import register
+from pifr.faces import AlignmentTemplate
+from pifr.zoo import UserFile, file_sha256
+
+FACENET_160 = AlignmentTemplate(
+    "facenet-160",
+    160,
+    ((51.8, 58.9), (107.7, 58.9), (79.5, 91.9), (56.4, 121.9), (103.4, 121.9)),
+)
+"""Median landmarks in facenet-pytorch's own crops (MTCNN box, no margin, 160 x 160) of 242 frontal portraits: a similarity
+to them stands for its crop, so that a frontalized face, on which no detector runs, is cut alike."""
+
+FACENET = RecognizerConfig(
+    name="facenet",
+    input_size=160,
+    alignment=FACENET_160,
+    embedding_size=512,
+    value_range=(0.0, 255.0),
+    mean=(127.5,),
+    std=(128.0,),
+    parameters=23_482_624,
+    licence="MIT; trained on VGGFace2 (research only)",
+    origin="Schroff et al.: FaceNet, CVPR 2015; facenet-pytorch 2.5.3 (fixed_image_standardization)",
+    weights=UserFile(
+        "facenet",
+        (".pt", ".pth", ".safetensors"),
+        "20180402-114759-vggface2.pt of github.com/timesler/facenet-pytorch, release v2.2.9",
+        "MIT",
+    ),
+)
+
+
+@register(FACENET)
+def load_facenet(
+    config: RecognizerConfig, file: Path, device: str | torch.device, precision: Precision
+) -> ModuleRecognizer:
+    from pifr._torchvision import ensure_operators
+
+    ensure_operators()
+    from facenet_pytorch import InceptionResnetV1
+
+    network = InceptionResnetV1(pretrained=None, classify=False)
+    load_strictly(network, read_checkpoint(file), file, ignored=("logits.",))
+    return ModuleRecognizer(network, config, f"{config.name}-{file_sha256(file)[:16]}", device, precision)

@@ -1,0 +1,181 @@
+"""Recognizers in ONNX form, run by onnxruntime: SFace, and files of the user's own."""
+
+from dataclasses import fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feature_extractors.base import Precision, RecognizerConfig
+from feature_extractors.registry import register
+from pifr.errors import CheckpointError, ConfigError
+from pifr.faces import ARCFACE_112
+from pifr.zoo import ZOO, file_sha256
+
+
+class OnnxRecognizer:
+    """A network in ONNX form as a recognizer.
+
+    Args:
+        model: the file's content, as `read_model` repairs it.
+        config: its input and its name.
+        fingerprint: name and weight hash.
+        device: "cuda" needs onnxruntime-gpu.
+    """
+
+    def __init__(
+        self, model: bytes, config: RecognizerConfig, fingerprint: str, device: str | torch.device = "cpu"
+    ) -> None:
+        self.config = config
+        self.fingerprint = fingerprint
+        self.device = torch.device(device)
+        self._model = model
+
+    @cached_property
+    def _session(self):  # type: ignore[no-untyped-def]  # onnxruntime has no types
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors; the int8 file has unused initialisers
+        provider = "CUDAExecutionProvider" if self.device.type == "cuda" else "CPUExecutionProvider"
+        if provider not in onnxruntime.get_available_providers():
+            raise ConfigError(f"device {self.device} for {self.config.name!r}: install onnxruntime-gpu, or use 'cpu'")
+        return onnxruntime.InferenceSession(self._model, options, providers=[provider])
+
+    def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+        if not len(batch):
+            return batch.new_zeros(0, self.config.embedding_size)
+        inputs = self.config.normalise(batch.detach().cpu()).numpy()
+        (features,) = self._session.run(None, {self._session.get_inputs()[0].name: inputs})
+        return torch.from_numpy(np.asarray(features, np.float32)).to(batch.device)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A session cannot be sent to a worker process; it makes its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_session"}
+
+
+def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
+    """Read an ONNX file and make it run with batches of any size.
+
+    Weights that are also listed as graph inputs (IR version 3 style, as SFace's int8 file does) stop onnxruntime from
+    folding and even from loading them; they are taken off that list. A fixed batch dimension becomes a free one.
+
+    Returns:
+        onnx.ModelProto with one input and one output, B x C x S x S -> B x D.
+
+    Raises:
+        CheckpointError: not an ONNX file, or not a network of that form.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(file)
+        graph = model.graph
+        weights = {weight.name for weight in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in weights]
+    except Exception as error:  # protobuf's errors have no common base
+        raise CheckpointError(f"'{file}' is not an ONNX file: {error}") from error
+    if len(inputs) != 1 or len(graph.output) != 1 or len(_shape(inputs[0])) != 4 or len(_shape(graph.output[0])) != 2:
+        raise CheckpointError(
+            f"'{file}' is not a recognizer: it needs one input B x C x S x S and one output B x D, and has "
+            f"{[_shape(value) for value in inputs]} -> {[_shape(value) for value in graph.output]}"
+        )
+    del graph.input[:]
+    graph.input.extend(inputs)
+    del graph.value_info[:]  # they may repeat the fixed batch size
+    for value in (graph.input[0], graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return model
+
+
+def _shape(value) -> list[int]:  # type: ignore[no-untyped-def]
+    """Dimensions of a graph's input or output, 0 where free."""
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyped-def]
+    """The configuration of a user's ONNX file.
+
+    Sizes are read from the file. The rest is what InsightFace's files want (RGB, -1..1, ArcFace's template) unless a file
+    of the same name with the suffix .yaml says otherwise; it may hold the keys `channels`, `value_range`, `mean`, `std`,
+    `licence` and `origin` of `RecognizerConfig`.
+
+    Raises:
+        ConfigError: the YAML file has another key; names it.
+    """
+    _, channels, size, _ = _shape(model.graph.input[0])
+    _, length = _shape(model.graph.output[0])
+    config = RecognizerConfig(
+        name=f"onnx:{file.name}",
+        input_size=size or 112,
+        alignment=ARCFACE_112,
+        embedding_size=length or 512,
+        channels="grey" if channels == 1 else "RGB",
+        mean=(0.5,),
+        std=(0.5,),
+        licence="the user's own",
+        origin=str(file),
+    )
+    sidecar = file.with_suffix(".yaml")
+    if not sidecar.is_file():
+        return config
+    import yaml
+
+    try:
+        changes = yaml.safe_load(sidecar.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{sidecar}' is not YAML: {error}") from error
+    allowed = {"channels", "value_range", "mean", "std", "licence", "origin"} & {field.name for field in fields(config)}
+    if not isinstance(changes, dict) or (unknown := set(changes) - allowed):
+        wrong = f"unknown key {sorted(unknown)[0]!r}" if isinstance(changes, dict) else "not a table of keys"
+        raise ConfigError(f"'{sidecar}': {wrong}; there are {', '.join(sorted(allowed))}")
+    try:
+        return replace(config, **{key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"'{sidecar}': {error}") from error
+
+
+def load_onnx(file: Path, device: str | torch.device = "cpu") -> OnnxRecognizer:
+    """The recognizer in a user's ONNX file; raises CheckpointError or ConfigError."""
+    if not file.is_file():
+        raise CheckpointError(f"'{file}' does not exist")
+    model = read_model(file)
+    config = read_config(file, model)
+    settings = f"{config.channels}{config.value_range}{config.mean}{config.std}"
+    fingerprint = f"onnx-{file_sha256(file)[:16]}-{settings}"
+    return OnnxRecognizer(model.SerializeToString(), config, fingerprint, device)
+
+
+SFACE = RecognizerConfig(
+    name="sface",
+    input_size=112,
+    alignment=ARCFACE_112,
+    embedding_size=128,
+    value_range=(0.0, 255.0),
+    licence=ZOO["sface"].licence,
+    origin="Zhong et al.: SFace, TIP 2021; OpenCV Zoo, int8",
+    weights=ZOO["sface"],
+)
+
+
+@register(SFACE)
+def load_sface(
+    config: RecognizerConfig, file: Path, device: str | torch.device, precision: Precision
+) -> OnnxRecognizer:
+    return load_onnx_as(config, file, device)
+
+
+def load_onnx_as(config: RecognizerConfig, file: Path, device: str | torch.device) -> OnnxRecognizer:
+    """The network of an ONNX file under a known configuration; raises CheckpointError if its sizes are others."""
+    model = read_model(file)
+    (_, channels, size, _), (_, length) = _shape(model.graph.input[0]), _shape(model.graph.output[0])
+    wanted = (1 if config.channels == "grey" else 3, config.input_size, config.embedding_size)
+    found = tuple(value or known for value, known in zip((channels, size, length), wanted, strict=True))
+    if found != wanted:
+        raise CheckpointError(
+            f"'{file}' does not fit {config.name!r}: channels, input size and embedding size are {found}, not {wanted}"
+        )
+    return OnnxRecognizer(model.SerializeToString(), config, f"{config.name}-{file_sha256(file)[:16]}", device)
