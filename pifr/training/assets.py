@@ -23,7 +23,7 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
 from pifr.geometry.rasterize import rasterize, vertex_normals
-from pifr.training.facemesh import FaceMesh
+from pifr.training.facemesh import LIPS, FaceMesh
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,6 @@ HEAD_RANGES = ((0, 14062), (21451, 24591))
 FACE_END, EYEBALL_BEGIN = 9409, 21451
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
-LIPS = (
-    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 146, 91, 181, 84, 17, 314, 405, 321, 375,
-    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 95, 88, 178, 87, 14, 317, 402, 318, 324,
-)  # fmt: skip
 UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
 LOWER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375)
 INNER_LIP = (78, 81, 13, 311, 308, 402, 14, 178)

@@ -17,7 +17,12 @@ SQUARE_OVER_EXTENT = 1.4
 """Side of the crop over the longer side of the landmarks' box, as MediaPipe tracks faces."""
 SQUARE_OVER_FIVE_POINTS = 2.9
 """Side of the first crop over the longer side of the five points' box."""
-RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
+EYE_CORNERS = (33, 133, 362, 263)
+"""Outer and inner corner of the image-left eye, inner and outer of the image-right."""
+LIPS = (
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 146, 91, 181, 84, 17, 314, 405, 321, 375,
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 95, 88, 178, 87, 14, 317, 402, 318, 324,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class FaceMesh:
 
             to_image = cv2.invertAffineTransform(to_crop)
             in_image = points[:, :2] @ to_image[:, :2].T + to_image[:, 2]
-            eyes = in_image[LEFT_EYE_OUTER] - in_image[RIGHT_EYE_OUTER]
+            eyes = in_image[EYE_CORNERS[3]] - in_image[EYE_CORNERS[0]]
             angle = float(np.arctan2(eyes[1], eyes[0]))
             lower, upper = points[:, :2].min(0), points[:, :2].max(0)
             centre = to_image[:, :2] @ ((lower + upper) / 2) + to_image[:, 2]

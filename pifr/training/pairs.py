@@ -1,0 +1,272 @@
+"""Renders the training pairs: the second half of the data road (paper section 3.6, DESIGN.md section 5).
+
+Every registered photo gives one untouched view and several turned ones, with true PNCC (its support is the mask) and
+position map, and one complete UV texture. Everything depends on (seed, photo, view) alone, so the same seed gives the
+same bytes whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pifr.geometry.face_model import load_face_model
+from pifr.images import read_image
+from pifr.training.heads import (
+    CANVAS,
+    MASK_FRACTION,
+    POSITION_MAP_SIZE,
+    UV_TEXTURE_SIZE,
+    HeadRender,
+    TexturedHead,
+)
+from pifr.training.registration import _limit_threads, read_fit, write_parquet
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+PHOTOS_PER_SHARD = 100
+MIXED_MODES = 40
+"""Identity modes along which a render's shape may differ from its photo's."""
+YAW_GRID = tuple(range(-90, 91, 10))
+"""The paper's poses (section 3.6.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """What `pifr train render` draws.
+
+    Attributes:
+        views: pairs a photo, the untouched one included. seed: of everything.
+        grid: the paper's poses, yaw -90..90 in 10-degree steps without pitch and roll, instead of random ones.
+    """
+
+    views: int = 12
+    seed: int = 1
+    grid: bool = False
+
+
+def render(
+    registration: Path,
+    photos: Path,
+    out: Path,
+    settings: RenderSettings,
+    *,
+    sets: Sequence[str] = (),
+    licences: dict[str, str] | None = None,
+    workers: int = 0,
+) -> Iterator[tuple[int, int]]:
+    """Write shards of pairs for every accepted photo; yields (done, total) shards.
+
+    A shard is made in a temporary folder and renamed when complete, so a killed run or a full disk leaves nothing
+    half-written and the next run goes on where it stopped.
+
+    Args:
+        registration: folder of `pifr train register`. photos: the folder it was run on. out: folder of the shards.
+        sets: render only photos of these sets. licences: set name -> licence, written into the manifest.
+
+    Raises:
+        ValueError: if `out` holds shards made with other settings.
+        OSError: if a shard cannot be written; what was finished stays.
+    """
+    import pandas as pd
+
+    table = pd.read_parquet(registration / "registration.parquet")
+    accepted = table[(table["status"] == "ok") & (table["set"].isin(sets) if sets else True)].reset_index(drop=True)
+    if accepted.empty:
+        raise ValueError(f"{registration}: no accepted photo of sets {list(sets) or 'any'}")
+    shards = [accepted.iloc[begin : begin + PHOTOS_PER_SHARD] for begin in range(0, len(accepted), PHOTOS_PER_SHARD)]
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = _manifest(accepted, settings, licences or {}, shards)
+    _check_manifest(out / "manifest.json", manifest)
+    names = accepted["photo"].tolist()
+    todo = [
+        (photos, shard, names, out / f"shard-{k:04d}", settings)
+        for k, shard in enumerate(shards)
+        if not (out / f"shard-{k:04d}").exists()
+    ]
+    done = len(shards) - len(todo)
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), _limit_threads) as pool:
+        for _ in pool.map(_render_shard, todo):
+            done += 1
+            yield done, len(shards)
+    _merge_textures(out, len(shards))
+
+
+def _manifest(accepted, settings: RenderSettings, licences: dict[str, str], shards: list) -> dict:
+    photos = hashlib.sha256("\n".join(accepted["photo"]).encode()).hexdigest()
+    return {
+        "format": FORMAT,
+        "canvas": CANVAS,
+        "mask_fraction": MASK_FRACTION,
+        "views": settings.views,
+        "seed": settings.seed,
+        "grid": settings.grid,
+        "photos": len(accepted),
+        "photos_sha256": photos,
+        "sets": {name: int(count) for name, count in accepted["set"].value_counts().sort_index().items()},
+        "licences": {name: licences.get(name, "unknown") for name in sorted(accepted["set"].unique())},
+        "shards": [{"name": f"shard-{k:04d}", "pairs": len(shard) * settings.views} for k, shard in enumerate(shards)],
+    }
+
+
+def _check_manifest(path: Path, manifest: dict) -> None:
+    if path.exists():
+        found = json.loads(path.read_text())
+        differing = sorted(key for key in manifest if found.get(key) != manifest[key])
+        if differing:
+            raise ValueError(f"{path.parent} holds shards that differ in {', '.join(differing)}: choose another folder")
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(manifest, indent=1))
+    os.replace(temporary, path)
+
+
+def _render_shard(task: tuple) -> None:
+    photos, rows, names, final, settings = task
+    temporary = final.with_name(f".{final.name}.{os.getpid()}")
+    temporary.mkdir()
+    try:
+        _write_shard(photos, rows, names, temporary, settings)
+        os.replace(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _write_shard(photos: Path, rows, names: list[str], folder: Path, settings: RenderSettings) -> None:
+    import pandas as pd
+
+    count = len(rows) * settings.views
+    images = np.empty((count, CANVAS, CANVAS, 3), np.uint8)
+    pncc = np.empty_like(images)
+    positions = np.empty((count, POSITION_MAP_SIZE, POSITION_MAP_SIZE, 3), np.float16)
+    textures = np.empty((len(rows), UV_TEXTURE_SIZE, UV_TEXTURE_SIZE, 3), np.uint8)
+    visibility = np.empty((len(rows), UV_TEXTURE_SIZE, UV_TEXTURE_SIZE), np.uint8)
+    shapes = np.empty((len(rows), POSITION_MAP_SIZE, POSITION_MAP_SIZE, 3), np.float16)
+    pairs, texture_rows = [], []
+    for k, row in enumerate(rows.itertuples()):
+        head = TexturedHead(read_image(photos / row.photo), read_fit(row))
+        textures[k], visibility[k] = head.texture()
+        shapes[k] = head.position_map(head.vertices)
+        source = {"photo": row.photo, "set": row.set}
+        texture_rows.append(source | {"yaw": row.yaw, "pitch": row.pitch, "residual_mm": row.residual_mm})
+        for view in range(settings.views):
+            place = k * settings.views + view
+            result = _draw_view(head, row.Index, view, photos, names, settings)
+            images[place], pncc[place] = result.image, result.pncc
+            positions[place] = head.position_map(result.vertices)
+            kind = "photo" if view == 0 and not settings.grid else "render"
+            pairs.append(
+                source | {"kind": kind, "view": view, "yaw": result.yaw, "pitch": result.pitch, "roll": result.roll}
+            )
+    arrays = {
+        "image": images,
+        "pncc": pncc,
+        "position": positions,
+        "texture": textures,
+        "visibility": visibility,
+        "shape": shapes,
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    write_parquet(pd.DataFrame(pairs), folder / "pairs.parquet")
+    write_parquet(pd.DataFrame(texture_rows), folder / "textures.parquet")
+
+
+def _draw_view(
+    head: TexturedHead, photo: int, view: int, photos: Path, names: list[str], settings: RenderSettings
+) -> HeadRender:
+    rng = np.random.default_rng([settings.seed, photo, view])
+    if view == 0 and not settings.grid:
+        return head.photo_view()
+    angles = (float(YAW_GRID[view % len(YAW_GRID)]), 0.0, 0.0) if settings.grid else _random_angles(rng)
+    background = _background(head, angles[0], photos / names[rng.integers(len(names))], rng)
+    offset = None
+    if rng.random() < 0.5:
+        model = load_face_model()
+        mixture = 0.5 * np.clip(rng.normal(size=MIXED_MODES), -2.5, 2.5)
+        offset = model.vertices(mixture) - model.mean
+    hair = rng.uniform(3, 30) if rng.random() < 0.6 else 0.0
+    light = None
+    if rng.random() < 0.6:
+        direction = rng.normal(size=3)
+        direction[2] = abs(direction[2])
+        light = direction / np.linalg.norm(direction), rng.uniform(0, 0.6)
+    return head.render(angles, background, offset, hair, light)
+
+
+def _random_angles(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Yaw mostly beyond 50 degrees, where photos are rare and the work is hard; moderate pitch and roll."""
+    yaw = rng.uniform(-90, 90) if rng.random() < 0.5 else rng.choice([-1, 1]) * rng.uniform(50, 95)
+    return float(yaw), float(np.clip(rng.normal(0, 11), -30, 30)), float(np.clip(rng.normal(0, 7), -22, 22))
+
+
+@lru_cache(maxsize=64)
+def _photo(path: Path) -> np.ndarray:
+    return read_image(path)
+
+
+def _background(head: TexturedHead, yaw: float, other: Path, rng: np.random.Generator) -> np.ndarray:
+    """uint8 CANVAS x CANVAS x 3: a piece of another photo, the own photo turned along, or a flat colour."""
+    choice = rng.random()
+    if choice < 0.1:
+        return np.full((CANVAS, CANVAS, 3), rng.integers(0, 256, 3), np.uint8)
+    if choice < 0.5:
+        image = _photo(other)
+        side = rng.uniform(0.3, 1.0) * min(image.shape[:2])
+        # Half of the pieces come from the left edge, where portraits show background rather than a face.
+        left = 0.0 if rng.random() < 0.5 else rng.uniform(0, image.shape[1] - side)
+        top = rng.uniform(0, image.shape[0] - side)
+        scale = CANVAS / side
+        to_canvas = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+    else:
+        # Face profiling in the plane: the photo's surroundings shrink with the cosine and trail behind the head.
+        image = head.image
+        centre, side = head.face_box()
+        scale = CANVAS * MASK_FRACTION / side * rng.uniform(0.9, 1.05)
+        turned = np.radians(abs(yaw))
+        squeeze = scale * rng.uniform(max(0.5, np.cos(turned)), 1.1)
+        shift = -np.sign(yaw) * np.sin(turned) * CANVAS * 0.15
+        to_canvas = np.array(
+            [[squeeze, 0, CANVAS / 2 + shift - squeeze * centre[0]], [0, scale, CANVAS / 2 - scale * centre[1]]]
+        )
+    border = cv2.BORDER_REFLECT_101 if rng.random() < 0.7 else cv2.BORDER_REPLICATE
+    result = cv2.warpAffine(image, to_canvas, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=border)
+    if rng.random() < 0.3:
+        result = cv2.GaussianBlur(result, (0, 0), rng.uniform(1, 6))
+    return result
+
+
+def _merge_textures(out: Path, shards: int) -> None:
+    """Collect the textures of all shards in `out/textures` (one row a photo)."""
+    import pandas as pd
+
+    final = out / "textures"
+    if final.exists():
+        return
+    temporary = out / f".textures.{os.getpid()}"
+    temporary.mkdir()
+    try:
+        folders = [out / f"shard-{k:04d}" for k in range(shards)]
+        for name, source in (("texture", "texture"), ("visibility", "visibility"), ("position", "shape")):
+            merged = np.concatenate([np.load(folder / f"{source}.npy") for folder in folders])
+            np.save(temporary / f"{name}.npy", merged)
+        rows = pd.concat([pd.read_parquet(folder / "textures.parquet") for folder in folders], ignore_index=True)
+        write_parquet(rows, temporary / "textures.parquet")
+        os.replace(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,321 @@
+"""Fits the face model to near-frontal photos: the first half of the data road (DESIGN.md section 5).
+
+The paper takes cameras and shapes from Deep3DFace; here MediaPipe Face Mesh's landmarks are fitted by alternating
+linear solves, and a smooth residual then makes the model pass through them. A photo that does not fit is rejected with
+a reason, never silently used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import resources
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from pifr.errors import ImageError
+from pifr.geometry.face_model import load_face_model
+from pifr.images import read_image
+from pifr.training.facemesh import EYE_CORNERS, LIPS, FaceMesh
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+CHUNK = 64
+"""Photos a part file holds: what a killed run loses at most, a process."""
+
+NOISE_MM = 1.2
+"""Landmark noise assumed by the fit."""
+IDENTITY_PRECISION, EXPRESSION_PRECISION = 4.0, 8.0
+LIP_WEIGHT = 2.5
+ROUNDS, UNSIGNED_ROUNDS = 8, 4
+EXPRESSION_LIMITS = (-0.3, 1.1)
+RESIDUAL_SMOOTHING_MM = 5.0
+
+MAX_RESIDUAL_MM = 4.0
+MAX_FIVE_POINT_DISTANCE_MM = 17.0
+"""Wide, for the detector errs more than the fit on turned and dark faces."""
+MIN_PRESENCE = 0.0
+"""Face Mesh's logit of a face."""
+MAX_YAW_DEGREES = 45.0
+MAX_IDENTITY = 4.5
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFit:
+    """The face model fitted to one photo by a scaled orthographic camera.
+
+    Attributes:
+        identity: float32 (50,), N(0, 1) coefficients. expression: float32 (57,).
+        scale: pixels per mm. rotation: 3 x 3. translation: pixels; image x = s X + tx, y = -s Y + ty.
+        residual: float32 L x 2 pixels, landmark minus projected model, at the linked vertices.
+    """
+
+    identity: np.ndarray
+    expression: np.ndarray
+    scale: float
+    rotation: np.ndarray
+    translation: np.ndarray
+    residual: np.ndarray
+
+    @property
+    def angles(self) -> tuple[float, float, float]:
+        """Yaw, pitch, roll in degrees (docs/architecture.md)."""
+        r = self.rotation
+        yaw = np.arctan2(-r[2, 0], r[2, 2])
+        pitch = np.arcsin(np.clip(-r[2, 1], -1, 1))
+        roll = np.arctan2(r[0, 1], r[1, 1])
+        return float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll))
+
+    @property
+    def residual_mm(self) -> float:
+        """Mean landmark residual in mm: the fit's quality, lower is better."""
+        return float(np.linalg.norm(self.residual, axis=1).mean() / self.scale)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Model points V x 3 mm to V x 3: image x, image y, depth (larger is nearer), all in pixels."""
+        turned = points @ self.rotation.T * self.scale
+        return np.column_stack(
+            [turned[:, 0] + self.translation[0], -turned[:, 1] + self.translation[1], turned[:, 2]]
+        ).astype(np.float32)
+
+
+class LandmarkFitter:
+    """Alternates a weak-perspective pose with regularised identity and expression coefficients."""
+
+    def __init__(self) -> None:
+        model = load_face_model()
+        with resources.as_file(resources.files("pifr.assets") / "sources" / "links.json") as path:
+            links = json.loads(path.read_text())
+        self.landmarks = np.array(links["facemesh"])
+        self.vertices = np.array(links["head_vertex"])
+        self._mean = model.mean[self.vertices].astype(np.float64)
+        self._modes = np.concatenate([model.identity, model.expression])[:, self.vertices].astype(np.float64)
+        self._identity_count = len(model.identity)
+        self._weight = np.where(np.isin(self.landmarks, LIPS), LIP_WEIGHT, 1.0)
+        self._precision = np.full(len(self._modes), EXPRESSION_PRECISION)
+        self._precision[: self._identity_count] = IDENTITY_PRECISION
+
+    def fit(self, points: np.ndarray) -> PhotoFit:
+        """Fit to Face Mesh's landmarks, 468 x 2 (or x 3) image pixels."""
+        target = points[self.landmarks, :2] * [1.0, -1.0]
+        coefficients = np.zeros(len(self._modes))
+        active = np.ones(len(self._modes), bool)
+        weight = np.repeat(self._weight, 2)
+        for round_ in range(ROUNDS):
+            shape = self._mean + np.tensordot(coefficients, self._modes, 1)
+            scale, rotation, translation = _weak_perspective(shape, target)
+            if round_ == UNSIGNED_ROUNDS:
+                # Blend shapes do not run backwards: those that would are held at zero from here on.
+                active[self._identity_count :] = coefficients[self._identity_count :] > 0
+            design = (self._modes[active] @ (rotation[:2].T * scale)).reshape(active.sum(), -1)
+            offset = (target - (self._mean @ (rotation[:2].T * scale) + translation)).ravel()
+            information = weight / (scale * NOISE_MM) ** 2
+            coefficients[:] = 0
+            coefficients[active] = np.linalg.solve(
+                (design * information) @ design.T + np.diag(self._precision[active]), design @ (information * offset)
+            )
+            lower, upper = EXPRESSION_LIMITS
+            expression = coefficients[self._identity_count :]
+            np.clip(expression, lower if round_ < UNSIGNED_ROUNDS else 0, upper, out=expression)
+        shape = self._mean + np.tensordot(coefficients, self._modes, 1)
+        scale, rotation, translation = _weak_perspective(shape, target)
+        residual = (target - (shape @ (rotation[:2].T * scale) + translation)) * [1.0, -1.0]
+        return PhotoFit(
+            coefficients[: self._identity_count].astype(np.float32),
+            coefficients[self._identity_count :].astype(np.float32),
+            float(scale),
+            rotation,
+            translation * [1.0, -1.0],
+            residual.astype(np.float32),
+        )
+
+
+def _weak_perspective(points: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation 3 x 3 and translation with target (y up) = scale * points @ rotation[:2].T + translation."""
+    centre, target_centre = points.mean(0), target.mean(0)
+    affine = np.linalg.lstsq(points - centre, target - target_centre, rcond=None)[0].T
+    u, singular, vt = np.linalg.svd(affine, full_matrices=False)
+    scale, top = singular.mean(), u @ vt
+    rotation = np.vstack([top, np.cross(top[0], top[1])])
+    return scale, rotation, target_centre - scale * top @ centre
+
+
+@lru_cache(maxsize=1)
+def residual_spread() -> np.ndarray:
+    """float32 V x L: spreads residuals at the linked vertices smoothly over the head (linear radial basis)."""
+    model, vertices = load_face_model(), load_fitter().vertices
+    nodes = model.mean[vertices].astype(np.float64)
+    kernel = -np.linalg.norm(nodes[:, None] - nodes[None], axis=2) + RESIDUAL_SMOOTHING_MM * np.eye(len(nodes))
+    border = np.ones((len(nodes), 1))
+    system = np.block([[kernel, border], [border.T, np.zeros((1, 1))]])
+    distances = np.linalg.norm(model.mean[:, None].astype(np.float32) - nodes[None].astype(np.float32), axis=2)
+    evaluation = np.column_stack([-distances, np.ones(len(model.mean))])
+    return np.linalg.solve(system.T, evaluation.T).T[:, : len(nodes)].astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def load_fitter() -> LandmarkFitter:
+    """One fitter a process."""
+    return LandmarkFitter()
+
+
+# --- photos ------------------------------------------------------------------------------------------------------
+
+
+def find_photos(folder: Path, sets: Sequence[str] = ()) -> list[Path]:
+    """Image files under `folder`, relative, sorted; only those of the given sets (first folder level), if any.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    photos = sorted(
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and (not sets or path.relative_to(folder).parts[0] in sets)
+    )
+    if not photos:
+        raise FileNotFoundError(f"{folder}: no photos ({', '.join(sorted(IMAGE_SUFFIXES))}) of sets {list(sets) or 'any'}")
+    return photos
+
+
+def register(
+    photos: Path, out: Path, *, sets: Sequence[str] = (), workers: int = 0, facemesh: Path | None = None
+) -> Iterator[tuple[int, int]]:
+    """Register every photo under `photos`; yields (done, total) after each part.
+
+    Writes `out/parts/part-NNNN.parquet` (atomically, one a chunk of photos; finished parts are skipped when run
+    again) and at the end `out/registration.parquet`: photo, set, status, reason, quality figures and the fit.
+
+    Args:
+        photos: folder; its first folder level names the sets. sets: keep these only. workers: processes, 0: all cores.
+        facemesh: path of face_landmark.tflite; fetched if None.
+    """
+    import pandas as pd
+
+    from pifr.zoo import find_weights
+
+    find_weights("yunet").fetch()
+    if facemesh is None:
+        facemesh = find_weights("face-mesh").fetch()
+    names = find_photos(photos, sets)
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    chunks = [names[begin : begin + CHUNK] for begin in range(0, len(names), CHUNK)]
+    paths = [parts / f"part-{k:04d}.parquet" for k in range(len(chunks))]
+    todo = [(photos, chunk, path, facemesh) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
+    done = len(chunks) - len(todo)
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), _limit_threads) as pool:
+        for _ in pool.map(_register_chunk, todo):
+            done += 1
+            yield min(done * CHUNK, len(names)), len(names)
+    table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    write_parquet(table, out / "registration.parquet")
+
+
+def _limit_threads() -> None:
+    """One thread a process: the pool is the parallelism."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def write_parquet(table, path: Path) -> None:
+    """Write a table atomically: temporary file in the same folder, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        table.to_parquet(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _register_chunk(task: tuple[Path, list[Path], Path, Path]) -> None:
+    import pandas as pd
+    from threadpoolctl import threadpool_limits
+
+    photos, chunk, path, facemesh = task
+    with threadpool_limits(1):
+        detector, finder = _face_mesh(facemesh), _face_finder()
+        rows = [_register_photo(photos / name, name, detector, finder) for name in chunk]
+    write_parquet(pd.DataFrame(rows), path)
+
+
+@lru_cache(maxsize=1)
+def _face_mesh(model: Path) -> FaceMesh:
+    return FaceMesh(model)
+
+
+@lru_cache(maxsize=1)
+def _face_finder():
+    from pifr.faces import FaceFinder
+
+    return FaceFinder(detector="yunet", policy="central")
+
+
+def _register_photo(path: Path, name: Path, detector: FaceMesh, finder) -> dict:
+    """One row: the fit with status "ok", or "rejected" with a reason."""
+    row = {"photo": name.as_posix(), "set": name.parts[0] if len(name.parts) > 1 else "", "status": "rejected"}
+    try:
+        image = read_image(path)
+    except ImageError:
+        return row | {"reason": "unreadable"}
+    faces = finder([image])
+    if faces.status[0] != "ok":
+        return row | {"reason": faces.reason[0]}
+    to_image = faces.crop_to_image[0].numpy()
+    five_points = faces.landmarks[0].numpy() @ to_image[:, :2].T + to_image[:, 2]
+    found = detector.from_five_points(image, five_points)
+    fit = load_fitter().fit(found.points)
+    yaw, pitch, roll = fit.angles
+    disagreement = _five_point_distance(found.points, five_points) / fit.scale
+    row |= {
+        "presence": found.presence,
+        "residual_mm": fit.residual_mm,
+        "five_point_mm": disagreement,
+        "yaw": yaw,
+        "pitch": pitch,
+        "roll": roll,
+    } | {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in asdict(fit).items()}
+    checks = {
+        "not_a_face": found.presence < MIN_PRESENCE,
+        "poor_fit": fit.residual_mm > MAX_RESIDUAL_MM,
+        "landmarks_disagree": disagreement > MAX_FIVE_POINT_DISTANCE_MM,
+        "profile": abs(yaw) > MAX_YAW_DEGREES,
+        "unlikely_shape": float(np.abs(fit.identity).max()) > MAX_IDENTITY,
+    }
+    reason = next((name for name, failed in checks.items() if failed), "")
+    return row | {"status": "rejected" if reason else "ok", "reason": reason}
+
+
+def _five_point_distance(points: np.ndarray, five_points: np.ndarray) -> float:
+    """Mean distance between the detector's five points and the same five of Face Mesh, pixels."""
+    right_outer, right_inner, left_inner, left_outer = EYE_CORNERS
+    same = np.stack([
+        points[[right_outer, right_inner], :2].mean(0),
+        points[[left_inner, left_outer], :2].mean(0),
+        points[4, :2],
+        points[61, :2],
+        points[291, :2],
+    ])  # fmt: skip
+    return float(np.linalg.norm(same - five_points, axis=1).mean())
+
+
+def read_fit(row) -> PhotoFit:
+    """The fit in a row of `registration.parquet` (a Series or a named tuple)."""
+    return PhotoFit(
+        np.array(row.identity, np.float32),
+        np.array(row.expression, np.float32),
+        float(row.scale),
+        np.array(row.rotation).reshape(3, 3),
+        np.array(row.translation),
+        np.array(row.residual, np.float32).reshape(-1, 2),
+    )
