@@ -15,8 +15,8 @@ FACENET_160 = AlignmentTemplate(
     160,
     ((51.8, 58.9), (107.7, 58.9), (79.5, 91.9), (56.4, 121.9), (103.4, 121.9)),
 )
-"""Median landmarks in facenet-pytorch's own crops (MTCNN box, no margin, 160 x 160) of 242 frontal portraits: a similarity
-to them stands for its crop, so that a frontalized face, on which no detector runs, is cut alike."""
+"""Median landmarks in facenet-pytorch's own crops (MTCNN box, no margin, 160 x 160) of 242 frontal portraits: a
+similarity to them stands for its crop, so that a frontalized face, on which no detector runs, is cut alike."""
 
 FACENET = RecognizerConfig(
     name="facenet",

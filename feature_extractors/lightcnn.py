@@ -20,8 +20,8 @@ LIGHTCNN_128 = AlignmentTemplate(
     128,
     ((43.77, 40.0), (84.04, 40.0), (64.03, 63.02), (47.49, 86.9), (80.86, 86.9)),
 )
-"""The authors' crop: eye centres at y = 40, 48 pixels from the eyes' to the mouth's centre; the published text fixes only
-these two, the rest are ArcFace's five points, levelled and scaled to them."""
+"""The authors' crop: eye centres at y = 40, 48 pixels from the eyes' to the mouth's centre; the published text fixes
+only these two, the rest are ArcFace's five points, levelled and scaled to them."""
 
 
 class MaxFeatureMap(nn.Module):
@@ -88,7 +88,7 @@ class LightCNN29v2(nn.Module):
 
 
 class LightCNNv4(nn.Module):
-    """LightCNN-V4: colour, and plain 3 x 3 layers in place of the groups; B x 3 x 128 x 128 RGB in [0, 1] -> B x 256."""
+    """LightCNN-V4: colour, and plain 3 x 3 layers in place of the groups; B x 3 x 128 x 128 in [0, 1] -> B x 256."""
 
     def __init__(self) -> None:
         super().__init__()

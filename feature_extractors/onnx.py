@@ -60,8 +60,8 @@ class OnnxRecognizer:
 def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
     """Read an ONNX file and make it run with batches of any size.
 
-    Weights that are also listed as graph inputs (IR version 3 style, as SFace's int8 file does) stop onnxruntime from
-    folding and even from loading them; they are taken off that list. A fixed batch dimension becomes a free one.
+    SFace's int8 file also lists among the graph's inputs its weights, and names that nothing reads since the weights
+    are int8; onnxruntime then refuses to load it. They are taken off that list. A fixed batch size becomes a free one.
 
     Returns:
         onnx.ModelProto with one input and one output, B x C x S x S -> B x D.
@@ -75,7 +75,8 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
         model = onnx.load(file)
         graph = model.graph
         weights = {weight.name for weight in graph.initializer}
-        inputs = [value for value in graph.input if value.name not in weights]
+        read = {name for node in graph.node for name in node.input}
+        inputs = [value for value in graph.input if value.name in read - weights]
     except Exception as error:  # protobuf's errors have no common base
         raise CheckpointError(f"'{file}' is not an ONNX file: {error}") from error
     if len(inputs) != 1 or len(graph.output) != 1 or len(_shape(inputs[0])) != 4 or len(_shape(graph.output[0])) != 2:
@@ -99,9 +100,9 @@ def _shape(value) -> list[int]:  # type: ignore[no-untyped-def]
 def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyped-def]
     """The configuration of a user's ONNX file.
 
-    Sizes are read from the file. The rest is what InsightFace's files want (RGB, -1..1, ArcFace's template) unless a file
-    of the same name with the suffix .yaml says otherwise; it may hold the keys `channels`, `value_range`, `mean`, `std`,
-    `licence` and `origin` of `RecognizerConfig`.
+    Sizes are read from the file. The rest is what InsightFace's files want (RGB, -1..1, ArcFace's template) unless a
+    file of the same name with the suffix .yaml says otherwise; it may hold the keys `channels`, `value_range`, `mean`,
+    `std`, `licence` and `origin` of `RecognizerConfig`.
 
     Raises:
         ConfigError: the YAML file has another key; names it.
