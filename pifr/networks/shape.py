@@ -1,0 +1,111 @@
+"""S-Net: coarse position maps and fine displacements (paper, section 3.5)."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pifr.networks.config import CoarseShapeConfig, FineShapeConfig
+from pifr.networks.unet import build_unet
+
+
+class _Step(NamedTuple):
+    kernel: int
+    stride: int
+    padding: int
+
+
+_KEEP = _Step(3, 1, 1)
+_DOUBLE = _Step(4, 2, 1)
+# Ten transposed convolutions from 1 x 1 to each resolution; the paper names only their number and the last size.
+_DECODERS = {
+    # 1 2 4 8 8 16 16 32 32 64 64
+    64: (_DOUBLE, _DOUBLE, _DOUBLE, _KEEP, _DOUBLE, _KEEP, _DOUBLE, _KEEP, _DOUBLE, _KEEP),
+    # 1 3 5 10 10 21 21 42 42 84 84
+    84: (_Step(3, 1, 0), _Step(3, 1, 0), _DOUBLE, _KEEP, _Step(5, 2, 1), _KEEP, _DOUBLE, _KEEP, _DOUBLE, _KEEP),
+    # 1 4 8 16 16 32 32 64 64 128 128
+    128: (_Step(4, 1, 0), _DOUBLE, _DOUBLE, _KEEP, _DOUBLE, _KEEP, _DOUBLE, _KEEP, _DOUBLE, _KEEP),
+}
+
+
+class CoarseShapeNetwork(nn.Module):
+    """Pose-free position map of the face in a 128 x 128 crop.
+
+    Layers of the paper configuration (channels x side):
+
+    ======== ==================================================================================
+    encoder  4 x 4, stride 2: 64 x 64; then six of LeakyReLU, 4 x 4 stride 2, BN: 128 x 32, 256 x 16, 512 x 8, 512 x 4,
+             512 x 2, 512 x 1
+    decoder  ten of ReLU, transposed convolution, BN: 512 x 3, 512 x 5, 512 x 10, 256 x 10, 256 x 21, 128 x 21,
+             128 x 42, 64 x 42, 64 x 84, 3 x 84 (no BN after the last)
+    ======== ==================================================================================
+
+    Args:
+        config: see `CoarseShapeConfig`.
+        mean: 3 x N x N float32, the mean position map (mm), N = `config.resolution`; a buffer of the network, so that
+            weights files carry it. None: zeros, to be overwritten by a state dict.
+
+    Raises:
+        ValueError: if the mean has another size.
+    """
+
+    def __init__(self, config: CoarseShapeConfig, mean: Tensor | None = None) -> None:
+        super().__init__()
+        size = config.resolution
+        if mean is not None and mean.shape != (3, size, size):
+            raise ValueError(f"mean must be 3 x {size} x {size}, got {tuple(mean.shape)}")
+        self.config = config
+        widths = config.encoder_widths
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, widths[0], 4, 2, 1),
+            *(
+                nn.Sequential(
+                    nn.LeakyReLU(0.2), nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs)
+                )
+                for inputs, outputs in pairwise(widths)
+            ),
+        )
+        channels = (widths[-1], *config.decoder_widths, 3)
+        self.decoder = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.ReLU(),
+                    nn.ConvTranspose2d(inputs, outputs, *step, bias=last),
+                    nn.Identity() if last else nn.BatchNorm2d(outputs),
+                )
+                for (inputs, outputs), step, last in zip(
+                    pairwise(channels), _DECODERS[size], [False] * 9 + [True], strict=True
+                )
+            )
+        )
+        self.register_buffer("mean", torch.zeros(3, size, size) if mean is None else mean.detach().clone().float())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """B x 3 x 128 x 128 in [0, 1], the PNCC subnetwork's crop -> B x 3 x N x N float32 in mm, model frame."""
+        code = self.encoder(2 * pixels - 1)
+        return self.mean + self.config.scale * self.decoder(code).float()
+
+
+class FineShapeNetwork(nn.Module):
+    """Displacement of the position map along z from the complete texture.
+
+    Args:
+        config: see `FineShapeConfig`.
+    """
+
+    def __init__(self, config: FineShapeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = build_unet(config.unet, inputs=3, outputs=1)
+
+    def forward(self, texture: Tensor) -> Tensor:
+        """B x 3 x N x N complete textures in [0, 1] -> B x 1 x N x N float32 displacement in mm, to be added to z."""
+        side, working = texture.shape[-1], self.config.working_size
+        if side != working:
+            texture = functional.interpolate(texture, (working, working), mode="bilinear", align_corners=False)
+        output = self.config.scale * self.unet(2 * texture - 1)
+        if side != working:
+            output = functional.interpolate(output, (side, side), mode="bilinear", align_corners=False)
+        return output

@@ -1,0 +1,135 @@
+"""Training configurations: one YAML file holds a section for each network."""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from pifr.errors import ConfigError
+from pifr.networks.config import (
+    CoarseShapeConfig,
+    Config,
+    DiscriminatorConfig,
+    FineShapeConfig,
+    InpaintingConfig,
+    PnccConfig,
+    SegmentationConfig,
+)
+
+TaskName = Literal["segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine"]
+
+
+class Optimisation(Config):
+    """How a network is optimised.
+
+    `max_steps` is the length of the cosine schedule unless the command line gives steps or minutes.
+    `average_decay` is that of the exponential moving average that is validated and exported.
+    `validation_every` counts steps, `validation_limit` samples.
+    """
+
+    batch_size: PositiveInt = 48
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: NonNegativeFloat = 1e-4
+    warm_up_steps: NonNegativeInt = 200
+    max_steps: PositiveInt = 100_000
+    gradient_clip: PositiveFloat = 2.0
+    average_decay: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    seed: NonNegativeInt = 0
+    workers: NonNegativeInt = 2
+    validation_every: PositiveInt = 1000
+    validation_limit: PositiveInt = 384
+
+
+class FramingConfig(Config):
+    """See `pifr.training.augment.Framing`, of which this holds what differs between networks."""
+
+    scale: tuple[PositiveFloat, PositiveFloat]
+    shift: NonNegativeFloat
+
+
+class SegmentationTask(Config):
+    """Segmentation subnetwork: the crop of `FaceCrops` around boxes as the detector draws them."""
+
+    network: SegmentationConfig
+    framing: FramingConfig
+    occluded: float = Field(0.4, ge=0, le=1)
+    optimisation: Optimisation = Optimisation()
+
+
+class PnccTask(Config):
+    """PNCC subnetwork. `masked_loss`: Eq. (2) inside the mask only, else with the target 0 outside, as in the paper."""
+
+    network: PnccConfig
+    framing: FramingConfig
+    occluded: float = Field(0.35, ge=0, le=1)
+    masked_loss: bool = True
+    pncc_weight: PositiveFloat = 5.0
+    mask_weight: NonNegativeFloat = 1.0
+    optimisation: Optimisation = Optimisation()
+
+
+class InpaintingTask(Config):
+    """I-Net, with the weights of Eq. (8); `adversarial` false leaves discriminator, Eq. (5) to (7), away."""
+
+    network: InpaintingConfig
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    adversarial: bool = True
+    discriminator_weight: NonNegativeFloat = 0.1
+    generator_weight: NonNegativeFloat = 0.2
+    penalty_weight: NonNegativeFloat = 1.0
+    perceptual_weight: NonNegativeFloat = 0.1
+    optimisation: Optimisation = Optimisation()
+
+
+class CoarseShapeTask(Config):
+    """Coarse S-Net on the PNCC subnetwork's crops."""
+
+    network: CoarseShapeConfig
+    framing: FramingConfig
+    occluded: float = Field(0.35, ge=0, le=1)
+    optimisation: Optimisation = Optimisation()
+
+
+class FineShapeTask(Config):
+    """Fine S-Net, with the weights of section 3.5.3."""
+
+    network: FineShapeConfig
+    shading_weight: NonNegativeFloat = 100.0
+    penalty_weight: NonNegativeFloat = 1.0
+    optimisation: Optimisation = Optimisation()
+
+
+Task = SegmentationTask | PnccTask | InpaintingTask | CoarseShapeTask | FineShapeTask
+
+
+class TrainingConfig(Config):
+    """All sections of a training file; keys are the names that `pifr train` knows."""
+
+    segmentation: SegmentationTask
+    pncc: PnccTask
+    inpainting: InpaintingTask
+    shape_coarse: CoarseShapeTask = Field(alias="shape-coarse")
+    shape_fine: FineShapeTask = Field(alias="shape-fine")
+
+    def task(self, name: TaskName) -> Task:
+        """The section of one network."""
+        return getattr(self, name.replace("-", "_"))
+
+
+def load_training_config(path: Path) -> TrainingConfig:
+    """Reads a training file.
+
+    Raises:
+        ConfigError: if the file is missing, no YAML, or wrong; names every wrong key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    try:
+        return TrainingConfig.model_validate(content)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"{path}: {wrong}") from error

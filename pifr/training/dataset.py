@@ -1,0 +1,361 @@
+"""Batches from memory-mapped shards, each a pure function of (seed, step).
+
+A training stream is a map from step numbers to whole batches: which samples, in which order and how each is augmented
+follows from the seed and the step alone, whatever the number of workers and wherever a run was interrupted.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pifr.errors import DataError
+from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop
+
+Batch = dict[str, Tensor]
+
+_PAIR_ARRAYS = ("image", "pncc", "position")
+_TEXTURE_ARRAYS = ("texture", "visibility", "position")
+_VALIDATION_SHARE = 0.03
+
+
+def is_held_out(photo: str) -> bool:
+    """Whether a photo belongs to the validation split; depends on its name alone (about 3 % of all)."""
+    digest = hashlib.sha256(photo.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < _VALIDATION_SHARE
+
+
+class Shards:
+    """Rows of all shards below a folder, as docs/architecture.md lays them out.
+
+    Args:
+        root: the folder that `pifr train render` wrote.
+        content: "pairs" (rendered images) or "textures" (registered photos).
+        split: "train", "validation" (held-out photos) or "all".
+        kinds: keep only pairs of these kinds (`photo`, `render`, `profiled`); None keeps all.
+
+    Attributes:
+        rows: the Parquet rows that were kept, index 0 .. n-1.
+
+    Raises:
+        DataError: if the folder holds no such shards, or arrays and rows disagree.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        content: Literal["pairs", "textures"] = "pairs",
+        split: Literal["train", "validation", "all"] = "train",
+        kinds: tuple[str, ...] | None = None,
+    ) -> None:
+        self.root = root
+        names = _PAIR_ARRAYS if content == "pairs" else _TEXTURE_ARRAYS
+        tables = sorted(root.rglob(f"{content}.parquet"))
+        if not tables:
+            raise DataError(f"no {content}.parquet below {root}: write shards with 'pifr train render'")
+        self._arrays: list[dict[str, np.ndarray]] = []
+        frames = []
+        for number, table in enumerate(tables):
+            frame = pd.read_parquet(table)
+            arrays = {name: _memory_map(table.parent / f"{name}.npy") for name in names}
+            for name, array in arrays.items():
+                if len(array) < len(frame):
+                    raise DataError(f"{table.parent / name}.npy has {len(array)} rows, {table.name} {len(frame)}")
+            self._arrays.append(arrays)
+            frames.append(frame.assign(shard=number, row=np.arange(len(frame))))
+        rows = pd.concat(frames, ignore_index=True)
+        if split != "all":
+            held_out = rows["photo"].map({photo: is_held_out(str(photo)) for photo in rows["photo"].unique()})
+            rows = rows[held_out == (split == "validation")]
+        if kinds is not None:
+            rows = rows[rows["kind"].isin(kinds)]
+        self.rows = rows.reset_index(drop=True)
+        self._shard, self._row = self.rows["shard"].to_numpy(), self.rows["row"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, name: str, index: int) -> np.ndarray:
+        """One row of one array (memory-mapped: copy before writing)."""
+        return self._arrays[self._shard[index]][name][self._row[index]]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest, or of the Parquet rows where there is none: names the data in weights files."""
+        manifest = self.root / "manifest.json"
+        content = manifest.read_bytes() if manifest.exists() else self.rows.to_json().encode()
+        return hashlib.sha256(content).hexdigest()
+
+
+def _memory_map(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, count)).permutation(count)
+
+
+def sample_order(seed: int, step: int, batch_size: int, count: int) -> list[int]:
+    """Indices of the batch of one step: every epoch is a new permutation of 0 .. count-1, without gaps between."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_permutation(seed, position // count, count)[position % count]) for position in positions]
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Batches by step number.
+
+    Args:
+        count: number of samples there are.
+        make: makes one sample, a dict of numpy arrays, from (index, generator).
+        batch_size: samples a batch.
+        seed: seed of the order and of all augmentation.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        make: Callable[[int, np.random.Generator], dict[str, np.ndarray]],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        if count == 0:
+            raise DataError("there are no samples to train on")
+        self._count, self._make, self._batch_size, self._seed = count, make, batch_size, seed
+
+    def __getitem__(self, step: int) -> Batch:
+        indices = sample_order(self._seed, step, self._batch_size, self._count)
+        rngs = (np.random.default_rng((self._seed, step, slot)) for slot in range(len(indices)))
+        return _stack([self._make(index, rng) for index, rng in zip(indices, rngs, strict=True)])
+
+
+class ValidationBatches(Dataset[Batch]):
+    """A fixed, evenly spread choice of samples, always augmented alike: the same numbers mean the same in every run.
+
+    Args:
+        count: number of samples there are.
+        make: as in `TrainingBatches`; the generator is seeded by the index.
+        batch_size: samples a batch; the last batch may be smaller.
+        limit: largest number of samples.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        make: Callable[[int, np.random.Generator], dict[str, np.ndarray]],
+        batch_size: int,
+        limit: int,
+    ) -> None:
+        chosen = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)) if count else []
+        self._batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Batch:
+        indices = self._batches[number]
+        return _stack([self._make(int(index), np.random.default_rng((7, int(index)))) for index in indices])
+
+
+def _stack(samples: list[dict[str, np.ndarray]]) -> Batch:
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+
+
+class PairSamples:
+    """Makes samples of C-Net and coarse S-Net from rendered pairs.
+
+    A sample holds `image` N x N x 3 uint8, `pncc` N x N x 3 float16 in [0, 1], `mask` N x N uint8 (0 or 1), `yaw`
+    float32 degrees (of the sample as it is seen, mirrored or not) and `position` 3 x n x n float32 mm.
+
+    Args:
+        shards: pairs.
+        framing: how the crop is laid around the mask.
+        size: side N of the crop.
+        augmented: False leaves light, lens and occluders away.
+        occluded: share of samples with occluders.
+    """
+
+    def __init__(
+        self, shards: Shards, framing: Framing, size: int, augmented: bool = True, occluded: float = 0.35
+    ) -> None:
+        self._shards, self._framing, self._size = shards, framing, size
+        self._augmented, self._occluded = augmented, occluded
+        self._yaw = shards.rows["yaw"].to_numpy(np.float32)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        crop = random_crop(
+            self._shards.read("image", index), self._shards.read("pncc", index), self._framing, self._size, rng
+        )
+        if self._augmented:
+            if rng.random() < self._occluded:
+                other = self._shards.read("image", int(rng.integers(len(self._shards))))
+                crop = occlude(crop, _at_least(other, self._size), rng)
+            crop = crop._replace(image=degrade(crop.image, self._size / np.mean(self._framing.scale), rng))
+        return self._arrays(index, crop)
+
+    def _arrays(self, index: int, crop: Crop) -> dict[str, np.ndarray]:
+        position = self._shards.read("position", index).astype(np.float32)
+        if crop.mirrored:
+            position = mirror_position_map(position)
+        return {
+            "image": crop.image,
+            "pncc": crop.pncc.astype(np.float16),
+            "mask": crop.mask.astype(np.uint8),
+            "yaw": self._yaw[index] * (-1 if crop.mirrored else 1),
+            "position": position.transpose(2, 0, 1),
+        }
+
+
+def _at_least(image: np.ndarray, size: int) -> np.ndarray:
+    side = min(image.shape[:2])
+    return image if side >= size else cv2.resize(image, None, fx=size / side, fy=size / side)
+
+
+class TextureSamples:
+    """Makes samples of I-Net and fine S-Net from complete textures.
+
+    A sample holds `texture` 3 x N x N float32 in [0, 1] (T_gt), `visibility` 1 x N x N float32 (what the network gets
+    to see), `trust` 1 x N x N float32 (where the photo itself showed the texture) and `position` 3 x N x N float32 mm.
+
+    Args:
+        shards: textures.
+        visibilities: K x n x n uint8 visibility maps of turned faces, of which each sample draws one.
+        size: side N of the textures.
+        augmented: False leaves mirroring and light away.
+    """
+
+    def __init__(self, shards: Shards, visibilities: np.ndarray, size: int, augmented: bool = True) -> None:
+        self._shards, self._visibilities, self._size, self._augmented = shards, visibilities, size, augmented
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        texture, trust = self._shards.read("texture", index), self._shards.read("visibility", index)
+        position = self._shards.read("position", index).astype(np.float32)
+        seen = self._visibilities[int(rng.integers(len(self._visibilities)))]
+        if rng.random() < 0.5:
+            seen = seen[:, ::-1]
+        if self._augmented:
+            if rng.random() < 0.5:
+                texture, trust, position = texture[:, ::-1], trust[:, ::-1], mirror_position_map(position)
+            texture = _tint(texture, rng)
+        texture, trust, seen, position = (self._resize(array) for array in (texture, trust, seen, position))
+        if self._augmented and rng.random() < 0.4:
+            seen = _hole(seen, rng)
+        return {
+            "texture": texture.transpose(2, 0, 1).astype(np.float32) / 255,
+            "visibility": seen[None].astype(np.float32) / 255,
+            "trust": trust[None].astype(np.float32) / 255,
+            "position": position.transpose(2, 0, 1).astype(np.float32),
+        }
+
+    def _resize(self, array: np.ndarray) -> np.ndarray:
+        if array.shape[0] == self._size:
+            return array
+        # Averaging keeps a coarser map exactly symmetric; bilinear sampling does so for a finer one.
+        mode = cv2.INTER_AREA if array.shape[0] > self._size else cv2.INTER_LINEAR
+        return cv2.resize(np.ascontiguousarray(array), (self._size, self._size), interpolation=mode)
+
+
+def _tint(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    gain = rng.uniform(0.6, 1.3) * rng.uniform(0.9, 1.1, 3)
+    light = np.ones(texture.shape[1], np.float32)
+    if rng.random() < 0.4:
+        light = 1 + np.float32(rng.uniform(-0.5, 0.5)) * np.linspace(-1, 1, len(light), dtype=np.float32)
+    return np.clip(texture * gain.astype(np.float32) * light[None, :, None], 0, 255).astype(np.uint8)
+
+
+def _hole(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An occluder on the face leaves a hole in the texture."""
+    seen, size = seen.copy(), len(seen)
+    centre = tuple(int(value) for value in rng.uniform(0, size, 2))
+    axes = tuple(max(1, int(value)) for value in rng.uniform(0.04, 0.2, 2) * size)
+    cv2.ellipse(seen, centre, axes, rng.uniform(0, 180), 0, 360, 0, -1)
+    return seen
+
+
+def visibility_bank(shards: Shards, ncc_map: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Visibility maps of rendered faces: which UV pixels their PNCC hits, smoothed as splatting smooths.
+
+    Args:
+        shards: pairs.
+        ncc_map: N x N x 3 float NCC of every UV pixel of the template.
+        count: number of maps.
+        seed: seed of the choice.
+
+    Returns:
+        count x N x N uint8, 255 where the surface was seen.
+    """
+    from scipy.spatial import cKDTree
+
+    size = ncc_map.shape[0]
+    tree = cKDTree(ncc_map.reshape(-1, 3))
+    chosen = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
+    bank = np.empty((len(chosen), size, size), np.uint8)
+    for slot, index in enumerate(np.sort(chosen)):
+        codes = shards.read("pncc", int(index))
+        points = (codes[codes[..., 0] > 0].astype(np.float32) - 1) / 254
+        hits = np.zeros(size * size, np.float32)
+        if len(points):
+            np.add.at(hits, tree.query(points)[1], 1.0)
+        spread = cv2.GaussianBlur(hits.reshape(size, size), (0, 0), size / 64)
+        bank[slot] = np.clip(spread * 4 * 255, 0, 255)
+    return bank
+
+
+def training_loader(batches: TrainingBatches, start: int, workers: int) -> DataLoader[Batch]:
+    """Endless batches from a step on. Workers run OpenCV on one thread each."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=_StepsFrom(start),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=_single_thread,
+    )
+
+
+def validation_loader(batches: ValidationBatches) -> DataLoader[Batch]:
+    """All validation batches in order, made in the calling process: they are few."""
+    return DataLoader(batches, batch_size=None, sampler=range(len(batches)), num_workers=0)
+
+
+class _StepsFrom:
+    """Step numbers start, start + 1, ... without end."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        step = self._start
+        while True:
+            yield step
+            step += 1
+
+
+def _single_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def manifest_of(root: Path) -> dict[str, Any]:
+    """The manifest of a shard folder, {} where there is none."""
+    path = root / "manifest.json"
+    return json.loads(path.read_text()) if path.exists() else {}

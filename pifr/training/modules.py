@@ -1,0 +1,314 @@
+"""Lightning modules: one network's loss, validation metrics and pictures; the optimisation that they share.
+
+What a checkpoint resumes exactly: weights, averaged weights, optimiser, step, random state, and (by its step) the data
+and the learning rate of a schedule in steps. On one machine with one number of threads the result is bit-identical to
+an undisturbed run. A schedule in minutes follows the clock, so no two such runs are the same.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from pifr.training import losses
+from pifr.training.config import Optimisation, PnccTask, SegmentationTask
+from pifr.training.dataset import Batch
+
+_YAW_BINS = (0, 30, 60, 75, 90)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up, then a cosine to 2 % of the peak, over a number of steps or of minutes (exactly one is set)."""
+
+    warm_up_steps: int
+    steps: int | None = None
+    minutes: float | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the schedule that is done, 0 to 1."""
+        done = step / self.steps if self.steps is not None else seconds / (60 * self.minutes)
+        return min(1.0, done)
+
+    def rate(self, step: int, seconds: float) -> float:
+        """Learning rate at the beginning of a step, in units of the peak."""
+        warm_up = min(1.0, (step + 1) / self.warm_up_steps) if self.warm_up_steps else 1.0
+        return warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds))))
+
+
+class NetworkTraining(L.LightningModule):
+    """Trains one network; subclasses say what a training step, a validation step and a picture are.
+
+    Args:
+        network: the network to train, in place.
+        optimisation: its settings.
+        schedule: of the learning rate.
+
+    Attributes:
+        average: the network with exponentially averaged weights; validated and exported.
+        completed_steps: batches trained on so far, over all resumptions.
+        elapsed: seconds of training so far, over all resumptions.
+    """
+
+    def __init__(self, network: nn.Module, optimisation: Optimisation, schedule: Schedule) -> None:
+        super().__init__()
+        self.network = network
+        self.optimisation = optimisation
+        self.schedule = schedule
+        self.average = AveragedModel(network, multi_avg_fn=self._update_average, use_buffers=True)
+        self.average.requires_grad_(False)
+        self.completed_steps = 0
+        self.elapsed = 0.0
+        self.metrics: dict[str, float] = {}
+        self._clock = 0.0
+        self._rows: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    @torch.no_grad()
+    def _update_average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor) -> None:
+        if not averaged[0].is_floating_point():
+            for target, source in zip(averaged, current, strict=True):
+                target.copy_(source)
+            return
+        # A young average would remember the random start for a thousand steps.
+        decay = min(self.optimisation.average_decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | list[torch.optim.Optimizer]:
+        return self.optimizer_for(self.network)
+
+    def optimizer_for(self, network: nn.Module) -> torch.optim.Optimizer:
+        """AdamW that leaves biases, norms and scales undecayed."""
+        weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1 and p.shape[0] > 1]
+        chosen = {id(p) for p in weights}
+        others = [p for p in network.parameters() if p.requires_grad and id(p) not in chosen]
+        return torch.optim.AdamW(
+            [{"params": weights}, {"params": others, "weight_decay": 0.0}],
+            lr=self.optimisation.learning_rate,
+            weight_decay=self.optimisation.weight_decay,
+            fused=True,
+        )
+
+    def on_train_start(self) -> None:
+        self._clock = time.monotonic()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        now = time.monotonic()
+        self.elapsed, self._clock = self.elapsed + now - self._clock, now
+        if self.schedule.progress(self.completed_steps, self.elapsed) >= 1:
+            self.trainer.should_stop = True
+            return -1
+        rate = self.optimisation.learning_rate * self.schedule.rate(self.completed_steps, self.elapsed)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        return None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.optimisation.gradient_clip)
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        self.completed_steps += 1
+        self.average.update_parameters(self.network)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["pifr"] = {
+            "completed_steps": self.completed_steps,
+            "elapsed": self.elapsed,
+            "metrics": self.metrics,
+            "random": torch.get_rng_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["pifr"]
+        self.completed_steps, self.elapsed, self.metrics = (
+            state["completed_steps"],
+            state["elapsed"],
+            state["metrics"],
+        )
+        torch.set_rng_state(state["random"])
+
+    def log_losses(self, **values: Tensor) -> None:
+        """Logs training losses and the learning rate."""
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, batch_size=1)
+        self.log("train/rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+
+    def record(self, **values: Tensor) -> None:
+        """Collects one value a validation sample; NaN: not measurable on this sample."""
+        for name, value in values.items():
+            self._rows[name].append(value.float().cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        rows = {name: torch.cat(parts).numpy() for name, parts in self._rows.items()}
+        self._rows.clear()
+        if rows and not self.trainer.sanity_checking:
+            self.metrics = summarise(rows)
+            self.log_dict({f"validation/{name}": value for name, value in self.metrics.items()}, batch_size=1)
+
+    def pictures(self, batch: Batch) -> Tensor:
+        """A picture of the averaged network's predictions: 3 x H x W float in [0, 1]."""
+        raise NotImplementedError
+
+
+def summarise(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means over samples, of all and by |yaw| where `rows` holds a yaw; bins are named after 0, 30, 60, 75, 90.
+
+    Args:
+        rows: name -> one value a sample; NaN values are left out.
+    """
+    rows = dict(rows)
+    yaw = rows.pop("yaw", None)
+    groups = {"": np.ones(len(next(iter(rows.values()))), bool)}
+    if yaw is not None:
+        nearest = np.abs(np.abs(yaw)[:, None] - np.array(_YAW_BINS)).argmin(1)
+        groups |= {f"@{angle}": nearest == number for number, angle in enumerate(_YAW_BINS)}
+    return {
+        f"{name}{suffix}": float(values[chosen & np.isfinite(values)].mean())
+        for suffix, chosen in groups.items()
+        for name, values in rows.items()
+        if (chosen & np.isfinite(values)).any()
+    }
+
+
+def images_of(batch: Batch) -> Tensor:
+    """B x 3 x N x N float32 in [0, 1], channels last in memory, from the batch's B x N x N x 3 uint8."""
+    return batch["image"].permute(0, 3, 1, 2).float() / 255
+
+
+def mask_of(batch: Batch) -> Tensor:
+    """B x 1 x N x N float32, 0 or 1."""
+    return batch["mask"][:, None].float()
+
+
+def intersection_over_union(predicted: Tensor, target: Tensor) -> Tensor:
+    """IoU of boolean masks, B x 1 x N x N -> B; NaN where both are empty."""
+    both = (predicted & target).sum((1, 2, 3)).float()
+    return both / (predicted | target).sum((1, 2, 3))
+
+
+def pncc_errors(predicted: Tensor, target: Tensor, mask: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean error of PNCC over the mask, on the template's surface and in the image.
+
+    The error in the image is how far the predicted point lies from the pixel that shows it, by the affine camera
+    that maps the true codes to their pixels best.
+
+    Args:
+        predicted, target: B x 3 x N x N.
+        mask: B x 1 x N x N, 0 or 1.
+        extent: 3, millimetres of the NCC's unit cube.
+
+    Returns:
+        B float32 millimetres, B float32 pixels; NaN where fewer than 16 pixels are masked.
+    """
+    size = target.shape[-1]
+    weight = mask.flatten(2).movedim(1, 2)
+    axis = torch.arange(size, dtype=torch.float32, device=target.device)
+    pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
+    points = (target * extent[:, None, None]).flatten(2).movedim(1, 2)
+    difference = ((predicted - target) * extent[:, None, None]).flatten(2).movedim(1, 2)
+    homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], -1)
+    normal = (homogeneous * weight).mT @ homogeneous + 1e-3 * torch.eye(4, device=target.device)
+    camera = torch.linalg.solve(normal, (homogeneous * weight).mT @ pixels.expand(len(target), -1, -1))
+    count = weight.sum((1, 2))
+    millimetres = (difference.norm(dim=-1) * weight[..., 0]).sum(1) / count
+    displaced = ((difference @ camera[:, :3]).norm(dim=-1) * weight[..., 0]).sum(1) / count
+    enough = count >= 16
+    return millimetres.where(enough, torch.nan), displaced.where(enough, torch.nan)
+
+
+class SegmentationTraining(NetworkTraining):
+    """Eq. (1)."""
+
+    def __init__(self, network: nn.Module, task: SegmentationTask, schedule: Schedule) -> None:
+        super().__init__(network, task.optimisation, schedule)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = losses.segmentation_loss(self.network(images_of(batch)), mask_of(batch))
+        self.log_losses(loss=loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits, mask = self.average(images_of(batch)), mask_of(batch)
+        self.record(
+            iou=intersection_over_union(logits > 0, mask > 0),
+            square=_square_error(logits > 0, mask > 0),
+            yaw=batch["yaw"],
+        )
+
+    def pictures(self, batch: Batch) -> Tensor:
+        images = images_of(batch)
+        return _sheet([images, mask_of(batch).expand_as(images), self.average(images).sigmoid().expand_as(images)])
+
+
+def _square_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Largest error of centre or side of the masks' bounding squares, over the true side; NaN where one is empty."""
+    errors = []
+    for pair in zip(predicted[:, 0], target[:, 0], strict=True):
+        squares = []
+        for mask in pair:
+            spans = [torch.nonzero(mask.any(axis)) for axis in (0, 1)]
+            if not len(spans[0]):
+                break
+            low, high = (torch.stack([edge(span) for span in spans]).float() for edge in (torch.min, torch.max))
+            squares.append(torch.cat([(low + high) / 2, (high - low).max()[None] + 1]))
+        if len(squares) < 2:
+            errors.append(torch.tensor(torch.nan))
+        else:
+            errors.append((squares[0] - squares[1]).abs().max() / squares[1][2])
+    return torch.stack(errors)
+
+
+class PnccTraining(NetworkTraining):
+    """Eq. (2), and Eq. (1) for the refined mask of networks that predict one.
+
+    Args:
+        network: a `PnccNetwork`.
+        task: its settings.
+        schedule: of the learning rate.
+        extent: 3, millimetres of the NCC's unit cube.
+    """
+
+    def __init__(self, network: nn.Module, task: PnccTask, schedule: Schedule, extent: Tensor) -> None:
+        super().__init__(network, task.optimisation, schedule)
+        self.task = task
+        self.register_buffer("extent", extent, persistent=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
+        prediction = self.network(images_of(batch), mask)
+        pncc = losses.pncc_loss(prediction.pncc, target, mask if self.task.masked_loss else None)
+        loss = self.task.pncc_weight * pncc
+        logged = {"pncc": pncc}
+        if prediction.mask_logits is not None:
+            logged["mask"] = losses.segmentation_loss(prediction.mask_logits, mask)
+            loss = loss + self.task.mask_weight * logged["mask"]
+        self.log_losses(loss=loss, **logged)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
+        prediction = self.average(images_of(batch), mask)
+        millimetres, pixels = pncc_errors(prediction.pncc, target, mask, self.extent)
+        self.record(mm=millimetres, px=pixels, yaw=batch["yaw"])
+        if prediction.mask_logits is not None:
+            self.record(iou=intersection_over_union(prediction.mask_logits > 0, mask > 0))
+
+    def pictures(self, batch: Batch) -> Tensor:
+        images, mask = images_of(batch), mask_of(batch)
+        prediction = self.average(images, mask)
+        shown = mask if prediction.mask_logits is None else (prediction.mask_logits > 0).float()
+        error = ((prediction.pncc - batch["pncc"].permute(0, 3, 1, 2).float()).abs() * mask * 10).clamp(0, 1)
+        return _sheet([images, batch["pncc"].permute(0, 3, 1, 2).float(), prediction.pncc * shown, error])
+
+
+def _sheet(rows: Iterable[Tensor], columns: int = 12) -> Tensor:
+    """Rows of B x 3 x N x N images side by side: 3 x H x W in [0, 1]."""
+    return torch.cat([torch.cat(list(row[:columns].clamp(0, 1)), 2) for row in rows], 1)

@@ -1,0 +1,255 @@
+"""From a configuration and shards to a weights file: `train` is what `pifr train NAME` runs."""
+
+import importlib.util
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from pifr.errors import CheckpointError, ConfigError
+from pifr.networks.weights import build_network, load_weights, save_network
+from pifr.training.augment import Framing
+from pifr.training.config import PnccTask, SegmentationTask, Task, TaskName, load_training_config
+from pifr.training.dataset import (
+    PairSamples,
+    Shards,
+    TrainingBatches,
+    ValidationBatches,
+    training_loader,
+    validation_loader,
+)
+
+if importlib.util.find_spec("torchvision") is not None:
+    # Lightning imports torchvision where it is installed, also where it is broken.
+    from pifr._torchvision import ensure_operators
+
+    ensure_operators()
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from pifr.training.modules import NetworkTraining, PnccTraining, Schedule, SegmentationTraining
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What to train, on what, for how long.
+
+    Attributes:
+        name: which network.
+        config: the YAML file.
+        data: shard folder.
+        out: folder for checkpoint, weights, logs and pictures.
+        max_steps, max_minutes: length of the schedule; at most one is set; neither: the configuration's `max_steps`.
+        resume: go on from the checkpoint in `out`; without one, start.
+        init_from: weights file to start from.
+        validation: shard folder to validate on, instead of the held-out photos of `data`.
+        threads: threads of the training process; None leaves torch's choice.
+        checkpoint_minutes: time between checkpoints.
+    """
+
+    name: TaskName
+    config: Path
+    data: Path
+    out: Path
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    resume: bool = False
+    init_from: Path | None = None
+    validation: Path | None = None
+    threads: int | None = None
+    checkpoint_minutes: float = 5.0
+
+
+def train(run: Run) -> Path:
+    """Trains one network and writes its averaged weights.
+
+    In `run.out`: `weights.safetensors` and `last.ckpt` (both replaced atomically every few minutes), `metrics.csv`,
+    TensorBoard events and `pictures/`.
+
+    Returns:
+        The weights file.
+
+    Raises:
+        ConfigError: if the configuration, or the choice of options, is wrong.
+        DataError: if the shards cannot be used.
+        CheckpointError: if weights or checkpoint do not fit.
+    """
+    if run.max_steps is not None and run.max_minutes is not None:
+        raise ConfigError("give the length of the training in steps or in minutes, not both")
+    task = load_training_config(run.config).task(run.name)
+    settings = task.optimisation
+    L.seed_everything(settings.seed, verbose=False)
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    cv2.setNumThreads(0)
+    steps = run.max_steps if run.max_minutes is None else None
+    schedule = Schedule(
+        settings.warm_up_steps, steps or (settings.max_steps if run.max_minutes is None else None), run.max_minutes
+    )
+    module, batches, validation, shards = _setup(task, run, schedule)
+    if run.init_from is not None:
+        load_weights(module.network, run.init_from)
+        module.average.module.load_state_dict(module.network.state_dict())
+    checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
+    start = _completed_steps(checkpoint) if checkpoint else 0
+    keeper = _Keeper(run, shards.fingerprint(), len(shards), validation)
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=settings.precision,
+        max_steps=-1,
+        val_check_interval=settings.validation_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=50,
+        logger=[
+            CSVLogger(run.out, name=None, version="csv"),
+            TensorBoardLogger(run.out, name=None, version="tensorboard"),
+        ],
+        callbacks=[keeper],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        deterministic="warn" if torch.cuda.is_available() else False,
+    )
+    trainer.fit(
+        module,
+        train_dataloaders=training_loader(batches, start, settings.workers),
+        val_dataloaders=validation_loader(validation),
+        ckpt_path=checkpoint,
+        weights_only=False,
+    )
+    return run.out / WEIGHTS
+
+
+def _setup(
+    task: Task, run: Run, schedule: Schedule
+) -> tuple[NetworkTraining, TrainingBatches, ValidationBatches, Shards]:
+    """Module, training and validation batches of one task, and the shards that it trains on."""
+    settings = task.optimisation
+    network = build_network(task.network)
+    held_out = (run.validation, "all") if run.validation is not None else (run.data, "validation")
+    shards, unseen = Shards(run.data, split="train"), Shards(held_out[0], split=held_out[1])
+    framing = Framing(scale=task.framing.scale, shift=task.framing.shift)
+    size = task.network.input_size
+    make = PairSamples(shards, framing, size, occluded=task.occluded)
+    check = PairSamples(unseen, framing.plain(), size, augmented=False)
+    match task:
+        case SegmentationTask():
+            module: NetworkTraining = SegmentationTraining(network, task, schedule)
+        case PnccTask():
+            module = PnccTraining(network, task, schedule, _ncc_extent())
+    return (
+        module,
+        TrainingBatches(len(shards), make, settings.batch_size, settings.seed),
+        ValidationBatches(len(unseen), check, settings.batch_size, settings.validation_limit),
+        shards,
+    )
+
+
+def _ncc_extent() -> torch.Tensor:
+    """Millimetres of the NCC's unit cube: 3 float32."""
+    from pifr.geometry.template import load_template
+
+    lower, upper = load_template().ncc_bounds
+    return torch.from_numpy(upper - lower).float()
+
+
+def _completed_steps(checkpoint: Path) -> int:
+    """Training batches that a checkpoint has seen: where its data goes on."""
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["pifr"]["completed_steps"])
+    except (OSError, KeyError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{checkpoint} is no checkpoint of pifr: {error}") from error
+
+
+class _Keeper(Callback):
+    """Keeps checkpoint, weights and pictures on disk, and says how the training goes."""
+
+    def __init__(self, run: Run, data: str, samples: int, validation: ValidationBatches) -> None:
+        self._run, self._data, self._samples, self._validation = run, data, samples, validation
+        self._saved = self._said = time.monotonic()
+        self._said_steps = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: NetworkTraining) -> None:
+        module.network.to(memory_format=torch.channels_last)
+        self._said_steps = module.completed_steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: NetworkTraining, *_: Any) -> None:
+        now = time.monotonic()
+        if now - self._said > 30:
+            speed = (module.completed_steps - self._said_steps) * module.optimisation.batch_size / (now - self._said)
+            values = {name: float(value) for name, value in trainer.callback_metrics.items() if "train/" in name}
+            log.info(
+                "step %d, %.0f s, %.1f images/s, %s",
+                module.completed_steps,
+                module.elapsed,
+                speed,
+                ", ".join(f"{name.removeprefix('train/')} {value:.5f}" for name, value in values.items()),
+            )
+            self._said, self._said_steps = now, module.completed_steps
+        if now - self._saved > 60 * self._run.checkpoint_minutes:
+            self._save(trainer, module)
+
+    def on_validation_end(self, trainer: L.Trainer, module: NetworkTraining) -> None:
+        log.info("validation, step %d: %s", module.completed_steps, _readable(module.metrics))
+        if len(self._validation):
+            folder = self._run.out / "pictures"
+            folder.mkdir(parents=True, exist_ok=True)
+            was_training = module.training
+            module.eval()
+            with torch.no_grad():
+                batch = {name: value.to(module.device) for name, value in self._validation[0].items()}
+                picture = module.pictures(batch)
+            module.train(was_training)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image("validation", picture, module.completed_steps)
+            pixels = (picture.permute(1, 2, 0).clamp(0, 1) * 255).byte().cpu().numpy()
+            cv2.imwrite(str(folder / f"{module.completed_steps:07d}.jpg"), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+    def on_train_end(self, trainer: L.Trainer, module: NetworkTraining) -> None:
+        self._save(trainer, module)
+
+    def on_exception(self, trainer: L.Trainer, module: NetworkTraining, exception: BaseException) -> None:
+        if module.completed_steps:
+            self._save(trainer, module)
+
+    def _save(self, trainer: L.Trainer, module: NetworkTraining) -> None:
+        self._run.out.mkdir(parents=True, exist_ok=True)
+        temporary = self._run.out / f"{CHECKPOINT}.part"
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, self._run.out / CHECKPOINT)
+        save_network(
+            module.average.module,
+            self._run.out / WEIGHTS,
+            {
+                "name": self._run.name,
+                "steps": str(module.completed_steps),
+                "images": str(module.completed_steps * module.optimisation.batch_size),
+                "minutes": f"{module.elapsed / 60:.1f}",
+                "metrics": json.dumps(module.metrics),
+                "data": self._data,
+                "samples": str(self._samples),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            },
+        )
+        self._saved = time.monotonic()
+
+
+def _readable(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
