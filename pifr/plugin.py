@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.faces import AlignmentTemplate, FaceCrops, FaceFinder
+from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, check_fusion, fuse
 from pifr.views import ViewMaker, Views
 
@@ -20,10 +20,10 @@ class Embedder(Protocol):
     """What the plugin asks of a recognizer; everything in `feature_extractors` is one."""
 
     config: "RecognizerConfig"
-    """Read here: `alignment` and `input_size`."""
+    """Read here: `alignment`, `input_size` and `uses_yaw`."""
 
-    def embed(self, batch: Tensor) -> Tensor:
-        """B x 3 x S x S float32 RGB in [0, 1] -> B x D float32."""
+    def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+        """B x 3 x S x S float32 RGB in [0, 1], and yaw B in degrees if `config.uses_yaw` -> B x D float32."""
         ...
 
 
@@ -59,15 +59,48 @@ class FrontalizedRecognizer:
 
     def embed_faces(self, faces: FaceCrops) -> Tensor:
         """Templates of detected faces: B x D' float32; NaN where a face failed."""
-        alignment: AlignmentTemplate = self.recognizer.config.alignment
-        views = self.view_maker(faces, alignment, self.recognizer.config.input_size)
-        templates = fuse(embed_views(self.recognizer, views), views.weights, views.yaw, self.fusion)
+        config = self.recognizer.config
+        views = self.view_maker(faces, config.alignment, config.input_size)
+        features = embed_views(self.recognizer, faces, views)
+        templates = fuse(features, views.weights, views.yaw, self.fusion)
         failed = torch.tensor([status == "failed" for status in views.status], device=templates.device)
         return templates.masked_fill(failed[:, None], torch.nan)
 
 
-def embed_views(recognizer: Embedder, views: Views) -> Tensor:
-    """Features of every view: B x V x D float32."""
-    count, number = views.images.shape[:2]
-    features = recognizer.embed(views.images.flatten(0, 1))
-    return features.reshape(count, number, features.shape[-1])
+def embed_views(
+    recognizer: Embedder, faces: FaceCrops, views: Views, seen: list[tuple[Tensor, Tensor]] | None = None
+) -> Tensor:
+    """Features of every view, B x V x D float32; 0 for a view that no face of the batch uses.
+
+    Args:
+        recognizer: embeds one view of all faces at a time.
+        faces: the faces that the views show; their landmarks give a yaw to recognizers that ask for one, where the
+            view maker knows none.
+        views: of the faces.
+        seen: images and their features from earlier calls for these faces, added to here: frontalizers share views,
+            and an image is embedded once.
+    """
+    seen = [] if seen is None else seen
+    columns: list[Tensor | None] = []
+    for number, name in enumerate(views.names):
+        images = views.images[:, number]
+        if recognizer.config.uses_yaw:
+            columns.append(recognizer.embed(images, _shown_yaw(faces, views, name)))
+        elif number and not views.weights[:, number].any():
+            columns.append(None)
+        else:
+            known = next((features for known, features in seen if torch.equal(known, images)), None)
+            if known is None:
+                known = recognizer.embed(images)
+                seen.append((images, known))
+            columns.append(known)
+    first = columns[0]
+    return torch.stack([torch.zeros_like(first) if column is None else column for column in columns], dim=1)
+
+
+def _shown_yaw(faces: FaceCrops, views: Views, name: str) -> Tensor:
+    if name.startswith("frontal"):
+        return torch.zeros_like(views.yaw)
+    from pifr.faces import yaw_from_landmarks
+
+    return torch.where(views.yaw.isnan(), yaw_from_landmarks(faces.landmarks).to(views.yaw), views.yaw)

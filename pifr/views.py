@@ -28,7 +28,7 @@ class Views:
     Attributes:
         images: B x V x 3 x S x S float32 RGB in [0, 1]; the first view is always the detector-aligned crop.
         weights: B x V float32, not negative, rows sum to 1; 0 where a view is not used for this face.
-        names: V names.
+        names: V names; one that begins with "frontal" shows the face turned to the front.
         yaw: B float32 degrees, NaN where unknown.
         status: B of "ok", "fallback" or "failed", as in `FaceCrops`; "fallback" too where a frontalizer had to leave
             a face to its first view.

@@ -31,8 +31,8 @@ SCORE_COLUMNS = (
     "yaw",
 )
 """Of `scores.parquet`, one row a comparison and system. `score` is float64, NaN where `status` is "failed". `reason`
-says which side failed or fell back: "probe:no_face", "reference:fallback:no_face", both joined by ";". `yaw` is the probe's,
-in degrees, NaN where unknown."""
+says which side failed or fell back: "probe:no_face", "reference:fallback:no_face", or both joined by ";". `yaw` is the
+probe's, in degrees, NaN where unknown."""
 
 SYSTEM = ("recognizer", "frontalizer", "fusion")
 """What makes a system."""

@@ -41,14 +41,17 @@ class Run:
         return {name: int(count) for name, count in self.record.get("views", {}).items()}
 
 
-def save_run(folder: str | Path, scores: "pd.DataFrame", record: dict[str, Any], *, csv: bool = False) -> None:
+def save_run(
+    folder: str | Path, table: "pd.DataFrame", record: dict[str, Any], *, file: str = SCORES_FILE, csv: bool = False
+) -> None:
     """Write a run; each file appears whole or not at all, the record last.
 
     Args:
         folder: made if it does not exist; files of an earlier run in it are replaced.
-        scores: columns `SCORE_COLUMNS`.
+        table: columns `SCORE_COLUMNS`, or what another protocol measures.
         record: what `run.json` will hold.
-        csv: write `scores.csv` as well.
+        file: name of the table's Parquet file.
+        csv: write the table as CSV as well, under the same name with the suffix `.csv`.
 
     Raises:
         DataError: the folder cannot be written.
@@ -56,11 +59,12 @@ def save_run(folder: str | Path, scores: "pd.DataFrame", record: dict[str, Any],
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / SCORES_FILE, lambda file: scores.to_parquet(file, index=False, compression="zstd"))
+        _replace(folder / file, lambda name: table.to_parquet(name, index=False, compression="zstd"))
         if csv:
-            _replace(folder / "scores.csv", lambda file: scores.to_csv(file, index=False, lineterminator="\n"))
+            target = (folder / file).with_suffix(".csv")
+            _replace(target, lambda name: table.to_csv(name, index=False, lineterminator="\n"))
         content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        _replace(folder / RECORD_FILE, lambda file: Path(file).write_text(content, encoding="utf-8"))
+        _replace(folder / RECORD_FILE, lambda name: Path(name).write_text(content, encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the run cannot be written to '{folder}': {error.strerror or error}") from error
 

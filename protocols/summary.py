@@ -50,12 +50,12 @@ def summarise(
     rows = []
     for key, system in _systems(scores).items():
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | count_failures(system)
-        measured = _Comparisons.of(system[system["score"].notna()])
+        measured = Comparisons.of(system[system["score"].notna()])
         row |= {"genuine": int(measured.same.sum()), "impostor": int((~measured.same).sum())}
         row |= {"failed": len(system) - len(measured.same), "folds": system["fold"].nunique(), "eer_rule": eer_rule}
         if row["genuine"] and row["impostor"]:
             row |= _figures(measured, eer_rule, fmr_points, replicates, seed, confidence)
-            row["eer_rejecting"] = _Comparisons.of(system, failures_lowest=True).eer(eer_rule).mean
+            row["eer_rejecting"] = Comparisons.of(system, failures_lowest=True).eer(eer_rule).mean
         rows.append(row)
     columns = [
         *KEYS,
@@ -105,7 +105,7 @@ def paired_differences(
         joined = _joined(systems[other], system)
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
         row |= {"baseline": _name(other, key), "pairs": len(joined)}
-        pairs = _Comparisons.of(joined)
+        pairs = Comparisons.of(joined)
         if pairs.same.any() and not pairs.same.all():
             result = metrics.paired_eer_difference(
                 pairs.same,
@@ -160,7 +160,7 @@ def fnmr_column(point: float) -> str:
     return f"fnmr@{point:g}"
 
 
-class _Comparisons:
+class Comparisons:
     """Comparisons of one system as arrays. Where a subject is not known, each comparison counts as its own subject."""
 
     def __init__(
@@ -169,7 +169,7 @@ class _Comparisons:
         self.same, self.score, self.fold, self.first, self.second = same, score, fold, first, second
 
     @classmethod
-    def of(cls, table: "pd.DataFrame", *, failures_lowest: bool = False) -> "_Comparisons":
+    def of(cls, table: "pd.DataFrame", *, failures_lowest: bool = False) -> "Comparisons":
         score = table["score"].to_numpy(np.float64)
         if failures_lowest and len(score):
             score = np.where(np.isnan(score), np.nanmin(score, initial=0.0) - 1.0, score)
@@ -184,7 +184,7 @@ class _Comparisons:
 
 
 def _figures(
-    pairs: _Comparisons,
+    pairs: Comparisons,
     rule: EerRule,
     fmr_points: Sequence[float],
     replicates: int,

@@ -1,0 +1,246 @@
+"""`pifr compare`: figures of runs side by side, from their score tables alone."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from protocols.metrics import EerRule
+    from protocols.runs import Run
+    from reports.tables import Estimate, Table
+
+
+class Format(StrEnum):
+    """How figures are written; csv and json hold every figure at full precision."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+    JSON = "json"
+
+
+class Rule(StrEnum):
+    """See `protocols.metrics.equal_error_rate`."""
+
+    INTERPOLATED = "interpolated"
+    NEAREST = "nearest"
+    POOLED = "pooled"
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that 'pifr evaluate --out' wrote.", show_default=False)],
+    format: Annotated[Format, typer.Option("--format", help="How the figures are written.")] = Format.TABLE,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            "--baseline",
+            help="What each row is compared with: a frontalizer, or any of 'run=..,recognizer=..,frontalizer=..,"
+            "fusion=..'; what is not named is the row's own.",
+        ),
+    ] = "none",
+    eer_rule: Annotated[Rule, typer.Option("--eer-rule", help="How the EER is read off.")] = Rule.INTERPOLATED,
+    confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap replicates.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+) -> None:
+    """Print EER with interval, paired difference, failures, accuracy, AUC and FNMR at FMR of every system."""
+    from protocols.runs import load_runs
+
+    statistics = {"eer_rule": eer_rule.value, "confidence": confidence, "replicates": replicates, "seed": seed}
+    typer.echo(render(load_runs(runs), format, parse_baseline(baseline), statistics), nl=False)
+
+
+def parse_baseline(text: str) -> dict[str, str]:
+    """ "none" or "recognizer=sface,frontalizer=none" -> what `protocols.summary.paired_differences` takes."""
+    if "=" not in text:
+        return {"frontalizer": text}
+    return {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in text.split(","))}
+
+
+def render(
+    runs: Sequence["Run"],
+    format: Format = Format.TABLE,
+    baseline: Mapping[str, str] | None = None,
+    statistics: Mapping[str, Any] | None = None,
+) -> str:
+    """The figures of runs as text.
+
+    Raises:
+        DataError: no run has a score table.
+        ConfigError: the baseline is not among the systems.
+    """
+    statistics = dict(statistics or {})
+    baseline = baseline if baseline is not None else {"frontalizer": "none"}
+    figures = comparison(runs, baseline, **statistics)
+    if format is Format.CSV:
+        return figures.to_csv(index=False, lineterminator="\n")
+    if format is Format.JSON:
+        return figures.to_json(orient="records", indent=2, double_precision=15) + "\n"
+    tables = _tables(figures, statistics.get("confidence", 0.95))
+    if format is Format.TABLE:
+        return _terminal(tables)
+    from reports.tables import to_latex, to_markdown
+
+    return "\n".join((to_markdown if format is Format.MARKDOWN else to_latex)(table) for table in tables)
+
+
+def comparison(
+    runs: Sequence["Run"],
+    baseline: Mapping[str, str],
+    *,
+    eer_rule: "EerRule" = "interpolated",
+    confidence: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> "pd.DataFrame":
+    """Every figure of every system of the runs.
+
+    Returns:
+        The columns of `protocols.summary.summarise`; `passes`, `data_set`, `synthetic` (None without a record); those
+        of the paired differences: `baseline`, `difference`, `difference_low`, `difference_high`, `p_value`,
+        `beyond_noise`.
+    """
+    import pandas as pd
+
+    from pifr.errors import DataError
+    from protocols.summary import KEYS, paired_differences, summarise
+
+    scored = [run for run in runs if run.scores is not None]
+    if not scored:
+        raise DataError("none of the runs has a score table: see 'pifr report' for landmarks, shape and identification")
+    scores = pd.concat([run.scores.assign(run=run.label) for run in scored], ignore_index=True)
+    statistics = {"eer_rule": eer_rule, "confidence": confidence, "replicates": replicates, "seed": seed}
+    figures = summarise(scores, **statistics)
+    by_label = {run.label: run for run in scored}
+    data_sets = {label: run.record.get("dataset", {}) for label, run in by_label.items()}
+    figures["passes"] = [
+        by_label[run].passes.get(frontalizer)
+        for run, frontalizer in figures[["run", "frontalizer"]].itertuples(index=False)
+    ]
+    figures["data_set"] = [data_sets[run].get("name", "") for run in figures["run"]]
+    figures["synthetic"] = [data_sets[run].get("synthetic") for run in figures["run"]]
+    differences = paired_differences(scores, baseline, **statistics).rename(
+        columns={"low": "difference_low", "high": "difference_high"}
+    )
+    return figures.merge(differences.drop(columns=["per_fold", "pairs"]), on=list(KEYS), how="left")
+
+
+def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
+    """One table a data set and setting, rates in per cent."""
+    from protocols.summary import FMR_POINTS, fnmr_column
+    from reports.tables import Column, DataSet, Row, Table
+
+    groups = figures.groupby(["protocol", "setting", "data_set", "synthetic"], sort=False, dropna=False)
+    several_runs = figures["run"].nunique() > 1
+    tables = []
+    for (protocol, setting, name, synthetic), group in groups:
+        first = group.iloc[0]
+        size = f"{first['folds']} folds, {first['genuine'] + first['impostor'] + first['failed']:,} comparisons"
+        known = isinstance(synthetic, bool)
+        data_set = DataSet(name or protocol, setting, bool(synthetic) if known else False, size)
+        points = [(point, fnmr_column(point)) for point in FMR_POINTS]
+        names = ["Passes", "FTA %", "EER %", "ΔEER", "Accuracy %", "AUC %"]
+        names += [f"FNMR % @ {point:.1%}" for point, _ in points]
+        better = ["", "lower", "lower", "lower", "higher", "higher", *("lower" for _ in points)]
+        rows = []
+        for _, system in group.iterrows():
+            estimates = [
+                _estimate(system["passes"], scale=1, decimals=0, reason="?"),
+                _estimate(system["fta"]),
+                _estimate(system["eer"], system["eer_low"], system["eer_high"]),
+                _estimate(system["difference"], system["difference_low"], system["difference_high"])
+                if isinstance(system["baseline"], str)
+                else None,
+                _estimate(system["accuracy"], spread=system["accuracy_std"], reason="one fold"),
+                _estimate(system["auc"]),
+                *(_estimate(system[column]) for _, column in points),
+            ]
+            labels = (
+                system["run"] if several_runs else "",
+                system["recognizer"],
+                system["frontalizer"],
+                system["fusion"],
+            )
+            rows.append(Row(labels, tuple(estimates), data_set, "measured"))
+        rule = "pooled over all folds" if first["eer_rule"] == "pooled" else f"{first['eer_rule']}, mean over folds"
+        compared = sorted({text for text in group["baseline"] if isinstance(text, str)})
+        notes = [
+            f"EER: {rule}.",
+            f"[{confidence:.0%} interval], subjects resampled.",
+            *([f"ΔEER: points of EER less than {', '.join(compared)} on the same comparisons."] if compared else []),
+            *([] if known else ["No run.json: whether the people are real is not recorded."]),
+        ]
+        tables.append(
+            Table(
+                key="-".join(filter(None, [protocol, setting])).lower(),
+                title=data_set.title,
+                label_columns=("Run", "Recognizer", "Frontalizer", "Fusion"),
+                columns=tuple(
+                    Column(*column)
+                    for column in zip(names, [data_set] * len(names), ["measured"] * len(names), better, strict=True)
+                ),
+                rows=tuple(rows),
+                notes=tuple(notes),
+            )
+        )
+    return tables
+
+
+def _estimate(
+    value: float,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    spread: float | None = None,
+    scale: float = 100,
+    decimals: int = 2,
+    reason: str = "insufficient data",
+) -> "Estimate":
+    import math
+
+    from reports.tables import Estimate
+
+    numbers = [None if number is None or math.isnan(number) else number * scale for number in (low, high, spread)]
+    missing = value is None or math.isnan(value)
+    return Estimate(math.nan if missing else value * scale, *numbers, decimals=decimals, reason=reason)
+
+
+def _terminal(tables: Sequence["Table"]) -> str:
+    import rich.box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()
+    wide = Console(width=console.width if console.is_terminal else 200, file=console.file)
+    with wide.capture() as captured:
+        for table in tables:
+            size = table.columns[0].data_set.size
+            drawn = RichTable(
+                title=Text(f"{table.title}: {size}"),
+                caption=Text(" ".join(table.notes)),
+                title_justify="left",
+                caption_justify="left",
+                box=rich.box.SIMPLE_HEAD,
+            )
+            used = table.used_labels()
+            for number in used:
+                drawn.add_column(Text(table.label_columns[number]), overflow="fold")
+            for column in table.columns:
+                drawn.add_column(Text(column.name), justify="right")
+            for row in table.rows:
+                cells = [row.labels[number] for number in used]
+                cells += ["" if estimate is None else estimate.format() for estimate in row.estimates]
+                drawn.add_row(*map(Text, cells))
+            wide.print(drawn)
+    return captured.get()
