@@ -71,6 +71,18 @@ class Camera:
         roll = torch.atan2(rotation[:, 0, 1], rotation[:, 1, 1])
         return torch.rad2deg(torch.stack([yaw, pitch, roll], 1))
 
+    def derivatives(self, points: Tensor) -> Tensor:
+        """How projections of points (B or 1 x 3 x n mm) change with the camera: B x 6 x 2 x n pixels.
+
+        The six parameters are turns about the camera's x (right), y (up) and z axes in radians, the logarithm of the
+        scale, and the translation's x and y.
+        """
+        flip = self.rotation.new_tensor(_FLIP_Y)[:, None]
+        steps = self.scale[:, None, None, None] * flip * _pose_steps(self.rotation)
+        moving = steps @ points[:, None]
+        shifts = torch.eye(2, dtype=moving.dtype, device=moving.device)[:, :, None]
+        return torch.cat([moving, shifts.expand(len(moving), 2, 2, moving.shape[-1])], 1)
+
     def mapped(self, similarity: Tensor) -> "Camera":
         """The cameras followed by a similarity of the image.
 
@@ -225,20 +237,8 @@ def _orthonormal(rows: Tensor) -> Tensor:
 
 def _gauss_newton(scale: Tensor, rows: Tensor, spread: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
     """One step on |y - s P R x|^2 over scale and a left rotation, from the second moments of x and y alone."""
-    third = torch.linalg.cross(rows[:, 0], rows[:, 1])
-    rotation = torch.cat([rows, third[:, None]], 1)
-    zero = torch.zeros_like(rows[:, 0])
-    # d(P R)/d(turn about the camera's x, y, z) and d/d(log scale), each B x 2 x 3.
-    steps = torch.stack(
-        [
-            torch.stack([zero, -rotation[:, 2]], 1),
-            torch.stack([rotation[:, 2], zero], 1),
-            torch.stack([-rotation[:, 1], rotation[:, 0]], 1),
-            rows,
-        ],
-        1,
-    )
-    steps = scale[:, None, None, None] * steps
+    rotation = torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
+    steps = scale[:, None, None, None] * _pose_steps(rotation)
     weighted = steps @ spread[:, None]
     hessian = (weighted[:, :, None] * steps[:, None]).sum((3, 4))
     gradient = ((cross - scale[:, None, None] * rows @ spread)[:, None] * steps).sum((2, 3))
@@ -248,6 +248,15 @@ def _gauss_newton(scale: Tensor, rows: Tensor, spread: Tensor, cross: Tensor) ->
     first = rotation[:, 0] - turn_z * rotation[:, 1] + turn_y * rotation[:, 2]
     second = rotation[:, 1] + turn_z * rotation[:, 0] - turn_x * rotation[:, 2]
     return scale * stretch[:, 0].exp(), _orthonormal(torch.stack([first, second], 1))
+
+
+def _pose_steps(rotation: Tensor) -> Tensor:
+    """B x 4 x 2 x 3: how the first two rows of `exp(log_scale) * Turn @ rotation` change with turns (radians) about the
+    camera's x, y and z and with log scale."""
+    zero = torch.zeros_like(rotation[:, 0])
+    first, second, third = rotation.unbind(1)
+    pairs = [(zero, -third), (third, zero), (-second, first), (first, second)]
+    return torch.stack([torch.stack(pair, 1) for pair in pairs], 1)
 
 
 def _solve4(matrix: Tensor, right: Tensor) -> Tensor:
