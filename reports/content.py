@@ -29,12 +29,14 @@ class Finding:
         verdict: "noise" where the interval of the difference holds zero, "unknown" where there is none.
         text: one sentence with the numbers.
         detail: what it rests on.
+        view: the view maker that was judged against the plain crop; empty where something else was judged.
     """
 
     data_set: DataSet
     verdict: Verdict
     text: str
     detail: str = ""
+    view: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Report:
     title: str
     timestamp: str
     version: str
+    headlines: tuple[str, ...]
     cautions: tuple[str, ...]
     sections: tuple[Section, ...]
     paper: tuple[Table, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -80,7 +80,7 @@ class Chart:
         caption: how to read it, with what it was computed from.
         figure: the matplotlib figure.
         hover: for the HTML report: `plot` (x0, y0, x1, y1 of the axes) and, a series, `label`, `color`, `dash` and
-            `points` (x, y, text), all in SVG units.
+            `points` (x, y in SVG units, then both values as text).
     """
 
     key: str
@@ -124,8 +124,11 @@ class _Axis:
     scale: Literal["linear", "log", "probit"] = "linear"
     limits: tuple[float, float] | None = None
     percent: bool = False
+    names: Mapping[float, str] = field(default_factory=dict)
 
     def text(self, value: float) -> str:
+        if value in self.names:
+            return self.names[value]
         if not self.percent:
             return f"{value:.3g}"
         return f"{100 * value:.3g} %" if value < 0.1 else f"{100 * value:.1f} %"
@@ -175,14 +178,28 @@ def cmc(key: str, title: str, caption: str, series: Sequence[Series]) -> Chart:
     return _lines(key, title, caption, series, _Axis("Rank"), _Axis("Identification rate", percent=True))
 
 
-def cumulative_error(key: str, title: str, caption: str, series: Sequence[Series], quantity: str) -> Chart:
-    """Share of images whose error is at most x; failures keep the curve below 100 %."""
-    x, y = _Axis(quantity, percent=True), _Axis("Share of images", limits=(0.0, 1.005), percent=True)
+def cumulative_error(
+    key: str, title: str, caption: str, series: Sequence[Series], quantity: str, *, percent: bool
+) -> Chart:
+    """Share of items whose error is at most x; failures keep the curve below 100 %.
+
+    Args:
+        series: x = error (a fraction if `percent`), y = share.
+    """
+    x, y = _Axis(quantity, percent=percent), _Axis("Share", limits=(0.0, 1.005), percent=True)
     return _lines(key, title, caption, series, x, y)
 
 
-def by_yaw(key: str, title: str, caption: str, series: Sequence[Series], quantity: str) -> Chart:
-    """A rate with its interval in bins of |yaw|; x is the middle of each bin, degrees."""
+def by_yaw(
+    key: str, title: str, caption: str, series: Sequence[Series], quantity: str, bins: Mapping[float, str]
+) -> Chart:
+    """A rate with its interval by |yaw|.
+
+    Args:
+        series: x = degrees, the middle of a bin.
+        quantity: label of the rate.
+        bins: label of each bin by its middle.
+    """
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -193,10 +210,10 @@ def by_yaw(key: str, title: str, caption: str, series: Sequence[Series], quantit
             bars = axes.errorbar(x, curve.y, errors, color=color, marker=marker, capsize=2.5, elinewidth=1.2)
             bars.lines[0].set_dashes(dash) if dash else None
             bars.set_label(curve.label)
-        x_axis, y_axis = _Axis("|yaw| (degrees)"), _Axis(quantity, percent=True)
+        x_axis, y_axis = _Axis("|yaw|", names=bins), _Axis(quantity, percent=True)
         _dress(axes, x_axis, y_axis)
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
-        axes.set_xticks(sorted({float(value) for curve in series for value in curve.x}))
+        axes.set_xticks(list(bins), list(bins.values()))
         return _finish(key, title, caption, figure, axes, series, x_axis, y_axis)
 
 
@@ -240,21 +257,20 @@ def fold_differences(
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(height=max(2.2, 1.2 + 0.62 * len(rows)))
+        figure, axes = _figure(height=max(2.0, 1.0 + 0.62 * len(rows)))
         axes.axvline(0, color="#111111", linewidth=1)
-        series = []
         for k, ((label, folds, mean, low, high), (color, _, marker)) in enumerate(
             zip(rows, _styles(len(rows) + 1)[1:], strict=True)
         ):
             y = len(rows) - 1 - k
-            axes.plot(100 * folds, np.full(len(folds), y - 0.16), "|", color=color, markersize=9, markeredgewidth=1.6)
+            axes.plot(100 * folds, np.full(len(folds), y - 0.2), "|", color=color, markersize=9, markeredgewidth=1.6)
             axes.errorbar(100 * mean, y + 0.12, xerr=[[100 * max(0, mean - low)], [100 * max(0, high - mean)]],
                           color=color, marker=marker, markersize=7, capsize=4)  # fmt: skip
-            series.append(Series(label, 100 * np.append(mean, folds), np.append(y + 0.12, np.full(len(folds), y - 0.16))))
-        axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("Difference of EER (percentage points; left of 0 is better)")
-        axes.grid(axis="y", visible=False)
+            axes.text(0, y + 0.34, label, transform=axes.get_yaxis_transform(), va="center")
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(-0.5, len(rows) - 0.35)
+        axes.set_xlabel("Difference of EER in percentage points (below 0 is better)")
         return Chart(key, title, caption, figure, {"series": []})
 
 
@@ -310,12 +326,13 @@ def _finish(
         pixels = axes.transData.transform(np.column_stack([curve.x, curve.y]))
         points = []
         for i in np.flatnonzero(shown):
-            text = f"{x_axis.text(curve.x[i])}: {y_axis.text(curve.y[i])}"
+            text = y_axis.text(curve.y[i])
             if curve.low is not None and curve.high is not None and np.isfinite(curve.low[i]):
                 text += f" [{y_axis.text(curve.low[i])}, {y_axis.text(curve.high[i])}]".replace(" %,", ",")
             x, y = float(pixels[i, 0]), float(height - pixels[i, 1])
             if box.x0 - 1 <= x <= box.x1 + 1:
-                points.append([round(x, 1), round(min(max(y, height - box.y1), height - box.y0), 1), text])
+                y = min(max(y, height - box.y1), height - box.y0)
+                points.append([round(x, 1), round(y, 1), x_axis.text(curve.x[i]), text])
         traces.append({"label": curve.label, "color": color, "dash": " ".join(map(str, dash)), "points": points})
     plot = [round(float(v), 1) for v in (box.x0, height - box.y1, box.x1, height - box.y0)]
     size = [round(float(figure.bbox.width), 1), round(float(height), 1)]

@@ -14,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
 
 Rule = Literal["worst", "median", "best"]
 
@@ -74,9 +75,7 @@ class Montage:
         return np.asarray(canvas)
 
 
-def choose_probes(
-    scores: pd.DataFrame, baseline: pd.DataFrame, rule: Rule, count: int
-) -> list[tuple[str, str, float]]:
+def choose_probes(scores: pd.DataFrame, baseline: pd.DataFrame, rule: Rule, count: int) -> list[tuple[str, str, float]]:
     """Probes whose genuine scores a system changed most for the worse, for the better, or as it usually does.
 
     Scores of two systems are compared in standard deviations above the mean of each system's own impostor scores, so
@@ -132,8 +131,8 @@ def build_montage(
         for (rule, probe, _, change), found in zip(chosen, pictures, strict=True)
     )
     caption = (
-        f"{count} probes each with the {', '.join(rules)} change of their genuine scores, in standard deviations of the "
-        "impostor scores; chosen by this rule from the scores, before any picture was read."
+        f"{count} probes each with the {', '.join(rules)} change of their genuine scores, in standard deviations of "
+        "the impostor scores; chosen by this rule from the scores, before any picture was read."
     )
     return Montage(key, title, caption, panels, rows)
 
@@ -177,7 +176,7 @@ def draw_landmarks(image: np.ndarray, points: np.ndarray, truth: np.ndarray | No
     return np.asarray(canvas)
 
 
-def thumbnail(picture: np.ndarray, size: int = _CELL):  # noqa: ANN201 - a PIL image; PIL is imported late
+def thumbnail(picture: np.ndarray, size: int = _CELL) -> Image.Image:
     """`picture` (uint8 H x W x 3) fitted into a white square of `size` pixels, as a PIL image."""
     from PIL import Image, ImageOps
 

@@ -34,12 +34,15 @@ class DataSet:
         name: e.g. "CFP".
         setting: the protocol's setting, e.g. "FP".
         synthetic: True where the people do not exist.
-        detail: its counts, for captions.
+        size: how much of it was used, in few words, e.g. "4 folds, 2,800 comparisons": a part of a data set is not the
+            data set.
+        detail: more about it, for captions.
     """
 
     name: str
     setting: str = ""
     synthetic: bool = False
+    size: str = ""
     detail: str = ""
 
     @property
@@ -105,7 +108,8 @@ class Column:
     @property
     def group(self) -> str:
         """The heading that the columns of one origin and data set share."""
-        return f"{self.origin}: {self.data_set.title}"
+        size = f" ({self.data_set.size})" if self.data_set.size else ""
+        return f"{self.origin}: {self.data_set.title}{size}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +276,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A `<table>` with scoped headings; `data-sort` holds each number at full precision for the report's sorting."""
+    """A `<table>` with scoped headings, without the notes; `data-sort` holds each number at full precision."""
     used = table.used_labels()
     head = "".join(
         f'<th scope="colgroup" colspan="{len(columns)}" class="{columns[0].origin}'
@@ -290,8 +294,7 @@ def to_html(table: Table) -> str:
         body.append(f'<tr class="{row.origin}">{cells}</tr>')
     spacer = f'<td colspan="{1 + len(used)}"></td>'
     return (
-        f'<table class="sortable" id="{html.escape(table.key)}"><caption><strong>{html.escape(table.title)}.</strong> '
-        f"{html.escape(' '.join(table.notes))}</caption>"
+        f'<table class="sortable" id="{html.escape(table.key)}"><caption>{html.escape(table.title)}</caption>'
         f"<thead><tr>{spacer}{head}</tr><tr>{labels}{names}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 

@@ -1,0 +1,82 @@
+"""`pifr report`: tables, figures and one HTML page from evaluated runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders that 'pifr evaluate --out' wrote.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The HTML page, one self-contained file.", show_default=False)
+    ] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option("--tables", help="Folder for every table as Markdown, CSV, LaTeX and HTML.", show_default=False),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Folder for every figure as PNG and SVG.", show_default=False)
+    ] = None,
+    panels: Annotated[
+        Path | None,
+        typer.Option(
+            "--panels", help="Intermediate pictures for montages: FOLDER/<probe>/<panel>.png.", show_default=False
+        ),
+    ] = None,
+    title: Annotated[
+        str, typer.Option("--title", help="Title of the page. [the runs' names]", show_default=False)
+    ] = "",
+    timestamp: Annotated[
+        str | None,
+        typer.Option(
+            "--timestamp", help="Printed as the time of making: the same runs then give the same bytes. [now]"
+        ),
+    ] = None,
+    eer_rule: Annotated[
+        str, typer.Option("--eer-rule", help="interpolated or nearest (per fold, then the mean), or pooled.")
+    ] = "interpolated",
+    replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap resamples of subjects.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+    confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999, help="Of every interval.")] = 0.95,
+) -> None:
+    """Write figures and a page from evaluated runs; without an output option, print the tables."""
+    from datetime import UTC, datetime
+
+    from pifr.errors import UnknownNameError
+    from protocols.metrics import EER_RULES
+    from reports.build import build_report, write_figures, write_html, write_tables
+    from reports.measurements import Statistics
+    from reports.montage import folder_panels
+    from reports.runs import read_runs
+    from reports.tables import to_rich
+
+    if eer_rule not in EER_RULES:
+        raise UnknownNameError("EER rule", eer_rule, EER_RULES)
+    content = build_report(
+        read_runs(runs),
+        timestamp or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        Statistics(eer_rule, replicates, seed, confidence),
+        folder_panels(panels) if panels else None,
+        title,
+    )
+    if out:
+        write_html(content, out)
+        typer.echo(f"report: {out}")
+    if tables:
+        typer.echo(f"tables: {len(write_tables(content, tables))} files in {tables}")
+    if figures:
+        typer.echo(f"figures: {len(write_figures(content, figures))} files in {figures}")
+    if not (out or tables or figures):
+        from rich.console import Console
+
+        console = Console()
+        for table in content.tables():
+            console.print(to_rich(table))
+            console.print()

@@ -1,0 +1,279 @@
+"""Identification runs (Multi-PIE): rank-1 by yaw, CMC and findings, one section a data set and setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protocols import metrics
+from reports import figures
+from reports.content import VERDICT_WORDS, Failure, Finding, Section
+from reports.figures import Chart, Series
+from reports.measurements import (
+    CONTROLS,
+    SYSTEM,
+    Measurement,
+    Statistics,
+    fusions,
+    gather,
+    percent,
+    slug,
+    verdict,
+    view_name,
+)
+from reports.runs import RunTables
+from reports.tables import Column, Estimate, Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_KEY = ["run", *SYSTEM]
+_MOST_RANKS = 20
+
+
+def identification_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[IdentificationStudy]:
+    """One study a data set, protocol and setting, over all runs that measured it."""
+    return [IdentificationStudy(found, statistics) for found in gather(runs, "identification", SYSTEM)]
+
+
+class IdentificationStudy:
+    """All systems whose probes were searched in one gallery.
+
+    Args:
+        measurement: rows of `identification.parquet`.
+        statistics: the bootstrap over subjects.
+    """
+
+    def __init__(self, measurement: Measurement, statistics: Statistics) -> None:
+        self.measurement, self.statistics, self.key = measurement, statistics, measurement.key
+        rank = measurement.table["rank"].astype("Float64").to_numpy(dtype="float64", na_value=np.nan)
+        self.table = measurement.table.assign(rank=rank, pose=measurement.table["camera_yaw"].abs().astype(int))
+        self.poses: list[int] = sorted(self.table["pose"].unique())
+        probes = self.table.drop_duplicates("probe")
+        self.references = int(probes["reference"].nunique())
+        setting = measurement.setting
+        counts = ", ".join(f"{pose}°: {(probes['pose'] == pose).sum():,}" for pose in self.poses)
+        self.data_set = measurement.data_set(
+            f"Setting-{setting}" if setting.isdigit() else setting,
+            f"{self.references:,} references, {len(probes):,} probes",
+            f"{probes['probe_subject'].nunique():,} subjects; probes at |yaw| {counts}.",
+        )
+        self._fusions: Mapping[str, int] = fusions(self.table)
+
+    @cached_property
+    def systems(self) -> list[tuple[Any, pd.DataFrame]]:
+        """Each system's key (run, recognizer, frontalizer, fusion) and rows, in order of appearance."""
+        found = []
+        for _, rows in self.table.groupby(_KEY, sort=False):
+            found.append((next(rows[_KEY].itertuples(index=False)), rows))
+        return found
+
+    def rank_1(self, rows: pd.DataFrame) -> Estimate:
+        """Rank-1 rate of some probes in per cent, with its interval; a probe without a rank is a miss."""
+        hits = (rows["rank"] == 1).to_numpy(float)
+        if not len(hits):
+            return Estimate(float("nan"), reason="no probes")
+        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *self._interval(hits, rows))
+
+    def rank_table(self) -> Table:
+        """Rank-1 by |yaw|, over all probes, and the failures."""
+        columns = [self._column(f"±{pose}° rank-1 (%)" if pose else "0° rank-1 (%)", "higher") for pose in self.poses]
+        columns += [self._column("all rank-1 (%)", "higher"), self._column("all rank-5 (%)", "higher")]
+        columns += [self._column("FTA (%)", "lower"), self._column("passes")]
+        rows = []
+        for key, found in self.systems:
+            estimates = [self.rank_1(found[found["pose"] == pose]) for pose in self.poses]
+            estimates += [self.rank_1(found), percent(metrics.rank_k(found["rank"].to_numpy(), 5))]
+            estimates += [self.failure_rate(found), self.measurement.passes(key.run, key.frontalizer)]
+            rows.append(Row(self.measurement.labels(key), tuple(estimates), self.data_set, "measured"))
+        return Table(
+            f"{self.key}-rank1",
+            f"Identification on {self.data_set.title}",
+            ("System", "Fusion", "Run"),
+            tuple(columns),
+            tuple(rows),
+            self.conditions(),
+        )
+
+    def difference_table(self) -> Table | None:
+        """Every system against each control on the same probes; None where there is no pair."""
+        rows = []
+        for key, control, values in self._pairs():
+            difference = self._difference(values)
+            rows.append(
+                Row(
+                    (*self.measurement.labels(key), control, VERDICT_WORDS[self._verdict(difference)]),
+                    (difference, Estimate(len(values), decimals=0)),
+                    self.data_set,
+                    "measured",
+                )
+            )
+        if not rows:
+            return None
+        return Table(
+            f"{self.key}-differences",
+            f"Paired differences of rank-1 on {self.data_set.title}",
+            ("System", "Fusion", "Run", "Against", "Verdict"),
+            (self._column("Δrank-1 (points)", "higher"), self._column("probes")),
+            tuple(rows),
+            (
+                "Difference on the probes that both systems searched, failures being misses; above zero is better. "
+                f"Brackets: {self.statistics.interval} of {self.statistics.resamples}. “Within noise”: the interval "
+                "holds zero.",
+            ),
+        )
+
+    def conditions(self) -> tuple[str, ...]:
+        """What captions say."""
+        return (
+            *self.measurement.conditions(self.data_set),
+            f"Closed-set search; brackets: {self.statistics.interval} of {self.statistics.resamples}. "
+            "Failed probes are misses. FTA: share of probes without a rank. Passes: runs of the recognizer a face.",
+        )
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Each view maker against the weakest control that the run holds."""
+        found = []
+        first = self._first_control()
+        for key, control, values in self._pairs():
+            if control != first:
+                continue
+            difference = self._difference(values)
+            own, plain = 100 * values["hit"].mean(), 100 * values["hit_baseline"].mean()
+            judged = self._verdict(difference)
+            change = f"from {plain:.2f} % to {own:.2f} %, {_points(difference)}"
+            words = {
+                "better": f"raises rank-1 {change}",
+                "worse": f"lowers rank-1 {change}",
+                "noise": f"({own:.2f} %) and {control} ({plain:.2f} %) cannot be told apart: {_points(difference)}",
+                "unknown": f"and {control} cannot be compared",
+            }
+            view = view_name(key, self._fusions)
+            text = f"{self.data_set.title}, {key.recognizer}: {view} {words[judged]}."
+            found.append(Finding(self.data_set, judged, text, f"{len(values):,} probes at all poses together.", view))
+        return found
+
+    def hurts(self) -> list[Finding]:
+        """What is worse than the weakest control beyond noise, over all probes or at one pose."""
+        found = [finding for finding in self.findings if finding.verdict == "worse"]
+        for key, control, values in self._pairs():
+            for pose, rows in values.groupby("pose"):
+                difference = self._difference(rows)
+                if control == self._first_control() and self._verdict(difference) == "worse":
+                    name = f"{key.recognizer} + {view_name(key, self._fusions)}"
+                    text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {_points(difference)}."
+                    found.append(Finding(self.data_set, "worse", text, f"{len(rows):,} probes, against {control}."))
+        return found
+
+    def charts(self) -> Iterator[Chart]:
+        """CMC and rank-1 by yaw of each recognizer."""
+        for recognizer in self.table["recognizer"].unique():
+            systems = [(key, rows) for key, rows in self.systems if key.recognizer == recognizer]
+            most = min(_MOST_RANKS, self.references)
+            ranks = np.arange(1, most + 1, dtype=float)
+            curves, by_pose = [], []
+            for key, rows in systems:
+                name = view_name(key, self._fusions)
+                bounds = [self._interval((rows["rank"] <= rank).to_numpy(float), rows) for rank in ranks]
+                low, high = np.array(bounds).T
+                curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high))
+                rates = [self.rank_1(rows[rows["pose"] == pose]) for pose in self.poses]
+                values = np.array([[rate.value, rate.low, rate.high] for rate in rates], float).T / 100
+                by_pose.append(Series(name, np.array(self.poses, float), *values))
+            key = f"{self.key}-{slug(recognizer)}"
+            note = f"{self.statistics.interval} over subjects."
+            yield figures.cmc(f"{key}-cmc", f"CMC, {recognizer}", f"All probes; band: {note}", curves)
+            if len(self.poses) > 1:
+                bins = {float(pose): f"{pose}°" for pose in self.poses}
+                yield figures.by_yaw(
+                    f"{key}-yaw",
+                    f"Rank-1 by yaw, {recognizer}",
+                    f"Both sides pooled; bars: {note}",
+                    by_pose,
+                    "Rank-1",
+                    bins,
+                )
+
+    def failures(self) -> list[Failure]:
+        """Probes without a rank, by reason."""
+        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for key, rows in self.systems:
+            for reason, failed in rows[rows["rank"].isna()].groupby("reason", sort=True):
+                same = (str(reason), tuple(sorted(failed["probe"].astype(str).unique())))
+                found.setdefault(same, []).append(f"{key.recognizer} + {view_name(key, self._fusions)}")
+        return [
+            Failure(
+                "all systems" if len(names) == len(self.systems) else ", ".join(names), "failed", *same, len(same[1])
+            )
+            for same, names in found.items()
+        ]
+
+    def cautions(self) -> list[str]:
+        """What a reader has to know to weigh the numbers."""
+        return self.measurement.cautions(self.data_set)
+
+    def section(self) -> Section:
+        """Everything, ready to be rendered."""
+        differences = self.difference_table()
+        return Section(
+            self.key,
+            self.data_set.title,
+            self.data_set,
+            findings=tuple(self.findings),
+            hurts=tuple(self.hurts()),
+            tables=(self.rank_table(), *((differences,) if differences else ())),
+            charts=tuple(self.charts()),
+            failures=tuple(self.failures()),
+        )
+
+    def failure_rate(self, rows: pd.DataFrame) -> Estimate:
+        """Share of probes without a rank, per cent."""
+        return percent(float(rows["rank"].isna().mean()))
+
+    def _column(self, name: str, better: Any = "") -> Column:
+        return Column(name, self.data_set, "measured", better)
+
+    def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
+        s = self.statistics
+        draws = metrics.bootstrap_mean(values, rows["probe_subject"].to_numpy(), replicates=s.replicates, seed=s.seed)
+        return metrics.percentile_interval(draws, s.confidence)
+
+    def _first_control(self) -> str:
+        return next((name for name in CONTROLS if (self.table["frontalizer"] == name).any()), "")
+
+    def _pairs(self) -> Iterator[tuple[Any, str, pd.DataFrame]]:
+        """System, control, and both systems' hits on the probes they share."""
+        for place, control in enumerate(CONTROLS):
+            for key, rows in self.systems:
+                if key.frontalizer in CONTROLS[: place + 1]:
+                    continue
+                same = [
+                    other
+                    for found, other in self.systems
+                    if found.frontalizer == control and (found.run, found.recognizer) == (key.run, key.recognizer)
+                ]
+                if same:
+                    hits, plain = (
+                        table.assign(hit=(table["rank"] == 1).astype(float))[["probe", "probe_subject", "pose", "hit"]]
+                        for table in (rows, same[0])
+                    )
+                    yield key, control, hits.merge(plain[["probe", "hit"]], on="probe", suffixes=("", "_baseline"))
+
+    def _difference(self, values: pd.DataFrame) -> Estimate:
+        change = (values["hit"] - values["hit_baseline"]).to_numpy()
+        return percent(float(change.mean()), *self._interval(change, values))
+
+    @staticmethod
+    def _verdict(difference: Estimate) -> Any:
+        low = float("nan") if difference.low is None else difference.low
+        high = float("nan") if difference.high is None else difference.high
+        return verdict(difference.value, low, high, "higher")
+
+
+def _points(difference: Estimate) -> str:
+    value, _, interval = difference.format(minus="−").partition(" [")
+    return f"{value} points [{interval}"

@@ -1,0 +1,183 @@
+"""What several runs measured on one data set and setting, gathered; shared by all kinds of sections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from protocols import metrics
+from reports.content import Verdict
+from reports.runs import RunTables, plain_settings
+from reports.tables import DataSet, Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SYSTEM = ("recognizer", "frontalizer", "fusion")
+CONTROLS = ("none", "mirror", "align")
+"""View makers that bring no new texture, weakest first: every gain is measured against each that the runs hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How rates are computed: the EER rule, and the bootstrap over subjects."""
+
+    eer_rule: metrics.EerRule = "interpolated"
+    replicates: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+
+    @property
+    def interval(self) -> str:
+        """E.g. "95 % interval"."""
+        return f"{100 * self.confidence:g} % interval"
+
+    @property
+    def resamples(self) -> str:
+        """E.g. "1,000 bootstrap resamples of subjects"."""
+        return f"{self.replicates:,} bootstrap resamples of subjects"
+
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """Keyword arguments of `protocols.summary`."""
+        return {"replicates": self.replicates, "seed": self.seed, "confidence": self.confidence}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """Rows of one kind of table, from all runs, on one data set and setting.
+
+    Attributes:
+        name, synthetic: of the data set.
+        protocol, setting: as the runs name them.
+        runs: where the rows come from.
+        table: the rows, with a column `run` that is empty unless two runs hold a system of the same name.
+    """
+
+    name: str
+    synthetic: bool
+    protocol: str
+    setting: str
+    runs: tuple[RunTables, ...]
+    table: pd.DataFrame
+
+    @property
+    def key(self) -> str:
+        """For anchors and file names."""
+        parts = [self.name, self.protocol, self.setting, "synthetic" if self.synthetic else ""]
+        distinct = dict.fromkeys(slug(part) for part in parts if part)
+        return "-".join(distinct)
+
+    def data_set(self, setting: str, size: str, detail: str) -> DataSet:
+        """The data set as the tables name it."""
+        return DataSet(self.name, setting, self.synthetic, size, detail)
+
+    def conditions(self, data_set: DataSet) -> tuple[str, ...]:
+        """Sentences of every caption: the data, and the settings and versions of each run."""
+        kind = "SYNTHETIC data, the people do not exist" if self.synthetic else "Real data"
+        notes = [f"{kind}: {data_set.title}, {data_set.detail}"]
+        if "fusion" in self.table and self.table["fusion"].nunique() == 1:
+            notes.append(f"Fusion: {self.table['fusion'].iloc[0]}.")
+        return (*notes, *(f"Run {run.label}: {text}" for run in self.runs if (text := run.conditions())))
+
+    def passes(self, run: str, frontalizer: str) -> Estimate | None:
+        """Recognizer passes a face, as the run's record says."""
+        for candidate in self.runs:
+            if run in ("", candidate.label) and frontalizer in candidate.passes:
+                return Estimate(candidate.passes[frontalizer], decimals=0)
+        return None
+
+    def labels(self, key: Any) -> tuple[str, str, str]:
+        """System, fusion and run, as tables print them; the fusion is empty where it is one for all (see `conditions`).
+
+        Args:
+            key: has the attributes recognizer, frontalizer, fusion and run.
+        """
+        fusion = "" if self.table["fusion"].nunique() == 1 else key.fusion
+        return f"{key.recognizer} + {key.frontalizer}", fusion, key.run
+
+    def cautions(self, data_set: DataSet) -> list[str]:
+        """What a reader has to know before comparing these rows."""
+        notes = []
+        if self.synthetic:
+            notes.append(f"{data_set.title}: these people do not exist; the rates say nothing of real faces.")
+        configurations = [plain_settings(run.record) for run in self.runs]
+        keys = sorted(set().union(*configurations))
+        differing = [key for key in keys if len({settings.get(key) for settings in configurations}) > 1]
+        if differing:
+            notes.append(
+                f"{data_set.title}: the runs differ in {', '.join(differing)}, not only in their systems; a difference "
+                "between runs may be due to that."
+            )
+        return notes
+
+
+def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str]) -> list[Measurement]:
+    """One measurement a data set, protocol and setting, in order of appearance.
+
+    Args:
+        kind: which table of the runs, one of `reports.runs.TABLES`.
+        system: columns that tell systems apart.
+    """
+    parts: dict[tuple[str, bool, str, str], list[tuple[RunTables, pd.DataFrame]]] = {}
+    for run in runs:
+        if kind in run.tables:
+            for (protocol, setting), table in run.tables[kind].groupby(["protocol", "setting"], sort=False):
+                parts.setdefault((run.name, run.synthetic, str(protocol), str(setting)), []).append((run, table))
+    return [
+        Measurement(*which, tuple(run for run, _ in found), _joined(found, list(system)))
+        for which, found in parts.items()
+    ]
+
+
+def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    names = [set(table[system].astype(str).itertuples(index=False, name=None)) for _, table in parts]
+    distinct = len(set.union(*names)) == sum(map(len, names))
+    return pd.concat([table.assign(run="" if distinct else run.label) for run, table in parts], ignore_index=True)
+
+
+def fusions(table: pd.DataFrame) -> Mapping[str, int]:
+    """How many fusions each frontalizer was measured with."""
+    return table.groupby("frontalizer")["fusion"].nunique().to_dict()
+
+
+def view_name(key: Any, fusion_counts: Mapping[str, int]) -> str:
+    """The frontalizer, with the fusion and the run where the table holds several.
+
+    Args:
+        key: has the attributes run, frontalizer, fusion.
+        fusion_counts: see `fusions`.
+    """
+    name = key.frontalizer
+    if fusion_counts[key.frontalizer] > 1:
+        name += f" ({key.fusion})"
+    return f"{key.run}: {name}" if key.run else name
+
+
+def percent(value: float, low: float | None = None, high: float | None = None, spread: float | None = None) -> Estimate:
+    """A fraction and its bounds as an estimate in per cent; NaN bounds are left out."""
+    known = [None if x is None or math.isnan(x) else 100 * x for x in (low, high, spread)]
+    return Estimate(100 * value, *known)
+
+
+def verdict(difference: float, low: float, high: float, better: str) -> Verdict:
+    """Judgement of a paired difference by its interval.
+
+    Args:
+        difference, low, high: in any unit; NaN where it could not be measured.
+        better: "lower" or "higher": which values of the compared quantity are good.
+    """
+    if math.isnan(difference) or math.isnan(low):
+        return "unknown"
+    if low <= 0 <= high:
+        return "noise"
+    return "better" if (difference < 0) == (better == "lower") else "worse"
+
+
+def slug(text: str) -> str:
+    """Letters, digits and hyphens, for anchors and file names."""
+    return "".join(character if character.isalnum() else "-" for character in text.lower()).strip("-")

@@ -1,0 +1,514 @@
+"""Verification runs (CFP, pair lists): tables, charts and findings, one section a data set and setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protocols import metrics, summary
+from reports import figures
+from reports.content import VERDICT_WORDS, Failure, Finding, Section, Verdict
+from reports.figures import Chart, Series
+from reports.measurements import (
+    CONTROLS,
+    SYSTEM,
+    Measurement,
+    Statistics,
+    fusions,
+    gather,
+    percent,
+    slug,
+    verdict,
+    view_name,
+)
+from reports.montage import Montage, PanelSource, build_montage
+from reports.runs import RunTables
+from reports.tables import Column, Estimate, Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EER_RULES = {
+    "interpolated": "EER where the linearly interpolated ROC of each fold crosses FMR = FNMR, mean over folds",
+    "nearest": "EER as (FMR + FNMR) / 2 of each fold where the two are nearest, mean over folds",
+    "pooled": "EER of all folds' comparisons together, ROC linearly interpolated",
+}
+COMPARISON = ["fold", "probe", "reference"]
+YAW_EDGES = (0, 15, 30, 45, 60, 75, 90)
+_BIN_REPLICATES = 400  # many bins times many systems: enough for a bar of a figure
+_LEAST_PER_BIN = 30  # genuine and impostor comparisons each; fewer say nothing about an EER
+
+
+def verification_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[VerificationStudy]:
+    """One study a data set, protocol and setting, over all runs that measured it."""
+    return [VerificationStudy(found, statistics) for found in gather(runs, "scores", SYSTEM)]
+
+
+class VerificationStudy:
+    """All systems that were compared on one data set and setting.
+
+    Args:
+        measurement: rows of the score tables.
+        statistics: EER rule and bootstrap.
+    """
+
+    def __init__(self, measurement: Measurement, statistics: Statistics) -> None:
+        self.measurement, self.statistics, self.key = measurement, statistics, measurement.key
+        scores = measurement.table
+        # A view maker that knows no pose takes it from one that saw the same probe, so that all share the same bins.
+        self.scores = scores.assign(yaw=scores["probe"].map(scores.groupby("probe", sort=False)["yaw"].median()))
+        comparisons = scores.drop_duplicates(COMPARISON)
+        subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
+        images = set(comparisons["probe"]) | set(comparisons["reference"])
+        same = comparisons["same"].astype(bool)
+        folds = comparisons["fold"].nunique()
+        self.impostors = int((~same).sum())
+        self.data_set = measurement.data_set(
+            measurement.setting,
+            f"{folds} fold{'s' if folds > 1 else ''}, {len(comparisons):,} comparisons",
+            f"{len(subjects):,} subjects, {len(images):,} images, {int(same.sum()):,} genuine and {self.impostors:,} "
+            f"impostor comparisons in {folds} fold{'s' if folds > 1 else ''}.",
+        )
+
+    # --- numbers ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row a system: `protocols.summary.summarise`."""
+        s = self.statistics
+        return summary.summarise(self.scores, eer_rule=s.eer_rule, **s.bootstrap)
+
+    @cached_property
+    def differences(self) -> list[tuple[str, pd.DataFrame]]:
+        """For each control that the runs hold, the differences of every stronger view maker from it."""
+        return list(_differences(self.scores, self.statistics))
+
+    @cached_property
+    def between_runs(self) -> pd.DataFrame | None:
+        """Differences of each system from the system of the same name in the first run; None for one run."""
+        first = str(self.scores["run"].iloc[0])
+        if not first:
+            return None
+        s = self.statistics
+        return summary.paired_differences(self.scores, {"run": first}, eer_rule=s.eer_rule, **s.bootstrap)
+
+    @cached_property
+    def yaw_bins(self) -> list[tuple[str, float, pd.DataFrame]]:
+        """Label, middle in degrees and scores of each bin of |yaw| that holds enough comparisons."""
+        bins = []
+        absolute = self.scores["yaw"].abs().clip(upper=YAW_EDGES[-1])
+        for low, high in pairwise(YAW_EDGES):
+            inside = (absolute >= low) & ((absolute < high) | ((high == YAW_EDGES[-1]) & (absolute == high)))
+            scores = self.scores[inside]
+            if scores.empty:
+                continue
+            counts = scores.drop_duplicates(COMPARISON)["same"].astype(bool).value_counts()
+            if len(counts) == 2 and counts.min() >= _LEAST_PER_BIN:
+                bins.append((f"{low}–{high}°", (low + high) / 2, scores))
+        return bins
+
+    @cached_property
+    def yaw_summaries(self) -> list[tuple[str, float, pd.DataFrame]]:
+        """`yaw_bins` with a summary in place of scores; folds are too small to be split by yaw, so EERs are pooled."""
+        s = self._bin_statistics
+        return [
+            (label, middle, summary.summarise(scores, eer_rule=s.eer_rule, fmr_points=(), **s.bootstrap))
+            for label, middle, scores in self.yaw_bins
+        ]
+
+    @property
+    def _bin_statistics(self) -> Statistics:
+        return replace(self.statistics, eer_rule="pooled", replicates=min(_BIN_REPLICATES, self.statistics.replicates))
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    def view_name(self, key: Any) -> str:
+        """The frontalizer, with the fusion and the run where these runs hold several."""
+        return view_name(key, self._fusions)
+
+    def system_name(self, key: Any) -> str:
+        """Recognizer and view name."""
+        return f"{key.recognizer} + {self.view_name(key)}"
+
+    @cached_property
+    def _fusions(self) -> Mapping[str, int]:
+        return fusions(self.scores)
+
+    # --- tables -----------------------------------------------------------------------------------------------------
+
+    def conditions(self) -> tuple[str, ...]:
+        """What captions say: data, alignment, versions, EER rule, interval, failures."""
+        return (
+            *self.measurement.conditions(self.data_set),
+            f"{EER_RULES[self.statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
+            f"{self.statistics.interval} of {self.statistics.resamples}.",
+            "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
+            "Passes: runs of the recognizer a face.",
+        )
+
+    def verification_table(self) -> Table:
+        """Every rate of every system."""
+        column = self._column
+        columns = (
+            column("EER (%)", "lower"),
+            column("EER, failures rejected (%)", "lower"),
+            column("FNMR at FMR 10 % (%)", "lower"),
+            column("FNMR at FMR 1 % (%)", "lower"),
+            column("FNMR at FMR 0.1 % (%)", "lower"),
+            column("accuracy (%)", "higher"),
+            column("AUC (%)", "higher"),
+            column("FTA (%)", "lower"),
+            column("passes"),
+        )
+        rows = []
+        for key, (_, found) in zip(self.summary.itertuples(index=False), self.summary.iterrows(), strict=True):
+            rates = [
+                percent(found["eer"], found["eer_low"], found["eer_high"], found["eer_std"]),
+                percent(found["eer_rejecting"]),
+                *(percent(found[summary.fnmr_column(point)]) for point in summary.FMR_POINTS),
+                percent(found["accuracy"], spread=found["accuracy_std"]),
+                percent(found["auc"]),
+                percent(found["fta"]),
+                self.measurement.passes(key.run, key.frontalizer),
+            ]
+            rows.append(Row(self.measurement.labels(key), tuple(rates), self.data_set, "measured"))
+        return Table(
+            f"{self.key}-rates",
+            f"Verification on {self.data_set.title}",
+            ("System", "Fusion", "Run"),
+            columns,
+            tuple(rows),
+            (*self.conditions(), "“insufficient data”: too few impostor comparisons to measure that FMR."),
+        )
+
+    def difference_table(self) -> Table | None:
+        """Every system against each control, paired; None where the runs hold no pair."""
+        compared = list(self.differences)
+        if self.between_runs is not None and len(self.between_runs):
+            compared.append((f"run {self.scores['run'].iloc[0]}", self.between_runs))
+        if not compared:
+            return None
+        columns = (self._column("ΔEER (points)", "lower"), self._column("p"), self._column("comparisons"))
+        rows = []
+        for against, table in compared:
+            for key in table.itertuples(index=False):
+                rows.append(
+                    Row(
+                        (*self.measurement.labels(key), against, VERDICT_WORDS[_verdict(key)]),
+                        (
+                            percent(key.difference, key.low, key.high),
+                            Estimate(key.p_value, decimals=3, reason="needs two folds"),
+                            Estimate(key.pairs, decimals=0),
+                        ),
+                        self.data_set,
+                        "measured",
+                    )
+                )
+        return Table(
+            f"{self.key}-differences",
+            f"Paired differences of EER on {self.data_set.title}",
+            ("System", "Fusion", "Run", "Against", "Verdict"),
+            columns,
+            tuple(rows),
+            (
+                "Difference on the comparisons that both systems measured; below zero is better. Brackets: "
+                f"{self.statistics.interval}, both systems on the same {self.statistics.replicates:,} resamples of "
+                "subjects. “Within noise”: the interval holds zero. p: two-sided paired t-test over the folds, shown "
+                "beside, not used for the verdict.",
+            ),
+        )
+
+    def _column(self, name: str, better: Any = "") -> Column:
+        return Column(name, self.data_set, "measured", better)
+
+    # --- findings ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Did each view maker that is no mere control help against the plain crop, and against the controls?"""
+        if not self.differences:
+            return []
+        (baseline, table), *others = self.differences
+        rates = {self._id(key): key.eer for key in self.summary.itertuples(index=False)}
+        found = []
+        for key in table.itertuples(index=False):
+            own = rates[self._id(key)]
+            plain = self._baseline_rate(key, baseline, rates)
+            detail = [
+                f"{_points(row)} against {control} ({VERDICT_WORDS[_verdict(row)]})"
+                for control, more in others
+                for row in more.itertuples(index=False)
+                if self._id(row) == self._id(key)
+            ]
+            text = _sentence(key.recognizer, self.view_name(key), baseline, plain, own, key)
+            gained, lost = self._flips(key, baseline)
+            notes = [
+                f"At their own EER thresholds: {gained:,} wrong decisions became right, {lost:,} right ones wrong."
+            ]
+            if detail:
+                notes.insert(0, f"It is {'; '.join(detail)}.")
+            text = f"{self.data_set.title}, {text}"
+            found.append(Finding(self.data_set, _verdict(key), text, " ".join(notes), self.view_name(key)))
+        return found
+
+    def hurts(self) -> list[Finding]:
+        """Settings and yaw bins in which a view maker is worse than the first control beyond noise."""
+        found = [finding for finding in self.findings if finding.verdict == "worse"]
+        for label, _, scores in self.yaw_bins:
+            control, table = next(_differences(scores, self._bin_statistics), ("", None))
+            for key in () if table is None else table.itertuples(index=False):
+                if _verdict(key) == "worse":
+                    text = (
+                        f"{self.data_set.title} at |yaw| {label}, {self.system_name(key)}: the EER rises, "
+                        f"{_points(key)} against {control}."
+                    )
+                    detail = f"{key.pairs:,} comparisons; pooled EER, {self.statistics.interval}."
+                    found.append(Finding(self.data_set, "worse", text, detail))
+        return found
+
+    def _baseline_rate(self, key: Any, baseline: str, rates: dict[tuple[str, ...], float]) -> float:
+        same = [name for name in rates if name[:2] == (key.run, key.recognizer) and name[2] == baseline]
+        return rates[next((name for name in same if name[3] == key.fusion), same[0])]
+
+    def _flips(self, key: Any, baseline: str) -> tuple[int, int]:
+        """Comparisons that are decided rightly by the system and wrongly by the baseline, and the reverse."""
+        own = self._decisions(self._rows(key.run, key.recognizer, key.frontalizer, key.fusion))
+        plain = self._decisions(self._rows(key.run, key.recognizer, baseline, key.fusion))
+        both = own.merge(plain, on=COMPARISON, suffixes=("", "_baseline"))
+        gained = both["right"] & ~both["right_baseline"]
+        lost = ~both["right"] & both["right_baseline"]
+        return int(gained.sum()), int(lost.sum())
+
+    def _decisions(self, scores: pd.DataFrame) -> pd.DataFrame:
+        measured = scores[scores["score"].notna()]
+        threshold = eer_threshold(measured["same"].to_numpy(bool), measured["score"].to_numpy())
+        right = (measured["score"] >= threshold) == measured["same"].astype(bool)
+        return measured[COMPARISON].assign(right=right)
+
+    def _rows(self, run: str, recognizer: str, frontalizer: str, fusion: str) -> pd.DataFrame:
+        """Scores of one system; its first fusion where it was not measured with the one asked for."""
+        s = self.scores
+        rows = s[(s["run"] == run) & (s["recognizer"] == recognizer) & (s["frontalizer"] == frontalizer)]
+        asked = rows[rows["fusion"] == fusion]
+        return asked if len(asked) else rows[rows["fusion"] == rows["fusion"].iloc[0]]
+
+    @staticmethod
+    def _id(key: Any) -> tuple[str, ...]:
+        return (key.run, key.recognizer, key.frontalizer, key.fusion)
+
+    # --- charts -----------------------------------------------------------------------------------------------------
+
+    def charts(self) -> list[Chart]:
+        """All charts: the paired differences of all systems, then the curves of each recognizer."""
+        charts = []
+        if self.differences:
+            charts.append(self._difference_chart())
+        for recognizer in self.summary["recognizer"].unique():
+            systems = self.summary[self.summary["recognizer"] == recognizer]
+            charts += self._curves(recognizer, systems)
+            if self.yaw_summaries:
+                charts.append(self._yaw_chart(recognizer, systems))
+        return charts
+
+    def _difference_chart(self) -> Chart:
+        control, table = self.differences[0]
+        measured = table[table["difference"].notna()]
+        rows = [
+            (self.system_name(key), np.asarray(key.per_fold), key.difference, key.low, key.high)
+            for key in measured.itertuples(index=False)
+        ]
+        return figures.fold_differences(
+            f"{self.key}-folds",
+            f"Difference of EER from {control}, paired",
+            f"Ticks: folds. Symbol and bar: mean over folds and {self.statistics.interval}; a bar that touches zero is "
+            "within noise.",
+            rows,
+        )
+
+    def _curves(self, recognizer: str, systems: pd.DataFrame) -> Iterator[Chart]:
+        grid = self._fmr_grid()
+        rejects: list[Series] = []
+        scores = []
+        for key in systems.itertuples(index=False):
+            rows = self._rows(*self._id(key))
+            pairs = summary.Comparisons.of(rows[rows["score"].notna()])
+            if pairs.same.all() or not pairs.same.any():
+                continue
+            label = self.view_name(key)
+            curve = metrics.roc(pairs.same, pairs.score)
+            draws = metrics.fnmr_replicates(
+                pairs.same, pairs.score, pairs.first, pairs.second, grid,
+                replicates=min(200, self.statistics.replicates), seed=self.statistics.seed,
+            )  # fmt: skip
+            tail = (1 - self.statistics.confidence) / 2
+            low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
+            rejects.append(Series(label, grid, np.interp(grid, curve.fmr, curve.fnmr), low, high))
+            threshold = eer_threshold(pairs.same, pairs.score)
+            scores.append((label, pairs.score[pairs.same], pairs.score[~pairs.same], threshold))
+        if not rejects:
+            return
+        accepts = [Series(s.label, s.x, 1 - s.y, 1 - s.high, 1 - s.low) for s in rejects]
+        note = (
+            f"All folds together, band: {self.statistics.interval} over subjects. Begins at the FMR that three "
+            "impostor comparisons make."
+        )
+        key = f"{self.key}-{slug(recognizer)}"
+        yield figures.roc(f"{key}-roc", f"ROC, {recognizer}", note, accepts, float(grid[0]))
+        yield figures.det(f"{key}-det", f"DET, {recognizer}", f"{note} Normal-deviate axes.", rejects, float(grid[0]))
+        yield figures.histograms(
+            f"{key}-scores",
+            f"Scores, {recognizer}",
+            "Share of genuine (filled) and impostor (hatched) comparisons by score.",
+            scores,
+        )
+
+    def _fmr_grid(self) -> np.ndarray:
+        return np.geomspace(min(0.5, 3 / max(self.impostors, 1)), 1.0, 80)
+
+    def _yaw_chart(self, recognizer: str, systems: pd.DataFrame) -> Chart:
+        series = []
+        for key in systems.itertuples(index=False):
+            points = [
+                (middle, row.eer, row.eer_low, row.eer_high)
+                for _, middle, table in self.yaw_summaries
+                for row in table.itertuples(index=False)
+                if self._id(row) == self._id(key)
+            ]
+            series.append(Series(self.view_name(key), *np.array(points, float).T))
+        counts = ", ".join(
+            f"{label}: {len(scores.drop_duplicates(['fold', 'probe', 'reference'])):,}"
+            for label, _, scores in self.yaw_bins
+        )
+        return figures.by_yaw(
+            f"{self.key}-{slug(recognizer)}-yaw",
+            f"EER by yaw of the probe, {recognizer}",
+            f"Pooled EER and {self.statistics.interval} of {self._bin_statistics.resamples}. Comparisons: {counts}.",
+            series,
+            "EER",
+            {middle: label for label, middle, _ in self.yaw_bins},
+        )
+
+    # --- failures and pictures --------------------------------------------------------------------------------------
+
+    def failures(self) -> list[Failure]:
+        """Failed and fallen-back images by system and reason; systems that share them all are listed together."""
+        found: dict[tuple[str, str, tuple[str, ...], int], list[str]] = {}
+        for key in self.summary.itertuples(index=False):
+            rows = self._rows(*self._id(key))
+            affected = rows[rows["reason"].astype(str) != ""]
+            images: dict[tuple[str, str], set[str]] = {}
+            touched: dict[tuple[str, str], int] = {}
+            for probe, reference, reason in affected[["probe", "reference", "reason"]].itertuples(index=False):
+                for part in str(reason).split(";"):
+                    side, _, word = part.partition(":")
+                    outcome, word = ("fallback", word[9:]) if word.startswith("fallback:") else ("failed", word)
+                    images.setdefault((outcome, word), set()).add(str(probe if side == "probe" else reference))
+                    touched[outcome, word] = touched.get((outcome, word), 0) + 1
+            for (outcome, word), names in images.items():
+                same = (outcome, word, tuple(sorted(names)), touched[outcome, word])
+                found.setdefault(same, []).append(self.system_name(key))
+        everyone = len(self.summary)
+        return [
+            Failure("all systems" if len(systems) == everyone else ", ".join(systems), *same)
+            for same, systems in found.items()
+        ]
+
+    def montage(self, source: PanelSource, count: int = 3) -> Montage | None:
+        """Pictures of the probes that the last compared view maker changed most, by `reports.montage`'s rule."""
+        if not self.differences:
+            return None
+        control, table = self.differences[0]
+        key = list(table.itertuples(index=False))[-1]
+        return build_montage(
+            f"{self.key}-montage",
+            f"{self.system_name(key)} against {control}",
+            self._rows(*self._id(key)),
+            self._rows(key.run, key.recognizer, control, key.fusion),
+            source,
+            count=count,
+        )
+
+    def cautions(self) -> list[str]:
+        """What a reader has to know to weigh the numbers."""
+        notes = self.measurement.cautions(self.data_set)
+        if self.impostors * min(summary.FMR_POINTS) < 3:
+            notes.append(
+                f"{self.data_set.title} has {self.impostors:,} impostor comparisons: they cannot measure an FMR below "
+                f"{300 / max(self.impostors, 1):.2g} %."
+            )
+        return notes
+
+    def section(self, source: PanelSource | None = None) -> Section:
+        """Everything, ready to be rendered; pictures only where a source is given."""
+        montage = self.montage(source) if source else None
+        differences = self.difference_table()
+        lead = ()
+        if not self.yaw_bins:
+            lead = ("No rates by yaw: no view maker of these runs estimates the pose.",)
+        return Section(
+            self.key,
+            self.data_set.title,
+            self.data_set,
+            lead,
+            tuple(self.findings),
+            tuple(self.hurts()),
+            (self.verification_table(), *((differences,) if differences else ())),
+            tuple(self.charts()),
+            (montage,) if montage else (),
+            tuple(self.failures()),
+        )
+
+
+def _differences(scores: pd.DataFrame, statistics: Statistics) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For each control among the systems, weakest first, the paired differences of every stronger view maker."""
+    for place, control in enumerate(CONTROLS):
+        if not (scores["frontalizer"] == control).any():
+            continue
+        stronger = scores[~scores["frontalizer"].isin(CONTROLS[:place])]
+        table = summary.paired_differences(
+            stronger, {"frontalizer": control}, eer_rule=statistics.eer_rule, **statistics.bootstrap
+        )
+        table = table[table["frontalizer"] != control]  # a control's other fusions are no stronger view maker
+        if len(table):
+            yield control, table
+
+
+def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
+    """The score at which FMR and FNMR of a system are nearest."""
+    curve = metrics.roc(same, score)
+    finite = slice(1, None)  # the first vertex is at infinity
+    return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
+
+
+def _verdict(row: Any) -> Verdict:
+    return verdict(row.difference, row.low, row.high, "lower")
+
+
+def _points(row: Any) -> str:
+    """E.g. "-0.93 points [-1.52, -0.31]"."""
+    if math.isnan(row.difference):
+        return "not measurable"
+    value, _, interval = percent(row.difference, row.low, row.high).format(minus="−").partition(" [")
+    return f"{value} points [{interval}"
+
+
+def _sentence(recognizer: str, view: str, baseline: str, plain: float, own: float, row: Any) -> str:
+    rates = f"from {100 * plain:.2f} % to {100 * own:.2f} %"
+    match _verdict(row):
+        case "better":
+            return f"{recognizer}: {view} lowers the EER {rates}, {_points(row)} against {baseline}."
+        case "worse":
+            return f"{recognizer}: {view} raises the EER {rates}, {_points(row)} against {baseline}."
+        case "noise":
+            return (
+                f"{recognizer}: {view} ({100 * own:.2f} %) and {baseline} ({100 * plain:.2f} %) cannot be told apart: "
+                f"{_points(row)}."
+            )
+        case _:
+            return f"{recognizer}: {view} and {baseline} share too few comparisons to be compared."
