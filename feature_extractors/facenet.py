@@ -13,10 +13,11 @@ from pifr.zoo import UserFile, file_sha256
 FACENET_160 = AlignmentTemplate(
     "facenet-160",
     160,
-    ((51.8, 58.9), (107.7, 58.9), (79.5, 91.9), (56.4, 121.9), (103.4, 121.9)),
+    ((41.8, 59.1), (117.2, 59.1), (79.5, 91.7), (48.9, 122.9), (110.1, 122.9)),
 )
-"""Median landmarks in facenet-pytorch's own crops (MTCNN box, no margin, 160 x 160) of 242 frontal portraits: a
-similarity to them stands for its crop, so that a frontalized face, on which no detector runs, is cut alike."""
+"""Median landmarks, made symmetric, in facenet-pytorch's own crops (MTCNN box, no margin, squeezed into 160 x 160) of
+100 frontal portraits. The similarity that fits them best stands for that crop, so that a frontalized face, on which no
+detector runs, is cut alike."""
 
 FACENET = RecognizerConfig(
     name="facenet",
@@ -27,7 +28,7 @@ FACENET = RecognizerConfig(
     mean=(127.5,),
     std=(128.0,),
     parameters=23_482_624,
-    licence="MIT; trained on VGGFace2 (research only)",
+    licence="MIT (facenet-pytorch)",
     origin="Schroff et al.: FaceNet, CVPR 2015; facenet-pytorch 2.5.3 (fixed_image_standardization)",
     weights=UserFile(
         "facenet",

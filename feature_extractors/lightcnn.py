@@ -18,10 +18,10 @@ from pifr.zoo import ZOO, UserFile, file_sha256
 LIGHTCNN_128 = AlignmentTemplate(
     "lightcnn-128",
     128,
-    ((43.77, 40.0), (84.04, 40.0), (64.03, 63.02), (47.49, 86.9), (80.86, 86.9)),
+    ((42.71, 40.0), (84.29, 40.0), (63.5, 63.76), (46.29, 88.0), (80.71, 88.0)),
 )
-"""The authors' crop: eye centres at y = 40, 48 pixels from the eyes' to the mouth's centre; the published text fixes
-only these two, the rest are ArcFace's five points, levelled and scaled to them."""
+"""The authors' crop: eyes level at y = 40, 48 pixels from between the eyes to the middle of the mouth. Their readme
+fixes only these two; the points are ArcFace's, levelled, scaled to them and centred."""
 
 
 class MaxFeatureMap(nn.Module):

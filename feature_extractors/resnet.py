@@ -131,10 +131,11 @@ def _stage(
 DREAM_224 = AlignmentTemplate(
     "dream-224",
     224,
-    ((71.8, 86.6), (149.6, 86.4), (109.6, 134.9), (75.4, 169.8), (144.7, 169.6)),
+    ((71.8, 86.1), (151.2, 86.1), (111.5, 131.4), (78.6, 177.8), (144.4, 177.8)),
 )
 """The authors' input: CelebA's aligned 178 x 218 pictures, of which the 110 x 110 around (89, 124) are scaled to 224
-(CaffeCrop in their selfDefine.py); the points are CelebA's mean aligned landmarks in that crop."""
+(CaffeCrop in their selfDefine.py). CelebA aligns eye centres, to about (69, 111) and (108, 111); the other points are
+ArcFace's at that distance of the eyes."""
 
 RESNET50 = RecognizerConfig(
     name="resnet50",
@@ -144,7 +145,7 @@ RESNET50 = RecognizerConfig(
     mean=(0.5,),
     std=(0.5,),
     parameters=43_590_848,
-    licence="as the checkpoint's publisher says (InsightFace's are for research only)",
+    licence="research only (InsightFace)",
     origin="Deng et al.: ArcFace, CVPR 2019; insightface's arcface_torch (iresnet50)",
     weights=UserFile(
         "resnet50",
@@ -160,7 +161,7 @@ RESNET50_DREAM = RecognizerConfig(
     alignment=DREAM_224,
     embedding_size=256,
     parameters=24_164_160,
-    licence="as the checkpoint's publisher says",
+    licence="not stated",
     origin="Cao et al., CVPR 2018; github.com/penincillin/DREAM",
     weights=UserFile(
         "resnet50-dream",

@@ -96,10 +96,10 @@ class YuNet:
         self.padding, self.side = padding, side
         self.fingerprint = f"yunet-{weights.sha256[:12]}(padding={padding:g},side={side},threshold={threshold:g})"
         file = str(weights.path())
-        level = cv2.getLogLevel()
-        cv2.setLogLevel(2)  # OpenCV 5 warns at each load that its new engine takes no target
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(2)  # OpenCV 5 warns at each load that its new engine takes no target
         self._network = cv2.FaceDetectorYN.create(file, "", (side, side), threshold, 0.3, 100)
-        cv2.setLogLevel(level)
+        cv2.utils.logging.setLogLevel(level)
 
     def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
         padded, margin = _pad(image, self.padding)

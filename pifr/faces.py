@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
+from pifr.geometry.camera import fit_camera
 from pifr.geometry.warp import affine_warp, similarity_transform
 from pifr.images import read_image
 
@@ -27,6 +28,9 @@ _RECIPE = 1  # part of every fingerprint: raise it when the pixels of a crop cha
 
 # Median landmarks of YuNet in its crops of 247 frontal portraits, made symmetric.
 _NOMINAL = ((104.9, 111.0), (150.1, 111.0), (127.5, 136.2), (108.3, 156.8), (146.7, 156.8))
+
+# The five landmarks of the template's mean face (pifr.geometry.template), millimetres in the model frame.
+_FIVE_MM = ((-32.9, 30.8, 22.9), (32.9, 30.8, 22.9), (0.0, 0.3, 59.1), (-25.5, -39.1, 30.9), (25.5, -39.1, 30.9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +234,23 @@ def align(pixels: Tensor, landmarks: Tensor, template: AlignmentTemplate, size: 
     landmarks = torch.where(unknown, nominal_landmarks().to(landmarks), landmarks)
     target = template.scaled(size).to(landmarks).expand_as(landmarks)
     return affine_warp(pixels, similarity_transform(target, landmarks), size)
+
+
+def yaw_from_landmarks(landmarks: Tensor) -> Tensor:
+    """Rough yaw of faces of which only five landmarks are known, by the pose that fits a mean face best.
+
+    Args:
+        landmarks: B x 5 x 2 in pixels.
+
+    Returns:
+        B float32 degrees, positive when the nose points to the right of the image; NaN where a landmark is NaN.
+    """
+    unknown = landmarks.isnan().flatten(1).any(1)
+    pixels = landmarks.float().nan_to_num(0.0).transpose(1, 2)
+    positions = torch.tensor(_FIVE_MM, device=landmarks.device).T[None]
+    weights = torch.ones(len(landmarks), 5, device=landmarks.device)
+    yaw = fit_camera(positions, pixels, weights, robust_steps=0).camera.angles()[:, 0]
+    return yaw.masked_fill(unknown, torch.nan)
 
 
 POLICIES = ("largest", "central", "reject")

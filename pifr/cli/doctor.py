@@ -1,0 +1,113 @@
+"""`pifr doctor`: what is installed, what is missing, and how to get it."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_REQUIRED = (
+    *("facenet-pytorch", "numpy", "onnxruntime", "opencv-python-headless", "pandas", "pyarrow", "pyrender"),
+    *("safetensors", "scikit-learn", "torch", "torchvision"),
+)
+_TRAINING = ("ai-edge-litert", "libigl", "lightning", "numba", "trimesh")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for bug reports and scripts.")] = False,
+) -> None:
+    """Check versions, devices and weights; exits 1 if the main job cannot run."""
+    findings = examine()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(findings, indent=2))
+    else:
+        _print(findings)
+    if any(advice["severity"] == "error" for advice in findings["advice"]):
+        raise typer.Exit(1)
+
+
+def examine() -> dict:
+    """What `pifr doctor` prints: versions, devices, weights, and advice (each with severity and what to do)."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from pifr import __version__
+    from pifr.errors import WeightsError
+    from pifr.zoo import ZOO, home, packaged_weights
+
+    advice: list[dict[str, str]] = []
+
+    def advise(severity: str, text: str) -> None:
+        advice.append({"severity": severity, "text": text})
+
+    versions = {"pifr": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for packages, severity, remedy in (
+        (_REQUIRED, "error", "pip install -r requirements/base.txt"),
+        (_TRAINING, "note", "only for training: pip install 'pifr[train]'"),
+    ):
+        for package in packages:
+            try:
+                versions[package] = version(package)
+            except PackageNotFoundError:
+                advise(severity, f"{package} is not installed: {remedy}")
+    weights: dict[str, str] = {}
+    for entry in ZOO.values():
+        if not entry.file.is_file():
+            weights[entry.name] = "not fetched"
+            advise(
+                "error" if entry.purpose == "inference" else "note",
+                f"weights {entry.name!r} ({entry.purpose}): pifr models fetch {entry.name}",
+            )
+            continue
+        try:
+            entry.path()
+            weights[entry.name] = "ok"
+        except WeightsError as error:
+            weights[entry.name] = "wrong"
+            advise("error", str(error))
+    weights |= {name: "packaged" for name in packaged_weights()}
+    return {
+        "versions": versions,
+        "devices": _devices(advise),
+        "weights": weights,
+        "home": str(home()),
+        "advice": advice,
+    }
+
+
+def _devices(advise) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    try:
+        import torch
+    except ImportError as error:
+        advise("error", f"torch cannot be imported: {error}")
+        return {}
+    devices = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
+    devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    from pifr._torchvision import ensure_operators
+
+    try:
+        ensure_operators()
+        import facenet_pytorch  # noqa: F401
+    except Exception as error:  # whatever it is, the rest of the report is still wanted
+        advise("error", f"the detector 'mtcnn' cannot be used: {error}")
+    return devices
+
+
+def _print(findings: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for title in ("versions", "devices", "weights"):
+        table = Table(show_header=False, title=title, title_justify="left", box=None)
+        for name, value in findings[title].items():
+            table.add_row(name, value)
+        console.print(table)
+    console.print(f"weights lie in {findings['home']}", soft_wrap=True)
+    for advice in findings["advice"]:
+        console.print(f"{advice['severity']}: {advice['text']}", soft_wrap=True, markup=False)
+    if not any(advice["severity"] == "error" for advice in findings["advice"]):
+        console.print("everything that the main job needs is here")

