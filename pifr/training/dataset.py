@@ -5,11 +5,11 @@ follows from the seed and the step alone, whatever the number of workers and whe
 """
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -23,8 +23,10 @@ from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, o
 
 Batch = dict[str, Tensor]
 
-_PAIR_ARRAYS = ("image", "pncc", "position")
-_TEXTURE_ARRAYS = ("texture", "visibility", "position")
+_CONTENTS = {
+    "pairs": ("pairs.parquet", ("image", "pncc", "position")),
+    "textures": ("photos.parquet", ("texture", "visibility", "shape")),
+}
 _VALIDATION_SHARE = 0.03
 
 
@@ -58,10 +60,15 @@ class Shards:
         kinds: tuple[str, ...] | None = None,
     ) -> None:
         self.root = root
-        names = _PAIR_ARRAYS if content == "pairs" else _TEXTURE_ARRAYS
-        tables = sorted(root.rglob(f"{content}.parquet"))
+        table_name, names = _CONTENTS[content]
+        # Folders that begin with a dot are shards that are still being written.
+        tables = [
+            path
+            for path in sorted(root.rglob(table_name))
+            if not any(part.startswith(".") for part in path.relative_to(root).parts)
+        ]
         if not tables:
-            raise DataError(f"no {content}.parquet below {root}: write shards with 'pifr train render'")
+            raise DataError(f"no {table_name} below {root}: write shards with 'pifr train render'")
         self._arrays: list[dict[str, np.ndarray]] = []
         frames = []
         for number, table in enumerate(tables):
@@ -247,7 +254,7 @@ class TextureSamples:
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         texture, trust = self._shards.read("texture", index), self._shards.read("visibility", index)
-        position = self._shards.read("position", index).astype(np.float32)
+        position = self._shards.read("shape", index).astype(np.float32)
         seen = self._visibilities[int(rng.integers(len(self._visibilities)))]
         if rng.random() < 0.5:
             seen = seen[:, ::-1]
@@ -320,7 +327,7 @@ def visibility_bank(shards: Shards, ncc_map: np.ndarray, count: int, seed: int) 
 
 
 def training_loader(batches: TrainingBatches, start: int, workers: int) -> DataLoader[Batch]:
-    """Endless batches from a step on. Workers run OpenCV on one thread each."""
+    """Endless batches from a step on. Workers run on one thread each, and yield to the training threads."""
     return DataLoader(
         batches,
         batch_size=None,
@@ -328,7 +335,7 @@ def training_loader(batches: TrainingBatches, start: int, workers: int) -> DataL
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         persistent_workers=workers > 0,
-        worker_init_fn=_single_thread,
+        worker_init_fn=_prepare_worker,
     )
 
 
@@ -350,12 +357,8 @@ class _StepsFrom:
             step += 1
 
 
-def _single_thread(_: int) -> None:
+def _prepare_worker(_: int) -> None:
+    # Batches are made beside the training threads, not in their place.
+    os.nice(5)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def manifest_of(root: Path) -> dict[str, Any]:
-    """The manifest of a shard folder, {} where there is none."""
-    path = root / "manifest.json"
-    return json.loads(path.read_text()) if path.exists() else {}

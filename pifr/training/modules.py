@@ -214,12 +214,18 @@ def pncc_errors(predicted: Tensor, target: Tensor, mask: Tensor, extent: Tensor)
     pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
     points = (target * extent[:, None, None]).flatten(2).movedim(1, 2)
     difference = ((predicted - target) * extent[:, None, None]).flatten(2).movedim(1, 2)
-    homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], -1)
-    normal = (homogeneous * weight).mT @ homogeneous + 1e-3 * torch.eye(4, device=target.device)
-    camera = torch.linalg.solve(normal, (homogeneous * weight).mT @ pixels.expand(len(target), -1, -1))
     count = weight.sum((1, 2))
+    centred, shifted = (
+        value - (value * weight).sum(1, keepdim=True) / count.clamp_min(1)[:, None, None]
+        for value in (points, pixels.expand(len(target), -1, -1))
+    )
+    spread = (centred * weight).mT @ centred
+    # A profile's points are almost a plane: the direction across it is damped.
+    ridge = 0.01 * spread.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-6)
+    normal = spread + ridge[:, None, None] * torch.eye(3, device=target.device)
+    camera = torch.linalg.solve(normal, (centred * weight).mT @ shifted)
     millimetres = (difference.norm(dim=-1) * weight[..., 0]).sum(1) / count
-    displaced = ((difference @ camera[:, :3]).norm(dim=-1) * weight[..., 0]).sum(1) / count
+    displaced = ((difference @ camera).norm(dim=-1) * weight[..., 0]).sum(1) / count
     enough = count >= 16
     return millimetres.where(enough, torch.nan), displaced.where(enough, torch.nan)
 

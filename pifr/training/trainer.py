@@ -110,7 +110,7 @@ def train(run: Run) -> Path:
         accelerator="auto",
         devices=1,
         precision=settings.precision,
-        max_steps=-1,
+        max_epochs=-1,
         val_check_interval=settings.validation_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
@@ -133,6 +133,9 @@ def train(run: Run) -> Path:
         ckpt_path=checkpoint,
         weights_only=False,
     )
+    if len(validation):
+        trainer.validate(module, validation_loader(validation), verbose=False)
+        keeper.save(trainer, module)
     return run.out / WEIGHTS
 
 
@@ -203,7 +206,7 @@ class _Keeper(Callback):
             )
             self._said, self._said_steps = now, module.completed_steps
         if now - self._saved > 60 * self._run.checkpoint_minutes:
-            self._save(trainer, module)
+            self.save(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: NetworkTraining) -> None:
         log.info("validation, step %d: %s", module.completed_steps, _readable(module.metrics))
@@ -223,13 +226,14 @@ class _Keeper(Callback):
             cv2.imwrite(str(folder / f"{module.completed_steps:07d}.jpg"), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 
     def on_train_end(self, trainer: L.Trainer, module: NetworkTraining) -> None:
-        self._save(trainer, module)
+        self.save(trainer, module)
 
     def on_exception(self, trainer: L.Trainer, module: NetworkTraining, exception: BaseException) -> None:
         if module.completed_steps:
-            self._save(trainer, module)
+            self.save(trainer, module)
 
-    def _save(self, trainer: L.Trainer, module: NetworkTraining) -> None:
+    def save(self, trainer: L.Trainer, module: NetworkTraining) -> None:
+        """Replaces checkpoint and weights."""
         self._run.out.mkdir(parents=True, exist_ok=True)
         temporary = self._run.out / f"{CHECKPOINT}.part"
         trainer.save_checkpoint(temporary)

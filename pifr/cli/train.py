@@ -1,0 +1,132 @@
+"""`pifr train`: from a folder of photos to weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Config = Annotated[Path, typer.Option(help="Training configuration (YAML).")]
+Data = Annotated[Path, typer.Option(help="Shard folder, as 'pifr train render' writes it.")]
+Out = Annotated[Path, typer.Option(help="Folder for weights, checkpoint, logs and pictures.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Length of the schedule in steps.")]
+MaxMinutes = Annotated[float | None, typer.Option(min=0.01, help="Length of the schedule in minutes.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out, if there is one.")]
+InitFrom = Annotated[Path | None, typer.Option(help="Weights file to start from.")]
+Validation = Annotated[Path | None, typer.Option(help="Shards to validate on (default: held-out photos of --data).")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the training process (default: all cores).")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="First-level folder of photos to use; may be repeated.")]
+
+_NETWORKS = {
+    "segmentation": "Segmentation subnetwork of C-Net.",
+    "pncc": "PNCC subnetwork of C-Net.",
+    "inpainting": "I-Net.",
+    "shape-coarse": "Coarse-shape subnetwork of S-Net.",
+    "shape-fine": "Fine-shape subnetwork of S-Net.",
+}
+
+
+@app.callback()
+def _group() -> None:
+    """Register photos, render training data, train the networks."""
+
+
+@app.command()
+def register(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos; its first level names the sets.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the registration.")],
+    sets: Sets = None,
+    workers: Workers = 0,
+    facemesh: Annotated[Path | None, typer.Option(help="face_landmark.tflite (default: fetched).")] = None,
+) -> None:
+    """Fit the face model to every photo of a folder."""
+    from pifr.cli.progress import progress_bar
+    from pifr.training.registration import register as run
+
+    with progress_bar("registering photos") as advance:
+        for done, total in run(photos, out, sets=tuple(sets or ()), workers=workers, facemesh=facemesh):
+            advance(done, total)
+
+
+@app.command()
+def render(
+    registration: Annotated[Path, typer.Argument(help="Folder that 'pifr train register' wrote.")],
+    photos: Annotated[Path, typer.Argument(help="The photos that were registered.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    views: Annotated[int, typer.Option(min=1, help="Pairs a photo, the untouched one included.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of poses, backgrounds and light.")] = 1,
+    grid: Annotated[bool, typer.Option("--grid", help="The paper's poses: yaw in steps of 10 degrees.")] = False,
+    sets: Sets = None,
+    workers: Workers = 0,
+) -> None:
+    """Render registered photos into shards of training pairs."""
+    from pifr.cli.progress import progress_bar
+    from pifr.training.pairs import RenderSettings
+    from pifr.training.pairs import render as run
+
+    settings = RenderSettings(views=views, seed=seed, grid=grid)
+    with progress_bar("rendering shards") as advance:
+        for done, total in run(registration, photos, out, settings, sets=tuple(sets or ()), workers=workers):
+            advance(done, total)
+
+
+def _add_network(name: str, line: str) -> None:
+    @app.command(name, help=line)
+    def train_one(
+        data: Data,
+        out: Out,
+        config: Config = Path("configs/train/lite.yaml"),
+        max_steps: MaxSteps = None,
+        max_minutes: MaxMinutes = None,
+        resume: Resume = False,
+        init_from: InitFrom = None,
+        validation: Validation = None,
+        threads: Threads = None,
+    ) -> None:
+        _train(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, threads)
+
+
+for _name, _line in _NETWORKS.items():
+    _add_network(_name, _line)
+
+
+@app.command("all")
+def train_all(
+    data: Data,
+    out: Out,
+    config: Config = Path("configs/train/lite.yaml"),
+    max_steps: MaxSteps = None,
+    max_minutes: MaxMinutes = None,
+    resume: Resume = False,
+    validation: Validation = None,
+    threads: Threads = None,
+) -> None:
+    """All networks, one after the other, each with the given length, in OUT/<network>."""
+    for name in _NETWORKS:
+        _train(name, config, data, out / name, max_steps, max_minutes, resume, None, validation, threads)
+
+
+def _train(
+    name: str,
+    config: Path,
+    data: Path,
+    out: Path,
+    max_steps: int | None,
+    max_minutes: float | None,
+    resume: bool,
+    init_from: Path | None,
+    validation: Path | None,
+    threads: int | None,
+) -> None:
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # Lightning's own lines say nothing of the training.
+    logging.getLogger("lightning").setLevel(logging.WARNING)
+
+    from pifr.training.trainer import Run, train
+
+    run = Run(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, threads)  # type: ignore[arg-type]
+    typer.echo(f"weights: {train(run)}")
