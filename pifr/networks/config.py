@@ -64,10 +64,13 @@ class PnccConfig(Config):
 
     `segmented_input`: pixels outside the mask are set to zero before the network sees them, as in the paper.
     `predicts_mask`: a fourth channel refines the mask.
+    `crop_factor`: side of the crop that it sees at inference over the side of the mask's bounding square; training
+    jitters around it (`framing` of its task). The coarse S-Net sees the same crop.
     """
 
     network: Literal["pncc"] = "pncc"
     input_size: PositiveInt = 128
+    crop_factor: PositiveFloat = 1.38
     segmented_input: bool = True
     predicts_mask: bool = False
     unet: UNetConfig = Pix2PixConfig()

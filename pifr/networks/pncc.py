@@ -39,7 +39,7 @@ class PnccNetwork(nn.Module):
 
         Args:
             pixels: B x 3 x N x N float in [0, 1], N the network's input size: an upright square crop centred on the
-                mask's bounding square, 1.38 times as wide (the paper's configuration: as wide).
+                mask's bounding square, `crop_factor` times as wide.
             mask: B x 1 x N x N float in [0, 1]; needed by, and used only by, networks with `segmented_input`.
 
         Raises:
