@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.faces import FaceCrops, FaceFinder
+from pifr.faces import FaceCrops, FaceFinder, yaw_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
 from pifr.views import ViewMaker, Views
 
@@ -101,6 +101,4 @@ def embed_views(
 def _shown_yaw(faces: FaceCrops, views: Views, name: str) -> Tensor:
     if name.startswith("frontal"):
         return torch.zeros_like(views.yaw)
-    from pifr.faces import yaw_from_landmarks
-
     return torch.where(views.yaw.isnan(), yaw_from_landmarks(faces.landmarks).to(views.yaw), views.yaw)

@@ -17,8 +17,7 @@ import numpy as np
 EerRule = Literal["interpolated", "nearest", "pooled"]
 EER_RULES: tuple[EerRule, ...] = get_args(EerRule)
 
-#: What a bootstrap may hold in memory at once, in float64 numbers (64 MB).
-_BOOTSTRAP_NUMBERS = 8_000_000
+_BOOTSTRAP_NUMBERS = 4_000_000  # weights that a bootstrap may hold at once; it needs about 40 bytes for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +89,8 @@ def roc(same: np.ndarray, score: np.ndarray) -> Roc:
     """
     same, score = _checked(same, score)
     order, last = _descending(score)
-    fmr, fnmr = _rates(same[order], last, np.ones((1, len(score))))
-    return Roc(np.concatenate([[np.inf], score[order][last]]), fmr[0], fnmr[0])
+    fmr, fnmr = _rates(same[order], last, np.ones((len(score), 1), np.int64))
+    return Roc(np.concatenate([[np.inf], score[order][last]]), fmr[:, 0], fnmr[:, 0])
 
 
 def equal_error_rate(
@@ -108,7 +107,7 @@ def equal_error_rate(
     Source: ISO/IEC 19795-1; the CFP readme asks for it per fold.
     """
     curve = roc(same, score)
-    return float(_crossing(curve.fmr[None], curve.fnmr[None], rule)[0])
+    return float(_crossing(curve.fmr[:, None], curve.fnmr[:, None], rule)[0])
 
 
 def area_under_curve(same: np.ndarray, score: np.ndarray) -> float:
@@ -228,7 +227,7 @@ def cmc(ranks: np.ndarray, max_rank: int) -> np.ndarray:
 def subject_weights(
     first: np.ndarray, second: np.ndarray, same: np.ndarray, replicates: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Weights of comparisons under resampling of subjects with replacement, shape (replicates, n), float64.
+    """Weights of comparisons under resampling of subjects with replacement, shape (n, replicates), int32.
 
     A subject drawn c times carries all its images c times. An impostor comparison weighs the product of its two
     subjects' counts; a genuine one the count of its subject.
@@ -237,9 +236,12 @@ def subject_weights(
     IJCV 2024 (section 4).
     """
     subjects, codes = np.unique(np.concatenate([first, second]).astype(str), return_inverse=True)
-    counts = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=replicates)
-    a, b = counts[:, codes[: len(first)]], counts[:, codes[len(first) :]]
-    return np.where(np.asarray(same, bool), a, a * b).astype(np.float64)
+    draws = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=replicates)
+    counts = np.ascontiguousarray(draws.T, np.int32)
+    weight = counts[codes[: len(first)]]
+    impostor = ~np.asarray(same, bool)
+    weight[impostor] *= counts[codes[len(first) :][impostor]]
+    return weight
 
 
 def eer_replicates(
@@ -273,7 +275,7 @@ def eer_replicates(
         rng = np.random.default_rng([seed, number])
         for rows in _chunks(replicates, len(group)):
             weight = subject_weights(first[group], second[group], same[group], rows.stop - rows.start, rng)
-            value = _crossing(*_rates(same[group][order], last, weight[:, order]), inner)
+            value = _crossing(*_rates(same[group][order], last, weight[order]), inner)
             valid = np.isfinite(value)
             total[rows] += np.where(valid, value, 0.0)
             measured[rows] += valid
@@ -301,37 +303,39 @@ def fnmr_replicates(
     rng = np.random.default_rng([seed, 0])
     result = np.empty((replicates, len(fmr_grid)))
     for rows in _chunks(replicates, len(score)):
-        weight = subject_weights(first, second, same, rows.stop - rows.start, rng)[:, order]
-        for row, fmr, fnmr in zip(range(rows.start, rows.stop), *_rates(same[order], last, weight), strict=True):
-            result[row] = np.interp(fmr_grid, fmr, fnmr)
+        weight = subject_weights(first, second, same, rows.stop - rows.start, rng)[order]
+        fmr, fnmr = _rates(same[order], last, weight)
+        for column, row in enumerate(range(rows.start, rows.stop)):
+            result[row] = np.interp(fmr_grid, fmr[:, column], fnmr[:, column])
     return result
 
 
-def paired_eer_difference(
-    same: np.ndarray,
-    score_a: np.ndarray,
-    score_b: np.ndarray,
-    fold: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    rule: EerRule = "interpolated",
-    replicates: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+def paired_difference(
+    folds_a: np.ndarray, folds_b: np.ndarray, draws_a: np.ndarray, draws_b: np.ndarray, confidence: float = 0.95
 ) -> PairedDifference:
-    """EER of system b minus EER of system a on the same comparisons, with both a fold test and a subject bootstrap."""
-    from scipy.stats import ttest_rel
+    """Figure of system b minus that of system a.
 
-    a, b = (eer_over_folds(same, score, fold, rule).values for score in (score_a, score_b))
-    draws = [
-        eer_replicates(same, score, fold, first, second, rule=rule, replicates=replicates, seed=seed)
-        for score in (score_a, score_b)
-    ]
-    low, high = percentile_interval(draws[1] - draws[0], confidence)
-    differs = len(a) > 1 and np.ptp(b - a) > 0
-    p_value = float(ttest_rel(b, a).pvalue) if differs else float("nan")
-    return PairedDifference(float(np.mean(b - a)), low, high, b - a, p_value, draws[1] - draws[0])
+    Args:
+        folds_a, folds_b: the figure on each fold.
+        draws_a, draws_b: its bootstrap replicates, the same subjects drawn for both (`eer_replicates` with one seed on
+            the same comparisons).
+        confidence: of the interval.
+    """
+    difference = np.asarray(folds_b) - np.asarray(folds_a)
+    low, high = percentile_interval(draws_b - draws_a, confidence)
+    return PairedDifference(
+        float(difference.mean()), low, high, difference, _two_sided_p(difference), draws_b - draws_a
+    )
+
+
+def _two_sided_p(difference: np.ndarray) -> float:
+    """Two-sided p-value of Student's t-test that paired differences have mean zero; NaN where they do not vary."""
+    if len(difference) < 2 or np.ptp(difference) == 0:
+        return float("nan")
+    from scipy.special import stdtr
+
+    t = difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference)))
+    return float(2 * stdtr(len(difference) - 1, -abs(t)))
 
 
 def bootstrap_mean(values: np.ndarray, subject: np.ndarray, *, replicates: int = 1000, seed: int = 0) -> np.ndarray:
@@ -377,30 +381,30 @@ def _descending(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rates(same: np.ndarray, last: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FMR and FNMR at every vertex, (r, m), of comparisons sorted by falling score with weights (r, n)."""
-    genuine = np.cumsum(weight * same, axis=1)[:, last]
-    impostor = np.cumsum(weight * ~same, axis=1)[:, last]
-    start = np.zeros((len(weight), 1))
-    with np.errstate(invalid="ignore"):
-        fmr = np.hstack([start, impostor / impostor[:, -1:]])
-        fnmr = 1.0 - np.hstack([start, genuine / genuine[:, -1:]])
-    return fmr, fnmr
+    """FMR and FNMR at every vertex, (m, r), of comparisons sorted by falling score with integer weights (n, r)."""
+    start = np.zeros((1, weight.shape[1]))
+    shares = []
+    for members in (~same, same):
+        reached = np.cumsum(np.where(members[:, None], weight, 0), axis=0, dtype=np.int64)[last]
+        with np.errstate(invalid="ignore"):
+            shares.append(np.vstack([start, reached / reached[-1]]))
+    return shares[0], 1.0 - shares[1]
 
 
 def _crossing(fmr: np.ndarray, fnmr: np.ndarray, rule: str) -> np.ndarray:
-    """Equal error rate of each row of (r, m) vertices; NaN where a row holds NaN."""
+    """Equal error rate of each column of (m, r) vertices; NaN where a column holds NaN."""
     gap = fmr - fnmr  # rises from -1 to 1
-    rows = np.arange(len(gap))
+    columns = np.arange(gap.shape[1])
     if rule == "nearest":
-        at = np.argmin(np.abs(gap), axis=1)
-        return (fmr[rows, at] + fnmr[rows, at]) / 2
+        at = np.argmin(np.abs(gap), axis=0)
+        return (fmr[at, columns] + fnmr[at, columns]) / 2
     if rule != "interpolated":
         raise ValueError(f"unknown EER rule {rule!r}: 'interpolated' or 'nearest' for one set, 'pooled' over folds")
-    after = np.clip(np.count_nonzero(gap < 0, axis=1), 1, gap.shape[1] - 1)
+    after = np.clip(np.count_nonzero(gap < 0, axis=0), 1, len(gap) - 1)
     before = after - 1
     with np.errstate(invalid="ignore"):
-        part = -gap[rows, before] / (gap[rows, after] - gap[rows, before])
-    return fmr[rows, before] + part * (fmr[rows, after] - fmr[rows, before])
+        part = -gap[before, columns] / (gap[after, columns] - gap[before, columns])
+    return fmr[before, columns] + part * (fmr[after, columns] - fmr[before, columns])
 
 
 def _groups(fold: np.ndarray) -> list[np.ndarray]:

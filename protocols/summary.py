@@ -18,6 +18,8 @@ KEYS = ("run", "protocol", "setting", *SYSTEM)
 
 FMR_POINTS = (1e-1, 1e-2, 1e-3)
 
+_COMPARISON = ["fold", "probe", "reference"]
+
 
 def summarise(
     scores: "pd.DataFrame",
@@ -96,29 +98,28 @@ def paired_differences(
     unknown = set(baseline) - {"run", *SYSTEM}
     if unknown:
         raise ConfigError(f"baseline names {', '.join(sorted(unknown))}: use run, {', '.join(SYSTEM)}")
-    systems = _systems(scores)
+    systems = {key: _measured(system) for key, system in _systems(scores).items()}
+    cached: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+
+    def eer(key: tuple[str, ...], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """EER a fold and bootstrap replicates of a system on the chosen rows; a baseline is asked for often."""
+        place = (key, chosen.tobytes())
+        if place not in cached:
+            pairs = Comparisons.of(systems[key].iloc[chosen])
+            cached[place] = pairs.eer(eer_rule).values, pairs.eer_replicates(eer_rule, replicates, seed)
+        return cached[place]
+
     rows = []
     for key, system in systems.items():
         other = _baseline_of(key, systems, baseline)
         if other is None or other == key:
             continue
-        joined = _joined(systems[other], system)
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
-        row |= {"baseline": _name(other, key), "pairs": len(joined)}
-        pairs = Comparisons.of(joined)
-        if pairs.same.any() and not pairs.same.all():
-            result = metrics.paired_eer_difference(
-                pairs.same,
-                joined["baseline_score"].to_numpy(),
-                pairs.score,
-                pairs.fold,
-                pairs.first,
-                pairs.second,
-                rule=eer_rule,
-                replicates=replicates,
-                seed=seed,
-                confidence=confidence,
-            )
+        own, others = _common(system, systems[other])
+        row |= {"baseline": _name(other, key), "pairs": len(own)}
+        if system["same"].iloc[own].nunique() == 2:
+            (folds_a, draws_a), (folds_b, draws_b) = eer(other, others), eer(key, own)
+            result = metrics.paired_difference(folds_a, folds_b, draws_a, draws_b, confidence)
             row |= {
                 "difference": result.difference,
                 "low": result.low,
@@ -175,12 +176,17 @@ class Comparisons:
             score = np.where(np.isnan(score), np.nanmin(score, initial=0.0) - 1.0, score)
         subjects = [table[f"{side}_subject"].astype(str).to_numpy(object) for side in ("probe", "reference")]
         unknown = (subjects[0] == "") | (subjects[1] == "")
-        own = np.array([f"comparison {number}" for number in range(len(table))], object)
+        own = (table["probe"].astype(str) + " against " + table["reference"].astype(str)).to_numpy(object)
         first, second = (np.where(unknown, own, subject) for subject in subjects)
         return cls(table["same"].to_numpy(bool), score, table["fold"].to_numpy(), first, second)
 
     def eer(self, rule: EerRule) -> metrics.FoldStatistics:
         return metrics.eer_over_folds(self.same, self.score, self.fold, rule)
+
+    def eer_replicates(self, rule: EerRule, replicates: int, seed: int) -> np.ndarray:
+        return metrics.eer_replicates(
+            self.same, self.score, self.fold, self.first, self.second, rule=rule, replicates=replicates, seed=seed
+        )
 
 
 def _figures(
@@ -192,16 +198,7 @@ def _figures(
     confidence: float,
 ) -> dict[str, Any]:
     eer = pairs.eer(rule)
-    draws = metrics.eer_replicates(
-        pairs.same,
-        pairs.score,
-        pairs.fold,
-        pairs.first,
-        pairs.second,
-        rule=rule,
-        replicates=replicates,
-        seed=seed,
-    )
+    draws = pairs.eer_replicates(rule, replicates, seed)
     low, high = metrics.percentile_interval(draws, confidence)
     figures = {"eer": eer.mean, "eer_std": eer.std, "eer_low": low, "eer_high": high}
     figures["auc"] = metrics.area_under_curve(pairs.same, pairs.score)
@@ -234,16 +231,20 @@ def _baseline_of(
     return next((other for other in systems if _matches(other, wanted)), None)
 
 
-def _joined(baseline: "pd.DataFrame", system: "pd.DataFrame") -> "pd.DataFrame":
-    """Comparisons that both systems measured, with `baseline_score` beside `score`, in the order of the system's."""
-    columns = ["fold", "probe", "reference"]
-    other = baseline.loc[baseline["score"].notna(), [*columns, "score"]].rename(columns={"score": "baseline_score"})
-    own = system[system["score"].notna()]
-    return own.merge(other.drop_duplicates(columns), on=columns, how="inner", validate="many_to_one")
+def _measured(system: "pd.DataFrame") -> "pd.DataFrame":
+    """Comparisons with a score, each once, rows numbered."""
+    return system[system["score"].notna()].drop_duplicates(_COMPARISON).reset_index(drop=True)
+
+
+def _common(first: "pd.DataFrame", second: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
+    """Rows of either table whose comparisons the other has too, rising."""
+    own = first[_COMPARISON].assign(first=first.index)
+    joined = own.merge(second[_COMPARISON].assign(second=second.index), on=_COMPARISON)
+    return np.sort(joined["first"].to_numpy()), np.sort(joined["second"].to_numpy())
 
 
 def _name(key: tuple[str, ...], relative_to: tuple[str, ...] | None = None) -> str:
-    """ "recognizer / frontalizer / fusion", with the run in front where it is another run's."""
+    """As "recognizer / frontalizer / fusion", with the run in front where it is another run's."""
     run, _, _, *system = key
     name = " / ".join(system)
     return f"{run}: {name}" if relative_to is not None and run != relative_to[0] else name

@@ -24,6 +24,15 @@ def subjects_of(same: np.ndarray, seed: int, number: int = 40) -> tuple[np.ndarr
     return first.astype(str), second.astype(str)
 
 
+def paired(
+    same: np.ndarray, a: np.ndarray, b: np.ndarray, subjects: tuple[np.ndarray, np.ndarray], replicates: int
+) -> metrics.PairedDifference:
+    fold = np.arange(len(same)) % 4
+    folds = [metrics.eer_over_folds(same, score, fold).values for score in (a, b)]
+    draws = [metrics.eer_replicates(same, score, fold, *subjects, replicates=replicates) for score in (a, b)]
+    return metrics.paired_difference(*folds, *draws)
+
+
 labelled_scores = st.lists(st.tuples(st.booleans(), st.integers(-20, 20)), min_size=4, max_size=60).filter(
     lambda pairs: 0 < sum(same for same, _ in pairs) < len(pairs)
 )
@@ -189,8 +198,8 @@ class TestCertainty:
         first, second = np.array(["a", "a", "b", "c"]), np.array(["a", "b", "c", "c"])
         same = np.array([True, False, False, True])
         weight = metrics.subject_weights(first, second, same, 200, np.random.default_rng(0))
-        a, c = weight[:, 0], weight[:, 3]
-        np.testing.assert_array_equal(weight[:, 1] * weight[:, 2], a * c * (3 - a - c) ** 2)
+        a, c = weight[0], weight[3]
+        np.testing.assert_array_equal(weight[1] * weight[2], a * c * (3 - a - c) ** 2)
         assert a.mean() == pytest.approx(1.0, abs=0.15)
 
     def test_replicates_equal_a_loop_over_repeated_comparisons(self) -> None:
@@ -198,7 +207,7 @@ class TestCertainty:
         first, second = subjects_of(same, 6, number=12)
         fold = np.zeros(60, int)
         fast = metrics.eer_replicates(same, score, fold, first, second, replicates=20, seed=3)
-        weight = metrics.subject_weights(first, second, same, 20, np.random.default_rng([3, 0])).astype(int)
+        weight = metrics.subject_weights(first, second, same, 20, np.random.default_rng([3, 0])).T
         slow = [metrics.equal_error_rate(np.repeat(same, w), np.repeat(score, w)) for w in weight]
         np.testing.assert_allclose(fast, slow)
 
@@ -229,31 +238,34 @@ class TestCertainty:
 
     def test_a_system_does_not_differ_from_itself(self) -> None:
         same, score = verification(8)
-        fold, subjects = np.arange(400) % 4, subjects_of(same, 8)
-        result = metrics.paired_eer_difference(same, score, score * 3 + 1, fold, *subjects, replicates=100)
+        result = paired(same, score, score * 3 + 1, subjects_of(same, 8), replicates=100)
         assert (result.difference, result.low, result.high) == (0.0, 0.0, 0.0)
         assert not result.beyond_noise
         assert np.isnan(result.p_value)
 
     def test_a_clear_gain_is_beyond_noise_and_has_its_sign(self) -> None:
         same, score = verification(9, count=1200, separation=1.5)
-        fold, subjects = np.arange(1200) % 4, subjects_of(same, 9)
-        result = metrics.paired_eer_difference(same, score, score + same, fold, *subjects, replicates=200)
+        result = paired(same, score, score + same, subjects_of(same, 9), replicates=200)
         assert result.beyond_noise
         assert result.difference < 0
         assert result.high < 0
-        np.testing.assert_allclose(result.per_fold.mean(), result.difference)
-        assert result.p_value < 0.05
+        assert result.per_fold.mean() == pytest.approx(result.difference)
+
+    def test_fold_test_is_scipys_paired_t_test(self) -> None:
+        from scipy.stats import ttest_rel
+
+        a, b = np.random.default_rng(0).normal(size=(2, 10))
+        result = metrics.paired_difference(a, b, np.zeros(5), np.zeros(5))
+        assert result.p_value == pytest.approx(ttest_rel(a, b).pvalue)
 
     def test_pairing_is_tighter_than_two_separate_intervals(self) -> None:
         same, score = verification(10, count=800)
         fold, subjects = np.arange(800) % 4, subjects_of(same, 10)
         other = score + 0.2 * np.random.default_rng(1).normal(size=800)
-        paired = metrics.paired_eer_difference(same, score, other, fold, *subjects, replicates=300)
         apart = metrics.eer_replicates(same, score, fold, *subjects, replicates=300, seed=5) - metrics.eer_replicates(
             same, other, fold, *subjects, replicates=300, seed=6
         )
-        assert paired.replicates.std() < 0.7 * apart.std()
+        assert paired(same, score, other, subjects, replicates=300).replicates.std() < 0.7 * apart.std()
 
     def test_bootstrap_of_a_mean_draws_whole_subjects(self) -> None:
         hits = np.repeat([1.0, 0.0], 50)
