@@ -5,6 +5,7 @@
 2. Links: MediaPipe Face Mesh run on renders of both meshes ties landmarks to surface points.
 3. Template: MeshMonk's mesh warped onto the mean of the face model (thin plates on the links, then nearest points with
    a smooth displacement), symmetric to the bit, then unwrapped to the unit square without a flipped triangle.
+4. Texture model: principal components of the UV textures that `pifr train render` wrote.
 
 The paper warps the same mesh onto Deep3DFace's template and unwraps it conformally (sections 3.6.2 and 3.6.5).
 """
@@ -510,3 +511,44 @@ def _inside_template(head: dict[str, np.ndarray], vertices: np.ndarray, triangle
         at_edge = boundary[triangles[face]].any(1) & (np.sqrt(squared) > 0.5)
         inside[begin:end] = (np.sqrt(squared) < reach) & ~at_edge
     return inside
+
+
+# --- 4. texture model --------------------------------------------------------------------------------------------
+
+TEXTURE_COMPONENTS = 80
+MAX_TEXTURE_YAW = 20.0
+"""Photos turned further show too little of one side to count as complete."""
+
+
+def build_texture_model(shards: Path, out: Path) -> None:
+    """Principal components of the textures in `shards/textures` and their mirror images.
+
+    Statistics over all people: no texture of a photo is stored. Components are quantised to int8.
+
+    Raises:
+        ValueError: if there are fewer textures than components.
+    """
+    import pandas as pd
+    from sklearn.decomposition import PCA
+
+    rows = pd.read_parquet(shards / "textures" / "textures.parquet")
+    textures = np.load(shards / "textures" / "texture.npy", mmap_mode="r")[(rows["yaw"].abs() < MAX_TEXTURE_YAW)]
+    if len(textures) < TEXTURE_COMPONENTS:
+        raise ValueError(f"{shards}: {len(textures)} near-frontal textures, {TEXTURE_COMPONENTS} or more are needed")
+    both = np.concatenate([textures, textures[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    analysis = PCA(TEXTURE_COMPONENTS, svd_solver="randomized", random_state=0).fit(both.reshape(len(both), -1))
+    deviations = np.sqrt(analysis.explained_variance_)
+    components = (analysis.components_ * deviations[:, None]).reshape(-1, *both.shape[1:])
+    scale = np.abs(components).max((1, 2, 3)) / 127
+    np.savez_compressed(
+        out,
+        mean=analysis.mean_.reshape(both.shape[1:]).astype(np.float32),
+        components=np.round(components / scale[:, None, None, None]).astype(np.int8),
+        scale=scale.astype(np.float32),
+    )
+    log.info(
+        "texture model: %d textures, %d components carry %.1f %% of the variance",
+        len(textures),
+        TEXTURE_COMPONENTS,
+        100 * analysis.explained_variance_ratio_.sum(),
+    )

@@ -71,11 +71,17 @@ class PnccTask(Config):
 
 
 class InpaintingTask(Config):
-    """I-Net, with the weights of Eq. (8); `adversarial` false leaves discriminator, Eq. (5) to (7), away."""
+    """I-Net, with the weights of Eq. (8); `adversarial` false leaves discriminator, Eq. (5) to (7), away.
+
+    `visibilities` counts the rendered faces whose visibility maps textures are hidden by; `perceptual_recognizer` names
+    the recognizer whose activations Eq. (4) compares (None: the term is left away).
+    """
 
     network: InpaintingConfig
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     adversarial: bool = True
+    visibilities: PositiveInt = 512
+    perceptual_recognizer: str | None = "lightcnn-v4"
     discriminator_weight: NonNegativeFloat = 0.1
     generator_weight: NonNegativeFloat = 0.2
     penalty_weight: NonNegativeFloat = 1.0

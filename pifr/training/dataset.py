@@ -297,33 +297,32 @@ def _hole(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return seen
 
 
-def visibility_bank(shards: Shards, ncc_map: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Visibility maps of rendered faces: which UV pixels their PNCC hits, smoothed as splatting smooths.
+@torch.no_grad()
+def visibility_bank(shards: Shards, size: int, count: int, seed: int) -> np.ndarray:
+    """Visibility maps of rendered faces, by the unwrapping that inference uses on their true PNCC.
 
     Args:
         shards: pairs.
-        ncc_map: N x N x 3 float NCC of every UV pixel of the template.
-        count: number of maps.
+        size: side N of the maps.
+        count: number of maps; fewer if there are fewer pairs.
         seed: seed of the choice.
 
     Returns:
-        count x N x N uint8, 255 where the surface was seen.
+        count x N x N uint8, 255 where the surface was seen well.
     """
-    from scipy.spatial import cKDTree
+    from pifr.geometry.correspondence import Correspondence
 
-    size = ncc_map.shape[0]
-    tree = cKDTree(ncc_map.reshape(-1, 3))
-    chosen = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
-    bank = np.empty((len(chosen), size, size), np.uint8)
-    for slot, index in enumerate(np.sort(chosen)):
-        codes = shards.read("pncc", int(index))
-        points = (codes[codes[..., 0] > 0].astype(np.float32) - 1) / 254
-        hits = np.zeros(size * size, np.float32)
-        if len(points):
-            np.add.at(hits, tree.query(points)[1], 1.0)
-        spread = cv2.GaussianBlur(hits.reshape(size, size), (0, 0), size / 64)
-        bank[slot] = np.clip(spread * 4 * 255, 0, 255)
-    return bank
+    correspondence = Correspondence()
+    chosen = np.sort(np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False))
+    maps = []
+    for start in range(0, len(chosen), 16):
+        codes = np.stack([shards.read("pncc", int(index)) for index in chosen[start : start + 16]])
+        pncc = torch.from_numpy(codes).permute(0, 3, 1, 2).float()
+        mask = (pncc[:, :1] > 0).float()
+        pncc = (pncc - 1).clamp_min(0) / 254
+        seen = correspondence.unwrap(pncc, pncc, mask, size).visibility
+        maps.append((seen[:, 0] * 255).byte().numpy())
+    return np.concatenate(maps)
 
 
 def training_loader(batches: TrainingBatches, start: int, workers: int) -> DataLoader[Batch]:

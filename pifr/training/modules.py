@@ -8,7 +8,7 @@ an undisturbed run. A schedule in minutes follows the clock, so no two such runs
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,25 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
+from pifr.networks.discriminator import Discriminator
 from pifr.training import losses
-from pifr.training.config import Optimisation, PnccTask, SegmentationTask
+from pifr.training.config import (
+    CoarseShapeTask,
+    FineShapeTask,
+    InpaintingTask,
+    Optimisation,
+    PnccTask,
+    SegmentationTask,
+)
 from pifr.training.dataset import Batch
 
 _YAW_BINS = (0, 30, 60, 75, 90)
+_PAINT_CONTRAST = 0.08
+"""Difference to the smooth irradiance beyond which a pixel shows colour of the skin rather than its shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +325,212 @@ class PnccTraining(NetworkTraining):
         shown = mask if prediction.mask_logits is None else (prediction.mask_logits > 0).float()
         error = ((prediction.pncc - batch["pncc"].permute(0, 3, 1, 2).float()).abs() * mask * 10).clamp(0, 1)
         return _sheet([images, batch["pncc"].permute(0, 3, 1, 2).float(), prediction.pncc * shown, error])
+
+
+class InpaintingTraining(NetworkTraining):
+    """Eq. (8): reconstruction, perceptual and adversarial losses with the gradient penalty.
+
+    The reconstruction is weighted by the trust in the ground truth: where the photo itself did not show the texture, a
+    filled-in pixel counts for a quarter.
+
+    Args:
+        network: an `InpaintingNetwork`.
+        task: its settings.
+        schedule: of the learning rate of both networks.
+        features: V of Eq. (4), from B x 3 x N x N textures in [0, 1] to activations; None leaves the term away.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: InpaintingTask,
+        schedule: Schedule,
+        features: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(network, task.optimisation, schedule)
+        self.task = task
+        self.automatic_optimization = False
+        self.discriminator = Discriminator(task.discriminator) if task.adversarial else None
+        # In a list, a network is no part of this module's state: it is not trained, averaged or saved.
+        self._features = [features]
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        networks = [self.network] if self.discriminator is None else [self.network, self.discriminator]
+        return [self.optimizer_for(network) for network in networks]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        target, optimizers = batch["texture"], self.trainer.optimizers
+        generated = self.network(target, batch["visibility"])
+        logged = {"reconstruction": losses.reconstruction_loss(generated, target, _truth_weight(batch))}
+        total = logged["reconstruction"]
+        if self._features[0] is not None:
+            logged["perceptual"] = losses.perceptual_loss(generated, target, self._features[0])
+            total = total + self.task.perceptual_weight * logged["perceptual"]
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+            logged["generator"] = losses.generator_loss(self.discriminator(generated))
+            total = total + self.task.generator_weight * logged["generator"]
+        self._descend(optimizers[0], total)
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(True)
+            # The penalty is a second derivative; sixteen bits are too few for it.
+            with torch.autocast(target.device.type, enabled=False):
+                logged["discriminator"] = losses.discriminator_loss(
+                    self.discriminator(target), self.discriminator(generated.detach())
+                )
+                logged["penalty"] = losses.gradient_penalty(self.discriminator, target)
+                objective = (
+                    self.task.discriminator_weight * logged["discriminator"]
+                    + self.task.penalty_weight * logged["penalty"]
+                )
+            self._descend(optimizers[1], objective)
+        self.log_losses(loss=total, **logged)
+
+    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.on_before_optimizer_step(optimizer)
+        optimizer.step()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        target, seen = batch["texture"], batch["visibility"]
+        completed = self.average(target, seen)
+        # Judged where the photo shows the truth and the network did not see it.
+        unseen = (1 - seen) * batch["trust"]
+        mirrored = torch.where(seen.flip(3) > seen, target.flip(3), target)
+        self.record(
+            unseen=_weighted_l1(completed, target, unseen),
+            mirrored=_weighted_l1(mirrored, target, unseen),
+            seen=_weighted_l1(completed, target, seen),
+        )
+
+    def pictures(self, batch: Batch) -> Tensor:
+        target, seen = batch["texture"], batch["visibility"]
+        return _sheet([target, target * seen, self.average(target, seen)])
+
+
+def _truth_weight(batch: Batch) -> Tensor:
+    return 0.25 + 0.75 * batch["trust"]
+
+
+def _weighted_l1(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over pixels and channels of each sample, B; NaN where less than 16 pixels' weight is left."""
+    total = weight.sum((1, 2, 3))
+    value = ((predicted - target).abs().mean(1, keepdim=True) * weight).sum((1, 2, 3)) / total
+    return value.where(total >= 16, torch.nan)
+
+
+class CoarseShapeTraining(NetworkTraining):
+    """Eq. (9), in units of the network's scale.
+
+    Args:
+        network: a `CoarseShapeNetwork` with the mean shape.
+        task: its settings.
+        schedule: of the learning rate.
+    """
+
+    def __init__(self, network: nn.Module, task: CoarseShapeTask, schedule: Schedule) -> None:
+        super().__init__(network, task.optimisation, schedule)
+
+    def _target(self, batch: Batch) -> Tensor:
+        size = self.network.config.resolution
+        target = batch["position"]
+        if target.shape[-1] != size:
+            target = functional.interpolate(target, (size, size), mode="bilinear", align_corners=False)
+        return target
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        predicted = self.network(images_of(batch))
+        loss = losses.surface_loss(predicted, self._target(batch)) / self.network.config.scale
+        self.log_losses(loss=loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        target = self._target(batch)
+        mean = self.average.module.mean.expand_as(target)
+        self.record(
+            rmse=_rms_distance(self.average(images_of(batch)), target),
+            rmse_mean_face=_rms_distance(mean, target),
+            yaw=batch["yaw"],
+        )
+
+    def pictures(self, batch: Batch) -> Tensor:
+        target, predicted = self._target(batch), self.average(images_of(batch))
+        light = target.new_tensor([0.3, 0.3, 0.9]).view(3, 1, 1)
+        shades = [
+            (surface_normals(positions) * light).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+            for positions in (target, predicted)
+        ]
+        side = batch["image"].shape[1]
+        return _sheet(
+            [images_of(batch), *(functional.interpolate(shade, (side, side), mode="nearest") for shade in shades)]
+        )
+
+
+def _rms_distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """Root mean square distance (mm) of position maps, a value a sample, without any alignment."""
+    return (predicted - target).square().sum(1).mean((1, 2)).sqrt()
+
+
+class FineShapeTraining(NetworkTraining):
+    """Eq. (10) and (11): the displaced surface, lit by the light that was fitted without it, is the texture.
+
+    Albedo and light come from a linear spherical-harmonic fit in place of SfSNet. The albedo is smoothed, so that fine
+    detail is left to the shape; detail of high contrast (brows, lashes, lips) is paint rather than shape, and counts
+    for little.
+
+    Args:
+        network: a `FineShapeNetwork`.
+        task: its settings.
+        schedule: of the learning rate.
+    """
+
+    def __init__(self, network: nn.Module, task: FineShapeTask, schedule: Schedule) -> None:
+        super().__init__(network, task.optimisation, schedule)
+        self.task = task
+
+    def _terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Displacement, irradiance with and without it, and weight of the shading loss."""
+        texture, position, trust = batch["texture"], batch["position"], batch["trust"]
+        with torch.no_grad(), torch.autocast(texture.device.type, enabled=False):
+            normals = surface_normals(position)
+            light = fit_light(texture, normals, trust)
+            albedo = _smooth(fit_albedo(texture, shading(normals, light), trust))
+            flat = losses.irradiance(albedo, light, harmonics(normals))
+            contrast = (texture - flat).abs().mean(1, keepdim=True)
+            weight = trust * torch.exp(-((contrast / _PAINT_CONTRAST) ** 2))
+        displacement = network(texture)
+        displaced = torch.cat([position[:, :2], position[:, 2:] + displacement], 1)
+        reflected = losses.irradiance(albedo, light, harmonics(surface_normals(displaced)))
+        return displacement, reflected, flat, weight
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        displacement, reflected, _, weight = self._terms(self.network, batch)
+        shade = losses.shading_loss(reflected, batch["texture"], weight)
+        penalty = losses.displacement_penalty(displacement)
+        loss = self.task.shading_weight * shade + self.task.penalty_weight * penalty
+        self.log_losses(loss=loss, shading=shade, penalty=penalty)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        displacement, reflected, flat, weight = self._terms(self.average, batch)
+        self.record(
+            shading=_weighted_l1(reflected, batch["texture"], weight),
+            shading_coarse=_weighted_l1(flat, batch["texture"], weight),
+            displacement=displacement.square().mean((1, 2, 3)).sqrt(),
+        )
+
+    def pictures(self, batch: Batch) -> Tensor:
+        displacement, reflected, flat, _ = self._terms(self.average, batch)
+        shown = (0.5 + displacement / 4).expand(-1, 3, -1, -1)
+        return _sheet([batch["texture"], flat, reflected, shown])
+
+
+def _smooth(maps: Tensor) -> Tensor:
+    """Low-pass of UV maps: an eighth of the resolution, brought back smoothly."""
+    side = maps.shape[-1]
+    coarse = functional.adaptive_avg_pool2d(maps, max(4, side // 8))
+    return functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False).clamp(0, None)
 
 
 def _sheet(rows: Iterable[Tensor], columns: int = 12) -> Tensor:

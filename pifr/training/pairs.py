@@ -183,7 +183,7 @@ def _write_shard(photos: Path, rows, names: list[str], folder: Path, settings: R
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     write_parquet(pd.DataFrame(pairs), folder / "pairs.parquet")
-    write_parquet(pd.DataFrame(texture_rows), folder / "textures.parquet")
+    write_parquet(pd.DataFrame(texture_rows), folder / "photos.parquet")
 
 
 def _draw_view(
@@ -264,7 +264,7 @@ def _merge_textures(out: Path, shards: int) -> None:
         for name, source in (("texture", "texture"), ("visibility", "visibility"), ("position", "shape")):
             merged = np.concatenate([np.load(folder / f"{source}.npy") for folder in folders])
             np.save(temporary / f"{name}.npy", merged)
-        rows = pd.concat([pd.read_parquet(folder / "textures.parquet") for folder in folders], ignore_index=True)
+        rows = pd.concat([pd.read_parquet(folder / "photos.parquet") for folder in folders], ignore_index=True)
         write_parquet(rows, temporary / "textures.parquet")
         os.replace(temporary, final)
     except BaseException:

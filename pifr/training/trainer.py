@@ -5,25 +5,40 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
 from pifr.errors import CheckpointError, ConfigError
+from pifr.geometry.template import load_template
+from pifr.networks.shape import CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
 from pifr.training.augment import Framing
-from pifr.training.config import PnccTask, SegmentationTask, Task, TaskName, load_training_config
+from pifr.training.config import (
+    CoarseShapeTask,
+    FineShapeTask,
+    InpaintingTask,
+    PnccTask,
+    SegmentationTask,
+    Task,
+    TaskName,
+    load_training_config,
+)
 from pifr.training.dataset import (
     PairSamples,
     Shards,
+    TextureSamples,
     TrainingBatches,
     ValidationBatches,
     training_loader,
     validation_loader,
+    visibility_bank,
 )
 
 if importlib.util.find_spec("torchvision") is not None:
@@ -36,7 +51,15 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pifr.training.modules import NetworkTraining, PnccTraining, Schedule, SegmentationTraining
+from pifr.training.modules import (
+    CoarseShapeTraining,
+    FineShapeTraining,
+    InpaintingTraining,
+    NetworkTraining,
+    PnccTraining,
+    Schedule,
+    SegmentationTraining,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +96,19 @@ class Run:
     checkpoint_minutes: float = 5.0
 
 
-def train(run: Run) -> Path:
+Features = Callable[[torch.Tensor], torch.Tensor]
+Samples = PairSamples | TextureSamples
+
+
+def train(run: Run, features: Features | None = None) -> Path:
     """Trains one network and writes its averaged weights.
 
     In `run.out`: `weights.safetensors` and `last.ckpt` (both replaced atomically every few minutes), `metrics.csv`,
     TensorBoard events and `pictures/`.
+
+    Args:
+        run: what to train.
+        features: V of Eq. (4) for I-Net, from B x 3 x N x N textures in [0, 1] to activations, its parameters frozen.
 
     Returns:
         The weights file.
@@ -99,7 +130,7 @@ def train(run: Run) -> Path:
     schedule = Schedule(
         settings.warm_up_steps, steps or (settings.max_steps if run.max_minutes is None else None), run.max_minutes
     )
-    module, batches, validation, shards = _setup(task, run, schedule)
+    module, batches, validation, shards = _setup(task, run, schedule, features)
     if run.init_from is not None:
         load_weights(module.network, run.init_from)
         module.average.module.load_state_dict(module.network.state_dict())
@@ -140,34 +171,52 @@ def train(run: Run) -> Path:
 
 
 def _setup(
-    task: Task, run: Run, schedule: Schedule
+    task: Task, run: Run, schedule: Schedule, features: Features | None
 ) -> tuple[NetworkTraining, TrainingBatches, ValidationBatches, Shards]:
     """Module, training and validation batches of one task, and the shards that it trains on."""
+    content = "textures" if isinstance(task, InpaintingTask | FineShapeTask) else "pairs"
+    shards = Shards(run.data, content, "train")
+    held_out = Shards(run.validation or run.data, content, "all" if run.validation else "validation")
+    make: Samples
+    check: Samples
+    if isinstance(task, InpaintingTask | FineShapeTask):
+        size = task.network.resolution
+        if isinstance(task, InpaintingTask):
+            seen = visibility_bank(Shards(run.data), size, task.visibilities, task.optimisation.seed)
+        else:
+            seen = np.full((1, size, size), 255, np.uint8)
+        make, check = TextureSamples(shards, seen, size), TextureSamples(held_out, seen, size, augmented=False)
+    else:
+        framing = Framing(scale=task.framing.scale, shift=task.framing.shift)
+        size = 128 if isinstance(task, CoarseShapeTask) else task.network.input_size
+        make = PairSamples(shards, framing, size, occluded=task.occluded)
+        check = PairSamples(held_out, framing.plain(), size, augmented=False)
     settings = task.optimisation
-    network = build_network(task.network)
-    held_out = (run.validation, "all") if run.validation is not None else (run.data, "validation")
-    shards, unseen = Shards(run.data, split="train"), Shards(held_out[0], split=held_out[1])
-    framing = Framing(scale=task.framing.scale, shift=task.framing.shift)
-    size = task.network.input_size
-    make = PairSamples(shards, framing, size, occluded=task.occluded)
-    check = PairSamples(unseen, framing.plain(), size, augmented=False)
-    match task:
-        case SegmentationTask():
-            module: NetworkTraining = SegmentationTraining(network, task, schedule)
-        case PnccTask():
-            module = PnccTraining(network, task, schedule, _ncc_extent())
     return (
-        module,
+        _module(task, schedule, features),
         TrainingBatches(len(shards), make, settings.batch_size, settings.seed),
-        ValidationBatches(len(unseen), check, settings.batch_size, settings.validation_limit),
+        ValidationBatches(len(held_out), check, settings.batch_size, settings.validation_limit),
         shards,
     )
 
 
+def _module(task: Task, schedule: Schedule, features: Features | None) -> NetworkTraining:
+    match task:
+        case SegmentationTask():
+            return SegmentationTraining(build_network(task.network), task, schedule)
+        case PnccTask():
+            return PnccTraining(build_network(task.network), task, schedule, _ncc_extent())
+        case InpaintingTask():
+            return InpaintingTraining(build_network(task.network), task, schedule, features)
+        case CoarseShapeTask():
+            mean = load_template().position_map(task.network.resolution)
+            return CoarseShapeTraining(CoarseShapeNetwork(task.network, mean), task, schedule)
+        case FineShapeTask():
+            return FineShapeTraining(build_network(task.network), task, schedule)
+
+
 def _ncc_extent() -> torch.Tensor:
     """Millimetres of the NCC's unit cube: 3 float32."""
-    from pifr.geometry.template import load_template
-
     lower, upper = load_template().ncc_bounds
     return torch.from_numpy(upper - lower).float()
 

@@ -1,0 +1,186 @@
+"""From photos to shards, on people that the face model draws."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pifr.geometry.camera import rotation_from_angles
+from pifr.geometry.face_model import load_face_model
+from pifr.training import pairs
+from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead, rotation_matrix
+from pifr.training.pairs import RenderSettings, render
+from pifr.training.registration import PhotoFit, load_fitter, read_fit, write_parquet
+
+SCALE, CENTRE = 0.9, np.array([128.0, 120.0])
+
+
+def _project(points, rotation):
+    turned = points @ rotation.T * SCALE
+    return np.column_stack([turned[:, 0] + CENTRE[0], -turned[:, 1] + CENTRE[1]])
+
+
+def _landmarks(identity, expression, angles):
+    """Face Mesh's 468 points as a perfect detector would find them; unlinked ones stay zero."""
+    fitter, model = load_fitter(), load_face_model()
+    points = np.zeros((468, 2))
+    vertices = model.vertices(identity, expression)[fitter.vertices]
+    points[fitter.landmarks] = _project(vertices, rotation_matrix(*angles))
+    return points
+
+
+def _fit_of(angles=(0.0, 0.0, 0.0), seed=0) -> PhotoFit:
+    identity = 0.5 * np.random.default_rng(seed).normal(size=50)
+    return load_fitter().fit(_landmarks(identity, np.zeros(57), angles))
+
+
+def _portrait(seed: int) -> np.ndarray:
+    """256 x 256 RGB noise, smooth enough to survive resampling."""
+    noise = np.random.default_rng(seed).uniform(0, 255, (16, 16, 3)).astype(np.float32)
+    return np.clip(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (30, 0, 0), (-25, 12, -8), (10, -20, 15)])
+def test_rotation_matrix_is_the_cameras(angles):
+    expected = rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy()
+    assert np.allclose(rotation_matrix(*angles), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (30.0, -10.0, 5.0), (-35.0, 15.0, -12.0)])
+def test_fit_recovers_pose_and_landmarks(angles):
+    rng = np.random.default_rng(1)
+    points = _landmarks(0.7 * rng.normal(size=50), np.zeros(57), angles)
+    fit = load_fitter().fit(points)
+    assert np.abs(np.array(fit.angles) - angles).max() < 2.5
+    assert fit.residual_mm < 0.5
+
+
+def test_fit_recovers_shape_better_than_the_mean_face():
+    model, rng = load_face_model(), np.random.default_rng(2)
+    identity = rng.normal(size=50)
+    fit = load_fitter().fit(_landmarks(identity, np.zeros(57), (12.0, 5.0, 0.0)))
+    truth = model.vertices(identity)[: model.face_end]
+    fitted = model.vertices(fit.identity, fit.expression)[: model.face_end]
+    mean = model.mean[: model.face_end]
+
+    def rmse(shape):
+        centred = shape - shape.mean(0), truth - truth.mean(0)
+        return np.sqrt(((centred[0] - centred[1]) ** 2).sum(1).mean())
+
+    assert rmse(fitted) < 0.7 * rmse(mean)
+
+
+def test_textured_head_passes_through_its_landmarks():
+    """The residual moves the linked vertices onto the landmarks."""
+    points = _landmarks(np.zeros(50), np.zeros(57), (0, 0, 0))
+    points[load_fitter().landmarks] += np.random.default_rng(3).normal(0, 1.0, (len(load_fitter().landmarks), 2))
+    fit = load_fitter().fit(points)
+    head = TexturedHead(_portrait(0), fit)
+    found = head.pixels[load_fitter().vertices, :2]
+    before = np.linalg.norm(fit.residual, axis=1).mean()
+    after = np.linalg.norm(found - points[load_fitter().landmarks], axis=1).mean()
+    assert after < 0.6 * before
+
+
+def test_a_render_at_the_photos_own_pose_shows_the_photo():
+    photo = _portrait(4)
+    head = TexturedHead(photo, _fit_of())
+    own = head.photo_view()
+    again = head.render(head.fit.angles, own.image)
+    mask = cv2.erode((own.pncc.max(2) > 0).astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.abs(own.image[mask].astype(int) - again.image[mask]).mean() < 4
+
+
+@pytest.mark.parametrize("yaw", [0.0, 45.0, -90.0])
+def test_mask_fills_its_share_of_the_canvas(yaw):
+    result = TexturedHead(_portrait(5), _fit_of()).render((yaw, 0, 0), np.zeros((CANVAS, CANVAS, 3), np.uint8))
+    rows, columns = np.nonzero(result.pncc.max(2))
+    side = max(np.ptp(rows), np.ptp(columns)) + 1
+    assert abs(side - CANVAS * MASK_FRACTION) < 4
+    assert abs((rows.min() + rows.max()) / 2 - CANVAS / 2) < 3
+
+
+def test_a_profile_shows_only_its_own_side():
+    """At yaw 90 the nose points right, so the image shows the face's image-left half: NCC x below the middle."""
+    result = TexturedHead(_portrait(6), _fit_of()).render((90.0, 0, 0), np.zeros((CANVAS, CANVAS, 3), np.uint8))
+    seen = result.pncc[result.pncc.max(2) > 0].astype(float)
+    assert ((seen[:, 0] - 1) / 254 < 0.52).mean() > 0.98
+
+
+def test_texture_of_a_frontal_photo_is_seen_almost_everywhere():
+    texture, visibility = TexturedHead(_portrait(7), _fit_of()).texture()
+    assert texture.shape == (128, 128, 3) and texture.dtype == np.uint8
+    assert (visibility[32:96, 32:96] > 128).mean() > 0.85
+
+
+@pytest.fixture
+def registered(tmp_path) -> tuple[Path, Path]:
+    """Four "photos" of two sets and their registration."""
+    photos, registration = tmp_path / "photos", tmp_path / "registration"
+    registration.mkdir()
+    rows = []
+    for k in range(4):
+        name = f"set{k % 2}/{k}.png"
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(photos / name), _portrait(k))
+        fit = _fit_of(seed=k)
+        yaw, pitch, roll = fit.angles
+        rows.append({
+            "photo": name, "set": f"set{k % 2}", "status": "ok", "reason": "", "residual_mm": fit.residual_mm,
+            "yaw": yaw, "pitch": pitch, "roll": roll, "identity": fit.identity, "expression": fit.expression,
+            "scale": fit.scale, "rotation": fit.rotation.ravel(), "translation": fit.translation,
+            "residual": fit.residual.ravel(),
+        })  # fmt: skip
+    write_parquet(pd.DataFrame(rows), registration / "registration.parquet")
+    return photos, registration
+
+
+def _render(photos, registration, out, **kwargs):
+    return list(render(registration, photos, out, RenderSettings(views=2, seed=5), workers=1, **kwargs))
+
+
+def test_a_fit_survives_the_table(registered):
+    row = next(pd.read_parquet(registered[1] / "registration.parquet").itertuples())
+    fit, expected = read_fit(row), _fit_of(seed=0)
+    assert np.array_equal(fit.identity, expected.identity) and np.allclose(fit.rotation, expected.rotation)
+    assert np.array_equal(fit.residual, expected.residual)
+
+
+def test_shards_hold_what_the_manifest_says_and_repeat_to_the_byte(registered, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    _render(*registered, first)
+    _render(*registered, second)
+    manifest = json.loads((first / "manifest.json").read_text())
+    assert manifest["photos"] == 4 and manifest["shards"] == [{"name": "shard-0000", "pairs": 8}]
+    for path in sorted(first.rglob("*.npy")):
+        assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
+    rows = pd.read_parquet(first / "shard-0000" / "pairs.parquet")
+    assert rows["kind"].tolist() == ["photo", "render"] * 4
+    assert len(np.load(first / "textures" / "texture.npy")) == 4
+
+
+def test_a_run_with_other_settings_refuses_the_folder(registered, tmp_path):
+    _render(*registered, tmp_path / "out", sets=["set0"])
+    with pytest.raises(ValueError, match="another folder"):
+        _render(*registered, tmp_path / "out")
+
+
+def test_a_failing_disk_leaves_nothing_half_written(registered, tmp_path, monkeypatch):
+    photos, registration = registered
+    out = tmp_path / "out"
+    out.mkdir()
+    rows = pd.read_parquet(registration / "registration.parquet")
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs, "write_parquet", full)
+        with pytest.raises(OSError, match="No space"):
+            pairs._render_shard((photos, rows, rows["photo"].tolist(), out / "shard-0000", RenderSettings(2, 5)))
+    assert list(out.iterdir()) == []
+    assert _render(photos, registration, out) == [(1, 1)]
