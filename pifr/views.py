@@ -111,9 +111,9 @@ def _views(faces: FaceCrops, images: Tensor, names: tuple[str, ...]) -> Views:
 
 
 def _from_frontalizer(kind: str) -> Callable[[str, str], ViewMaker]:
-    # pifr.frontalizer brings networks and geometry, which `none` and `mirror` do not need.
+    # pifr.frontal_views brings networks and geometry, which `none` and `mirror` do not need.
     def load(device: str, argument: str) -> ViewMaker:
-        return getattr(import_module("pifr.frontalizer"), kind)(device, argument)
+        return getattr(import_module("pifr.frontal_views"), kind)(device, argument)
 
     return load
 

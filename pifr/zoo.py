@@ -253,27 +253,39 @@ def load_weights(name: str) -> dict[str, "Tensor"]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = Path(name)
-    if file.suffix != ".safetensors":
-        known = packaged_weights()
-        if name not in known:
-            raise UnknownNameError("packaged weights", name, known)
-        file = ASSETS / known[name]["file"]
-        if file.is_file() and file_sha256(file) != known[name]["sha256"]:
-            raise WeightsError(f"the packaged weights {name!r} are damaged ({file}): install pifr again")
+    file = Path(name) if name.endswith(".safetensors") else packaged_file(name)
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"the weights '{file}' cannot be read: {error}") from error
 
 
-def save_weights(name: str, tensors: dict[str, "Tensor"], licence: str, origin: str) -> Path:
+def packaged_file(name: str) -> Path:
+    """The verified file of a packaged network.
+
+    Raises:
+        WeightsError: the file is missing, or not the one that was published.
+        UnknownNameError: there is no such packaged network.
+    """
+    known = packaged_weights()
+    if name not in known:
+        raise UnknownNameError("packaged weights", name, known)
+    file = ASSETS / known[name]["file"]
+    if not file.is_file() or file_sha256(file) != known[name]["sha256"]:
+        raise WeightsError(f"the packaged weights {name!r} are missing or damaged ({file}): install pifr again")
+    return file
+
+
+def save_weights(
+    name: str, tensors: dict[str, "Tensor"], licence: str, origin: str, metadata: dict[str, str] | None = None
+) -> Path:
     """Add a network to the package: writes assets/NAME.safetensors and its line in assets/weights.json.
 
     Args:
         name: a new or an existing name.
         tensors: parameter name -> tensor; cast them to the precision that is to be shipped first.
         licence, origin: one line each, for tables and the model card.
+        metadata: of the safetensors file; networks of pifr carry their configuration there.
 
     Returns:
         The file.
@@ -282,7 +294,7 @@ def save_weights(name: str, tensors: dict[str, "Tensor"], licence: str, origin: 
 
     file = ASSETS / f"{name}.safetensors"
     part = file.with_suffix(".part")
-    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
+    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part, metadata)
     os.replace(part, file)
     entry = {"file": file.name, "sha256": file_sha256(file), "licence": licence, "origin": origin}
     index = ASSETS / "weights.json"

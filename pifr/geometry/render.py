@@ -151,8 +151,8 @@ def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int =
 
 def _chunks(count: int, size: int, device: torch.device) -> list[slice]:
     """Slices of the batch: on a CPU, arrays that fit its caches are several times faster than one for all."""
-    step = max(1, (1 << 18) // size**2) if device.type == "cpu" else count
-    return [slice(start, start + step) for start in range(0, count, step)]
+    step = max(1, (1 << 18) // size**2 if device.type == "cpu" else count)
+    return [slice(start, start + step) for start in range(0, max(count, 1), step)]  # an empty batch is one chunk
 
 
 def _grid_triangles(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

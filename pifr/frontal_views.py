@@ -1,0 +1,213 @@
+"""The view makers `align` and `srtc`: what a recognizer is shown of a face beside the detector's crop."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from pifr.errors import ConfigError
+from pifr.faces import AlignmentTemplate, FaceCrops, align
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
+from pifr.fusion import DEFAULT_FUSION, Fusion
+from pifr.locator import FaceLocator, LocatorConfig
+from pifr.networks.config import Config
+from pifr.views import Views
+
+_ALIGN_NAMES = ("crop", "crop mirror", "realigned", "realigned mirror")
+
+
+class ViewWeights(Config):
+    """How much each view counts, as a smooth function of |yaw| (degrees). To be tuned on rendered faces.
+
+    A near-frontal face is left as it is: all weight on its crop. From `align_from` on, up to `align_full`, the weights
+    of the crop, its mirror image, the re-aligned photo and that one's mirror image go over to the four shares. From
+    `frontal_from` on, up to `frontal_full`, the renderings take `frontal_share` of the whole, all alike.
+
+    Attributes:
+        align_from, align_full: |yaw| where the re-aligned photo begins to count, and where it counts in full.
+        crop, crop_mirror, realigned, realigned_mirror: weights in full profile, in any unit.
+        frontal_from, frontal_full: the same two for renderings.
+        frontal_share: weight of all renderings together in full profile.
+    """
+
+    align_from: float = 20.0
+    align_full: float = 45.0
+    crop: float = Field(1.0, ge=0)
+    crop_mirror: float = Field(1.0, ge=0)
+    realigned: float = Field(1.0, ge=0)
+    realigned_mirror: float = Field(1.0, ge=0)
+    frontal_from: float = 35.0
+    frontal_full: float = 65.0
+    frontal_share: float = Field(0.15, ge=0, le=1)
+
+    def aligned(self, yaw: Tensor) -> Tensor:
+        """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""
+        profile = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
+        frontal = yaw.new_tensor([1.0, 0.0, 0.0, 0.0])
+        return torch.lerp(frontal, profile / profile.sum(), _ramp(yaw, self.align_from, self.align_full)[:, None])
+
+    def frontalized(self, yaw: Tensor) -> Tensor:
+        """B degrees -> B, the share of all renderings. NaN: 0."""
+        return self.frontal_share * _ramp(yaw, self.frontal_from, self.frontal_full)
+
+
+class Renderings(Config):
+    """Which renderings `srtc` shows.
+
+    Attributes:
+        render_yaw: degrees; 0 is frontal, others leave the face turned to the side to which it is turned in the photo.
+        render_mirror: show their mirror images, too.
+    """
+
+    render_yaw: tuple[float, ...] = Field((0.0,), min_length=1)
+    render_mirror: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        names = ["frontal" if yaw == 0 else f"turned {yaw:g}" for yaw in self.render_yaw]
+        return tuple(name + suffix for name in names for suffix in ("", " mirror")[: 1 + self.render_mirror])
+
+
+def _ramp(yaw: Tensor, start: float, full: float) -> Tensor:
+    """0 up to |yaw| = start, 1 from full on, smooth between; 0 where yaw is NaN."""
+    x = ((yaw.abs() - start) / max(full - start, 1e-6)).nan_to_num(0.0).clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+class AlignViews:
+    """`align`: the crop, the photo re-aligned by the five points of the fitted shape, and their mirror images.
+
+    Args:
+        locator: locates the faces.
+        weights: of the views.
+    """
+
+    name = "align"
+    default_fusion: Fusion = DEFAULT_FUSION
+
+    def __init__(self, locator: FaceLocator, weights: ViewWeights) -> None:
+        self.locator, self.weights = locator, weights
+        self.fingerprint = f"{self.name}|{locator.fingerprint}|{_digest(weights)}"
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        """As `pifr.views.ViewMaker` says. A face that is not reliably located is left to its crop."""
+        located = self.locator(faces)
+        images = _aligned_images(faces, located.landmarks("five"), alignment, size)
+        weights = self.weights.aligned(located.yaw).to(images.device)
+        return Views(images, weights, _ALIGN_NAMES, located.yaw, located.status, located.reason)
+
+
+class SrtcViews:
+    """`srtc`: the views of `align`, and frontal renderings.
+
+    Args:
+        frontalizer: frontalizes the faces.
+        weights: of the views.
+        renderings: which renderings are shown.
+    """
+
+    name = "srtc"
+    default_fusion: Fusion = DEFAULT_FUSION
+
+    def __init__(self, frontalizer: Frontalizer, weights: ViewWeights, renderings: Renderings) -> None:
+        self.frontalizer, self.weights, self.renderings = frontalizer, weights, renderings
+        self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{_digest(weights, renderings)}"
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
+        result = self.frontalizer(faces, alignment, size)
+        side = result.yaw.nan_to_num(0.0).sign()
+        rendered = [
+            result.frontal
+            if yaw == 0
+            else self.frontalizer.render(result.position_map, result.uv_texture, alignment, size, yaw * side)
+            for yaw in self.renderings.render_yaw
+        ]
+        if self.renderings.render_mirror:
+            rendered = [image for view in rendered for image in (view, view.flip(-1))]
+        share = self.weights.frontalized(result.yaw)[:, None]
+        weights = torch.cat(
+            [self.weights.aligned(result.yaw) * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1
+        )
+        aligned = _aligned_images(faces, result.landmarks("five"), alignment, size)
+        images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
+        names = _ALIGN_NAMES + self.renderings.names
+        return Views(images, weights, names, result.yaw, result.status, result.reason)
+
+
+def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTemplate, size: int) -> Tensor:
+    pixels = faces.pixels.to(landmarks.device)
+    crop = align(pixels, faces.landmarks.to(landmarks.device), alignment, size)
+    realigned = align(pixels, landmarks, alignment, size)
+    return torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
+
+
+def load_align(device: str = "cpu", argument: str = "") -> AlignViews:
+    """The view maker `align[:ARGUMENT]`; the argument is as in `load_srtc`.
+
+    Raises:
+        WeightsError: C-Net has no weights.
+        ConfigError: the argument is not understood.
+    """
+    name, folder, (location, _, weights, _) = _parse(argument)
+    return AlignViews(_shared_locator(name, folder, device, location), weights)
+
+
+def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
+    """The view maker `srtc[:ARGUMENT]`.
+
+    Args:
+        device: where everything runs.
+        argument: comma-separated: a packaged configuration ("paper") or a folder of weights, and options of
+            `LocatorConfig`, `FrontalizerConfig`, `ViewWeights` and `Renderings` as KEY=VALUE, lists with "/" between:
+            "completion=mirror,frontal_share=0.2,render_yaw=0/30".
+
+    Raises:
+        WeightsError: a network that is needed has no weights.
+        ConfigError: the argument is not understood.
+    """
+    name, folder, (location, config, weights, renderings) = _parse(argument)
+    locator = _shared_locator(name, folder, device, location)
+    return SrtcViews(Frontalizer.from_locator(locator, name, weights=folder, config=config), weights, renderings)
+
+
+_OPTIONS = (LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
+
+
+def _parse(argument: str) -> tuple[str, Path | None, tuple[Config, ...]]:
+    """Configuration name, folder of weights if one is named, and one value of each of `_OPTIONS`."""
+    name, folder = "lite", None
+    values: dict[str, Any] = {}
+    for item in filter(None, argument.split(",")):
+        key, equals, value = item.partition("=")
+        if equals:
+            values[key] = value.split("/") if "/" in value or key == "render_yaw" else value
+        elif Path(item).is_dir():
+            folder = Path(item)
+        elif item in ("lite", "paper"):
+            name = item
+        else:
+            raise ConfigError(f"{item!r} is neither 'lite' nor 'paper', nor a folder of weights, nor KEY=VALUE")
+    known = [key for kind in _OPTIONS for key in kind.model_fields]
+    if unknown := set(values) - set(known):
+        raise ConfigError(f"no option {', '.join(sorted(unknown))} of a frontalizer; there are {', '.join(known)}")
+    try:
+        options = (kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in _OPTIONS)
+        return name, folder, tuple(options)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"options of a frontalizer: {wrong}") from error
+
+
+@lru_cache(maxsize=4)
+def _shared_locator(name: str, folder: Path | None, device: str, config: LocatorConfig) -> FaceLocator:
+    # `align` and `srtc` in one run, for several recognizers, locate each batch once.
+    return FaceLocator(name, folder, device, config)
+
+
+def _digest(*configs: Config) -> str:
+    return hashlib.sha256("".join(config.model_dump_json() for config in configs).encode()).hexdigest()[:16]

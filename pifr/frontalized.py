@@ -1,0 +1,192 @@
+"""What a frontalizer knows of a batch of faces."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pifr.geometry import warp
+from pifr.geometry.camera import Camera
+from pifr.geometry.template import load_template
+
+POOR = ("no_mask", "beyond_profile", "inconsistent_pncc", "low_visibility")
+"""Reasons for which a frontalization is not to be used; the face's own crop is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocatedFaces:
+    """B faces of which is known where each point of the template lies in the photo.
+
+    Maps live in one of three frames: the crop of `FaceCrops` (256 x 256), C-Net's tighter crop in it (n x n), and UV
+    (N x N).
+
+    Attributes:
+        mask: B x 1 x n x n float32 in [0, 1], probability of the face, in C-Net's crop.
+        pncc: B x 3 x n x n float32 in [0, 1], in C-Net's crop; means something where the mask is.
+        pncc_to_crop: B x 2 x 3 float32, takes pixels of C-Net's crop to pixels of `FaceCrops`.
+        crop_to_image: B x 2 x 3 float32, takes pixels of `FaceCrops` to pixels of the photo.
+        uv_partial: B x 3 x N x N float32 in [0, 1], colours of the photo in UV, of any kind where nothing is visible.
+        visibility: B x 1 x N x N float32 in [0, 1], weight of evidence.
+        image_map: B x 2 x N x N float32, where each UV pixel lies, hidden ones too: (x, y) in pixels of `FaceCrops`.
+        fitted: B x 3 x m x m float32 mm, the face model's shape that explains the PNCC.
+        camera: B cameras, from mm to pixels of `FaceCrops`.
+        residual: B float32 mm, how far from the fitted shape the PNCC is (median); inf where nothing could be fitted.
+        status: B of "ok", "fallback" (no face was detected, but a declared substitute cut; or the frontalization is
+            too poor to be used) or "failed" (no pixels).
+        reason: B of "" (ok), a reason of `FaceCrops`, or one of `POOR`.
+
+    Raises:
+        ValueError: a field's shape, dtype or value is not as above; the message names it.
+    """
+
+    mask: Tensor
+    pncc: Tensor
+    pncc_to_crop: Tensor
+    crop_to_image: Tensor
+    uv_partial: Tensor
+    visibility: Tensor
+    image_map: Tensor
+    fitted: Tensor
+    camera: Camera
+    residual: Tensor
+    status: tuple[str, ...]
+    reason: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.status)
+        for name, shape in self._shapes().items():
+            value = getattr(self, name)
+            if tuple(value.shape) != (count, *shape) or value.dtype != torch.float32:
+                raise ValueError(
+                    f"{type(self).__name__}.{name} is {value.dtype} {tuple(value.shape)}, "
+                    f"not torch.float32 {(count, *shape)}"
+                )
+        if len(self.camera) != count or len(self.reason) != count:
+            raise ValueError(f"{len(self.camera)} cameras and {len(self.reason)} reasons for {count} faces")
+        if not set(self.status) <= {"ok", "fallback", "failed"}:
+            raise ValueError(f"status holds {set(self.status)}: use 'ok', 'fallback' or 'failed'")
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        n, texture, shape = self.pncc.shape[-1], self.uv_partial.shape[-1], self.fitted.shape[-1]
+        return {
+            "mask": (1, n, n),
+            "pncc": (3, n, n),
+            "pncc_to_crop": (2, 3),
+            "crop_to_image": (2, 3),
+            "uv_partial": (3, texture, texture),
+            "visibility": (1, texture, texture),
+            "image_map": (2, texture, texture),
+            "fitted": (3, shape, shape),
+            "residual": (),
+        }
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> Self:
+        """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch."""
+        rows = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
+        if rows.ndim != 1:
+            raise TypeError(f"{type(self).__name__} is indexed by a slice, a mask or a list; use [i:i+1] for one face")
+        positions = rows.tolist()
+        rows = rows.to(self.pncc.device)
+        return self._map(lambda value: value[rows], lambda words: tuple(words[i] for i in positions))
+
+    def __repr__(self) -> str:
+        counts = {status: self.status.count(status) for status in ("ok", "fallback", "failed") if status in self.status}
+        return f"{type(self).__name__}({len(self)}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'empty'})"
+
+    @property
+    def reliable(self) -> Tensor:
+        """B bool: what is known of the face may be used."""
+        good = [status != "failed" and why not in POOR for status, why in zip(self.status, self.reason, strict=True)]
+        return torch.tensor(good, dtype=torch.bool, device=self.pncc.device)
+
+    @property
+    def yaw(self) -> Tensor:
+        """B float32 degrees, positive to the image's right; NaN in rows that are not `reliable`."""
+        return self.camera.angles()[:, 0].masked_fill(~self.reliable, torch.nan)
+
+    @property
+    def visible_fraction(self) -> Tensor:
+        """B float32 in [0, 1], mean of the visibility."""
+        return self.visibility.mean((1, 2, 3))
+
+    def landmarks(self, name: str = "multipie68", frame: str = "crop") -> Tensor:
+        """Landmarks of a set of `Template.landmarks`, hidden points too.
+
+        Args:
+            name: "five", "multipie68", "cfp30-left", ...
+            frame: "crop" for pixels of `FaceCrops`, "image" for pixels of the photo.
+
+        Returns:
+            B x K x 2 float32; rows that are not `reliable` are NaN.
+        """
+        points = warp.points_at(self.image_map, load_template().landmarks(name)).transpose(1, 2)
+        if frame == "image":
+            points = warp.transform_points(self.crop_to_image, points)
+        return points.masked_fill(~self.reliable[:, None, None], torch.nan)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same with all tensors on a device."""
+        return self._map(lambda value: value.to(device), lambda words: words)
+
+    def _map(self, of_tensors, of_words) -> Self:  # type: ignore[no-untyped-def]
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Camera):
+                value = Camera(*(of_tensors(part) for part in (value.scale, value.rotation, value.translation)))
+            else:
+                value = of_words(value) if isinstance(value, tuple) else of_tensors(value)
+            changed[field.name] = value
+        return type(self)(**changed)
+
+    @classmethod
+    def concatenate(cls, batches: Iterable[Self]) -> Self:
+        """All faces of one batch or more, in order."""
+        batches = list(batches)
+        joined = {}
+        for field in fields(cls):
+            values = [getattr(batch, field.name) for batch in batches]
+            if isinstance(values[0], Camera):
+                parts = [(value.scale, value.rotation, value.translation) for value in values]
+                joined[field.name] = Camera(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            else:
+                joined[field.name] = sum(values, ()) if isinstance(values[0], tuple) else torch.cat(values)
+        return cls(**joined)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FrontalizedFaces(LocatedFaces):
+    """B faces turned to the front.
+
+    Attributes:
+        uv_texture: B x 3 x N x N float32 in [0, 1], the complete texture.
+        position_map: B x 3 x M x M float32 mm, the shape without its fine detail.
+        displacement: B x 1 x M x M float32 mm, fine detail along z; 0 unless it was asked for.
+        frontal: B x 3 x S x S float32 in [0, 1], the frontal rendering, aligned to a recognizer's template.
+    """
+
+    uv_texture: Tensor
+    position_map: Tensor
+    displacement: Tensor
+    frontal: Tensor
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        texture, shape, size = self.uv_partial.shape[-1], self.position_map.shape[-1], self.frontal.shape[-1]
+        # `super()` needs the class cell, which dataclass(slots=True) replaces.
+        return LocatedFaces._shapes(self) | {
+            "uv_texture": (3, texture, texture),
+            "position_map": (3, shape, shape),
+            "displacement": (1, shape, shape),
+            "frontal": (3, size, size),
+        }
+
+    @property
+    def surface(self) -> Tensor:
+        """B x 3 x M x M float32 mm: the position map with its fine detail."""
+        return torch.cat([self.position_map[:, :2], self.position_map[:, 2:] + self.displacement], 1)

@@ -1,0 +1,250 @@
+"""Frontalization: a batch of face crops, turned to the front.
+
+    photo --C-Net--> mask, PNCC --correspondence--> partial texture, visibility, camera, fitted shape
+                                                          |                          |
+                                                        I-Net                      S-Net
+                                                          \\                         /
+                                                           frontal rendering
+
+`Frontalizer.__call__` reads like this picture, and every step is one function below it; the first row is
+`pifr.locator.FaceLocator`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pifr.completion import blend, mirrored, pull_push
+from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
+from pifr.frontalized import FrontalizedFaces, LocatedFaces
+from pifr.geometry import warp
+from pifr.geometry.render import render_frontal
+from pifr.locator import FaceLocator, LocatorConfig
+from pifr.networks.config import Config
+from pifr.pretrained import Pretrained
+
+_RECIPE = 1  # part of every fingerprint: raise it when results change while weights and configuration do not
+
+
+class FrontalizerConfig(Config):
+    """How located faces are frontalized, beyond what the networks' weights say.
+
+    Attributes:
+        completion: what fills the unseen texture: I-Net, the face's other side, or the evidence carried on smoothly.
+        shape: S-Net's, the face model fitted to the PNCC, or the mean face.
+        fine: add S-Net's fine detail to the shape. A frontal rendering does not show it, a mesh does.
+        surround: what a rendering shows beside the face: nothing, its mean colour, or its edge carried on smoothly.
+    """
+
+    completion: Literal["inet", "mirror", "smooth"] = "inet"
+    shape: Literal["snet", "fit", "mean"] = "snet"
+    fine: bool = False
+    surround: Literal["black", "mean", "blur"] = "black"
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that this needs."""
+        needed = {
+            "inpainting": self.completion == "inet",
+            "shape-coarse": self.shape == "snet",
+            "shape-fine": self.fine,
+        }
+        return tuple(name for name, asked in needed.items() if asked)
+
+
+class Frontalizer:
+    """Turns faces to the front.
+
+    Args:
+        locator: locates the template in faces.
+        pretrained: the networks that the configuration needs, on the locator's device.
+        config: see `FrontalizerConfig`.
+
+    Attributes:
+        fingerprint: changes whenever the same face may give another result.
+    """
+
+    def __init__(self, locator: FaceLocator, pretrained: Pretrained, config: FrontalizerConfig) -> None:
+        self.locator, self.pretrained, self.config = locator, pretrained, config
+        self.device = locator.device
+        settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+        self.fingerprint = f"{locator.fingerprint}|{pretrained.fingerprint}|{settings}|v{_RECIPE}"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "lite",
+        *,
+        weights: Path | None = None,
+        device: torch.device | str = "cpu",
+        config: FrontalizerConfig | None = None,
+        location: LocatorConfig | None = None,
+    ) -> "Frontalizer":
+        """The frontalizer with trained networks.
+
+        Args:
+            name: a packaged configuration, "lite" or "paper".
+            weights: a folder of `pifr train` (NETWORK/weights.safetensors, or NETWORK.safetensors) instead of the
+                packaged weights.
+            device: where everything runs.
+            config: see `FrontalizerConfig`.
+            location: see `LocatorConfig`.
+
+        Raises:
+            WeightsError: a network that is needed has no weights; says how to get them.
+        """
+        return cls.from_locator(FaceLocator(name, weights, device, location), name, weights=weights, config=config)
+
+    @classmethod
+    def from_locator(
+        cls,
+        locator: FaceLocator,
+        name: str = "lite",
+        *,
+        weights: Path | None = None,
+        config: FrontalizerConfig | None = None,
+    ) -> "Frontalizer":
+        """As `from_pretrained`, with a locator that others may use as well."""
+        config = config or FrontalizerConfig()
+        pretrained = Pretrained(config.networks, name, weights, locator.device, locator.config.precision)
+        return cls(locator, pretrained, config)
+
+    @torch.inference_mode()
+    def __call__(
+        self, faces: FaceCrops, alignment: AlignmentTemplate = ARCFACE_112, size: int = 112
+    ) -> FrontalizedFaces:
+        """Frontalizes faces.
+
+        Args:
+            faces: B faces; those that failed keep their row, with what a face without any mask gives.
+            alignment: where the rendering shows the five landmarks.
+            size: side of the rendering.
+        """
+        if not len(faces):
+            return self(FaceCrops.failed(("no_face",)), alignment, size)[:0]
+        located = self.locator(faces)
+        texture = self.complete(located.uv_partial, located.visibility)
+        shape = self.shape(faces.pixels.to(self.device), located)
+        displacement = self.detail(texture, shape)
+        shape = _resize(shape, displacement.shape[-1])
+        frontal = self.render(shape, texture, alignment, size)
+        known = {field.name: getattr(located, field.name) for field in fields(LocatedFaces)}
+        return FrontalizedFaces(
+            **known, uv_texture=texture, position_map=shape, displacement=displacement, frontal=frontal
+        )
+
+    def stream(
+        self, frames: Iterable[np.ndarray | str | Path | bytes], finder: FaceFinder | None = None
+    ) -> Iterator[FrontalizedFaces]:
+        """One result a frame, as frames come: for cameras and videos. Nothing is kept from frame to frame.
+
+        Args:
+            frames: uint8 H x W x 3 RGB arrays, file names, or contents of files.
+            finder: detects the face of each frame; None: `FaceFinder()`.
+        """
+        finder = finder or FaceFinder()
+        return (self(finder([frame])) for frame in frames)
+
+    def complete(self, texture: Tensor, visibility: Tensor) -> Tensor:
+        """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N."""
+        if self.config.completion == "smooth":
+            return blend(texture, visibility)
+        if self.config.completion == "mirror":
+            return blend(texture, visibility, mirrored(texture, visibility))
+        network, size = self.pretrained["inpainting"], texture.shape[-1]
+        working = network.config.resolution
+        with self.pretrained.autocast():
+            completion = network(_resize(texture, working), _resize(visibility, working))
+        return blend(texture, visibility, _resize(completion, size))
+
+    def shape(self, pixels: Tensor, located: LocatedFaces) -> Tensor:
+        """Pose-free position maps B x 3 x m x m mm of faces in B x 3 x 256 x 256 crops."""
+        if self.config.shape == "fit":
+            return located.fitted
+        if self.config.shape == "mean":
+            return self.locator.correspondence.mean.expand(len(located), -1, -1, -1)
+        with self.pretrained.autocast():
+            return self.pretrained["shape-coarse"](
+                warp.affine_warp(pixels, located.pncc_to_crop, located.pncc.shape[-1])
+            )
+
+    def detail(self, texture: Tensor, shape: Tensor) -> Tensor:
+        """Displacement along z, B x 1 x M x M mm, of complete textures; 0 at the size of the shape if not asked for."""
+        if not self.config.fine:
+            return torch.zeros_like(shape[:, :1])
+        network = self.pretrained["shape-fine"]
+        with self.pretrained.autocast():
+            return network(_resize(texture, network.config.resolution))
+
+    def render(
+        self, shape: Tensor, texture: Tensor, alignment: AlignmentTemplate, size: int, yaw: Tensor | float = 0.0
+    ) -> Tensor:
+        """Renderings B x 3 x size x size in [0, 1], aligned to a template, of shapes (mm) and textures.
+
+        Args:
+            shape: B x 3 x M x M mm.
+            texture: B x 3 x N x N.
+            alignment, size: where the five landmarks lie.
+            yaw: degrees, a number or B; 0 is frontal.
+        """
+        landmarks = warp.points_at(shape, self.locator.correspondence.template.landmarks("five"))
+        drawn = render_frontal(shape, texture, landmarks, alignment, size, yaw)
+        if self.config.surround == "black":
+            return drawn.attributes
+        seen = drawn.attributes / drawn.mask.clamp_min(1e-3)
+        if self.config.surround == "blur":
+            return pull_push(seen, drawn.mask).clamp(0, 1)
+        mean = drawn.attributes.mean((2, 3), keepdim=True) / drawn.mask.mean((2, 3), keepdim=True).clamp_min(1e-3)
+        return drawn.attributes + (1 - drawn.mask) * mean
+
+
+def load_landmarks(device: str = "cpu") -> Callable[[FaceCrops], tuple[Tensor, Tensor]]:
+    """A function from faces to their 68 landmarks, hidden points too.
+
+    It returns B x 68 x 2 float32 in pixels of the photos (NaN rows where unreliable) and B yaw in degrees.
+
+    Raises:
+        WeightsError: C-Net has no weights.
+    """
+    locator = FaceLocator(device=device)
+
+    def predict(faces: FaceCrops) -> tuple[Tensor, Tensor]:
+        located = locator(faces)
+        return located.landmarks("multipie68", "image"), located.yaw
+
+    return predict
+
+
+def load_shape(device: str = "cpu", fine: bool = False) -> Callable[[FaceCrops], Tensor]:
+    """A function from faces to their pose-free position maps, B x 3 x M x M mm (NaN rows where unreliable).
+
+    Args:
+        device: where everything runs.
+        fine: add fine detail.
+
+    Raises:
+        WeightsError: a network has no weights.
+    """
+    config = FrontalizerConfig(fine=fine, completion="inet" if fine else "smooth")
+    frontalizer = Frontalizer.from_pretrained(device=device, config=config)
+
+    def predict(faces: FaceCrops) -> Tensor:
+        result = frontalizer(faces)
+        return result.surface.masked_fill(~result.reliable[:, None, None, None], torch.nan)
+
+    return predict
+
+
+def _resize(maps: Tensor, size: int) -> Tensor:
+    if maps.shape[-1] == size:
+        return maps
+    if maps.shape[-1] % size == 0:
+        return functional.avg_pool2d(maps, maps.shape[-1] // size)
+    return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)

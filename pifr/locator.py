@@ -1,0 +1,190 @@
+"""C-Net and the correspondence: where each point of the template lies in the photo, and how surely.
+
+face crop --segmentation--> mask --crop--> PNCC --correspondence--> camera, fitted shape, texture, visibility
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops
+from pifr.framing import bounding_squares, resized_to, square_to_image
+from pifr.frontalized import LocatedFaces
+from pifr.geometry import warp
+from pifr.geometry.camera import Camera
+from pifr.geometry.correspondence import Correspondence
+from pifr.networks.config import Config
+from pifr.pretrained import Precision, Pretrained
+
+_RECIPE = 1  # part of every fingerprint: raise it when results change while weights and configuration do not
+
+
+class LocatorConfig(Config):
+    """How faces are located, beyond what the networks' weights say.
+
+    Attributes:
+        mirrored_pass: also look at the mirror image of each face and average both predictions of the PNCC network.
+        passes: 2: crop again around the PNCC network's own mask, and predict once more.
+        texture_size: side of the textures, gathered from the photo.
+        precision: of all networks; "auto" is bfloat16 where the processor multiplies matrices of it natively.
+        largest_residual: mm; a PNCC that no camera and shape explains better is not used.
+        smallest_visible: share of the texture that must be seen.
+        largest_yaw: degrees; faces turned further away are not used.
+    """
+
+    mirrored_pass: bool = True
+    passes: Literal[1, 2] = 1
+    texture_size: PositiveInt = 128
+    precision: Precision = "auto"
+    largest_residual: PositiveFloat = 6.0
+    smallest_visible: float = Field(0.08, ge=0, le=1)
+    largest_yaw: PositiveFloat = 105.0
+
+
+class FaceLocator:
+    """Locates the template in faces.
+
+    Args:
+        configuration, weights, device: as in `Pretrained`.
+        config: see `LocatorConfig`.
+
+    Attributes:
+        correspondence: holds the template and the face model on the device.
+        fingerprint: changes whenever the same face may give another result.
+
+    Raises:
+        WeightsError: a network has no weights; says how to get them.
+    """
+
+    def __init__(
+        self,
+        configuration: str = "lite",
+        weights: Path | None = None,
+        device: torch.device | str = "cpu",
+        config: LocatorConfig | None = None,
+    ) -> None:
+        self.config = config or LocatorConfig()
+        self.device = torch.device(device)
+        self.pretrained = Pretrained(("segmentation", "pncc"), configuration, weights, device, self.config.precision)
+        self.correspondence = Correspondence().to(device)
+        settings = hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:16]
+        self.fingerprint = f"{self.pretrained.fingerprint}|{settings}|v{_RECIPE}"
+        self._latest: tuple[FaceCrops, LocatedFaces] | None = None
+
+    @torch.inference_mode()
+    def __call__(self, faces: FaceCrops) -> LocatedFaces:
+        """Locates the template in each face; faces that failed keep their row, with an empty mask.
+
+        The latest result is kept: view makers and recognizers that share a locator share its work on a batch.
+        """
+        if not len(faces):
+            return self(FaceCrops.failed(("no_face",)))[:0]
+        if self._latest is None or self._latest[0] is not faces:
+            self._latest = faces, self._locate(faces.to(self.device))
+        return self._latest[1]
+
+    def _locate(self, faces: FaceCrops) -> LocatedFaces:
+        mask = self.segment(faces.pixels) * faces.usable[:, None, None, None]
+        mask_to_crop = resized_to(len(faces), mask.shape[-1], CROP_SIZE, self.device)
+        for _ in range(self.config.passes):
+            pncc_to_crop, found = self.frame(mask, mask_to_crop)
+            pncc, mask = self.code(faces.pixels, mask, mask_to_crop, pncc_to_crop)
+            mask_to_crop = pncc_to_crop
+        mask = mask * found[:, None, None, None]
+        seen = self.correspondence.unwrap(faces.pixels, pncc, mask, self.config.texture_size, pncc_to_crop)
+        camera = seen.fit.camera.mapped(pncc_to_crop)
+        residual = torch.where(seen.fit.valid, seen.fit.residual, torch.inf)
+        status, reason = self._judge(faces, found, camera, residual, seen.visibility)
+        return LocatedFaces(
+            mask=mask,
+            pncc=pncc,
+            pncc_to_crop=pncc_to_crop,
+            crop_to_image=faces.crop_to_image,
+            uv_partial=seen.texture,
+            visibility=seen.visibility,
+            image_map=warp.transform_maps(pncc_to_crop, seen.pixels),
+            fitted=seen.positions,
+            camera=camera,
+            residual=residual,
+            status=status,
+            reason=reason,
+        )
+
+    def segment(self, pixels: Tensor) -> Tensor:
+        """Mask of B x 3 x 256 x 256 face crops: B x 1 x n x n float32 probability, at the network's own resolution."""
+        with self.pretrained.autocast():
+            return self.pretrained["segmentation"](pixels).sigmoid()
+
+    def frame(self, mask: Tensor, mask_to_crop: Tensor) -> tuple[Tensor, Tensor]:
+        """C-Net's tight crop around a mask.
+
+        Args:
+            mask: B x 1 x n x n in [0, 1].
+            mask_to_crop: B x 2 x 3, pixels of the mask to pixels of `FaceCrops`.
+
+        Returns:
+            B x 2 x 3, pixels of the tight crop to pixels of `FaceCrops`; and B bool, False where the mask is empty:
+            the crop then lies around the detector's box.
+        """
+        network = self.pretrained["pncc"].config
+        centre, side, found = bounding_squares(mask)
+        tight = warp.compose_affine(
+            mask_to_crop, square_to_image(centre, side * network.crop_factor, network.input_size)
+        )
+        middle = torch.full_like(centre, (CROP_SIZE - 1) / 2)
+        box = torch.full_like(side, CROP_SIZE / CROP_FACTOR * network.crop_factor)
+        return torch.where(found[:, None, None], tight, square_to_image(middle, box, network.input_size)), found
+
+    def code(self, pixels: Tensor, mask: Tensor, mask_to_crop: Tensor, pncc_to_crop: Tensor) -> tuple[Tensor, Tensor]:
+        """PNCC and mask in C-Net's tight crop.
+
+        Args:
+            pixels: B x 3 x 256 x 256.
+            mask, mask_to_crop: B x 1 x n x n and its frame: what the network sees if it wants segmented faces, and the
+                result's mask if it refines none.
+            pncc_to_crop: from `frame`.
+
+        Returns:
+            B x 3 x n x n in [0, 1], B x 1 x n x n in [0, 1].
+        """
+        network = self.pretrained["pncc"]
+        size = network.config.input_size
+        crops = warp.affine_warp(pixels, pncc_to_crop, size)
+        mask = warp.affine_warp(
+            mask, warp.compose_affine(warp.invert_affine(mask_to_crop), pncc_to_crop), size, "zeros"
+        )
+        pncc, refined = self._code(crops, mask)
+        if self.config.mirrored_pass:
+            other, other_refined = self._code(crops.flip(3), mask.flip(3))
+            other = other.flip(3)
+            pncc = (pncc + torch.cat([1 - other[:, :1], other[:, 1:]], 1)) / 2
+            refined = (refined + other_refined.flip(3)) / 2
+        return pncc, refined
+
+    def _code(self, crops: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        with self.pretrained.autocast():
+            prediction = self.pretrained["pncc"](crops, mask)
+        refined = mask if prediction.mask_logits is None else prediction.mask_logits.sigmoid()
+        return prediction.pncc.clamp(0, 1), refined
+
+    def _judge(
+        self, faces: FaceCrops, found: Tensor, camera: Camera, residual: Tensor, visibility: Tensor
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Status and reason of each face."""
+        config = self.config
+        flaws = {
+            "no_mask": ~found,
+            "inconsistent_pncc": ~(residual <= config.largest_residual),
+            "beyond_profile": camera.angles()[:, 0].abs() > config.largest_yaw,
+            "low_visibility": visibility.mean((1, 2, 3)) < config.smallest_visible,
+        }
+        flawed = torch.stack(list(flaws.values()), 1).tolist()
+        status, reason = list(faces.status), list(faces.reason)
+        for row, flags in enumerate(flawed):
+            if status[row] != "failed" and any(flags):
+                status[row], reason[row] = "fallback", list(flaws)[flags.index(True)]
+        return tuple(status), tuple(reason)

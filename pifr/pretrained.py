@@ -1,0 +1,82 @@
+"""Trained networks: where their weights lie, and in which precision they run."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pifr.errors import WeightsError
+from pifr.networks import load_network
+from pifr.zoo import file_sha256, packaged_file, packaged_weights
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Pretrained:
+    """Networks of one configuration, loaded for inference.
+
+    Args:
+        names: the networks that are needed: "segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine".
+        configuration: a packaged configuration, "lite" or "paper".
+        weights: a folder of `pifr train` (NETWORK/weights.safetensors, or NETWORK.safetensors) instead of the packaged
+            weights.
+        device: where they run.
+        precision: "auto" is bfloat16 where the processor multiplies matrices of it natively.
+
+    Attributes:
+        fingerprint: the weights' SHA-256.
+
+    Raises:
+        WeightsError: a network has no weights; says how to get them.
+        CheckpointError: a file is no weights file.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        configuration: str = "lite",
+        weights: Path | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "auto",
+    ) -> None:
+        self.device = torch.device(device)
+        files = {name: _weights_file(configuration, name, weights) for name in names}
+        self.fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
+        self._networks: dict[str, nn.Module] = {
+            name: load_network(file, device).to(memory_format=torch.channels_last) for name, file in files.items()
+        }
+        self._bfloat16 = _multiplies_bfloat16(self.device) if precision == "auto" else precision == "bfloat16"
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self._networks[name]
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which the networks run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _weights_file(name: str, network: str, folder: Path | None) -> Path:
+    if folder is not None:
+        for file in (folder / network / "weights.safetensors", folder / f"{network}.safetensors"):
+            if file.is_file():
+                return file
+        raise WeightsError(
+            f"there are no weights of the network {network!r} below {folder}: "
+            f"train them with 'pifr train {network} --config configs/train/{name}.yaml --out {folder / network}'"
+        )
+    packaged = f"{name}-{network}"
+    if packaged not in packaged_weights():
+        raise WeightsError(
+            f"the network {network!r} of the configuration {name!r} is not part of this installation: train it with "
+            f"'pifr train {network} --config configs/train/{name}.yaml' and name the folder of the results, or choose "
+            f"options that do without it"
+        )
+    return packaged_file(packaged)
