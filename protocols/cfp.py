@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from pifr.errors import DataError
-from protocols.base import read_lines
+from protocols.base import read_dataset, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PAIRS_PER_CLASS = 350
-"""Genuine, and impostor, pairs of an official fold."""
+"""Genuine, and impostor, pairs of an official fold. A generated data set may have fewer people, and so fewer pairs."""
 
 _LISTS = {"FF": ("F", "F"), "FP": ("F", "P")}
 
@@ -41,16 +41,13 @@ class Cfp:
 
     Args:
         root: folder that holds `Data` and `Protocol`.
-        pairs_per_class: genuine (and impostor) pairs that each fold must have; None accepts any number, for generated
-            and cut-down sets.
     """
 
     name = "cfp"
     settings = ("FP", "FF")
 
-    def __init__(self, root: str | Path, pairs_per_class: int | None = PAIRS_PER_CLASS) -> None:
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.pairs_per_class = pairs_per_class
 
     @property
     def image_root(self) -> Path:
@@ -96,7 +93,8 @@ class Cfp:
     def _contents(self) -> _Contents:
         problems: list[str] = []
         images = {kind: self._read_list(kind, problems) for kind in ("F", "P")}
-        pairs = {setting: self._read_folds(setting, images, problems) for setting in self.settings}
+        expected = None if read_dataset(self.root, self.name).synthetic else PAIRS_PER_CLASS
+        pairs = {setting: self._read_folds(setting, images, expected, problems) for setting in self.settings}
         for setting, rows in pairs.items():
             problems.extend(_shared_subjects(setting, rows))
         named = {image for listed in images.values() for image in listed.values()}
@@ -119,7 +117,7 @@ class Cfp:
         return images
 
     def _read_folds(
-        self, setting: str, images: dict[str, dict[int, str]], problems: list[str]
+        self, setting: str, images: dict[str, dict[int, str]], expected: int | None, problems: list[str]
     ) -> list[tuple[int, str, str, bool]]:
         folder = self.root / "Protocol" / "Split" / setting
         folds = sorted(entry for entry in folder.glob("*") if entry.name.isdecimal())
@@ -148,9 +146,8 @@ class Cfp:
                     else:
                         pairs.append((int(fold.name), first, second, same))
                 count = len(pairs) - before
-                complete = self.pairs_per_class in (None, count)
-                if not complete and len(problems) == reported:
-                    problems.append(f"{file}: {count} pairs, not {self.pairs_per_class}")
+                if expected not in (None, count) and len(problems) == reported:
+                    problems.append(f"{file}: {count} pairs, not {expected}")
         return pairs
 
 
