@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from pifr.errors import ImageError
+from pifr.faces import FaceFinder
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.training.facemesh import EYE_CORNERS, LIPS, FaceMesh
@@ -255,36 +256,31 @@ def _face_mesh(model: Path) -> FaceMesh:
 
 
 @lru_cache(maxsize=1)
-def _face_finder():
-    from pifr.faces import FaceFinder
-
+def _face_finder() -> FaceFinder:
     return FaceFinder(detector="yunet", policy="central")
 
 
-def _register_photo(path: Path, name: Path, detector: FaceMesh, finder) -> dict:
-    """One row: the fit with status "ok", or "rejected" with a reason."""
-    row = {"photo": name.as_posix(), "set": name.parts[0] if len(name.parts) > 1 else "", "status": "rejected"}
+def _register_photo(path: Path, name: Path, detector: FaceMesh, finder: FaceFinder) -> dict:
+    """The row of one photo."""
+    row = {"photo": name.as_posix(), "set": name.parts[0] if len(name.parts) > 1 else ""}
     try:
         image = read_image(path)
     except ImageError:
-        return row | {"reason": "unreadable"}
+        return row | {"status": "rejected", "reason": "unreadable"}
+    return row | register_image(image, detector, finder)
+
+
+def register_image(image: np.ndarray, detector: FaceMesh, finder: FaceFinder) -> dict:
+    """Register one uint8 RGB image: `status` "ok" or "rejected", `reason`, quality figures and the fit's fields."""
     faces = finder([image])
     if faces.status[0] != "ok":
-        return row | {"reason": faces.reason[0]}
+        return {"status": "rejected", "reason": faces.reason[0]}
     to_image = faces.crop_to_image[0].numpy()
     five_points = faces.landmarks[0].numpy() @ to_image[:, :2].T + to_image[:, 2]
     found = detector.from_five_points(image, five_points)
     fit = load_fitter().fit(found.points)
     yaw, pitch, roll = fit.angles
     disagreement = _five_point_distance(found.points, five_points) / fit.scale
-    row |= {
-        "presence": found.presence,
-        "residual_mm": fit.residual_mm,
-        "five_point_mm": disagreement,
-        "yaw": yaw,
-        "pitch": pitch,
-        "roll": roll,
-    } | {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in asdict(fit).items()}
     checks = {
         "not_a_face": found.presence < MIN_PRESENCE,
         "poor_fit": fit.residual_mm > MAX_RESIDUAL_MM,
@@ -293,7 +289,10 @@ def _register_photo(path: Path, name: Path, detector: FaceMesh, finder) -> dict:
         "unlikely_shape": float(np.abs(fit.identity).max()) > MAX_IDENTITY,
     }
     reason = next((name for name, failed in checks.items() if failed), "")
-    return row | {"status": "rejected" if reason else "ok", "reason": reason}
+    quality = {"presence": found.presence, "residual_mm": fit.residual_mm, "five_point_mm": disagreement}
+    fields = {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in asdict(fit).items()}
+    status = {"status": "rejected" if reason else "ok", "reason": reason}
+    return status | quality | {"yaw": yaw, "pitch": pitch, "roll": roll} | fields
 
 
 def _five_point_distance(points: np.ndarray, five_points: np.ndarray) -> float:
