@@ -510,7 +510,7 @@ def score_setting(
     import pandas as pd
 
     comparisons = protocol.comparisons(setting)
-    probe, reference = (comparisons[side].map(rows).to_numpy() for side in ("probe", "reference"))
+    probe, reference = (comparisons[side].map(rows).to_numpy(np.int64, copy=True) for side in ("probe", "reference"))
     status, reason = _pair_status(table, probe, reference)
     yaw = comparisons["yaw"].to_numpy(np.float64) if "yaw" in comparisons else table.yaw.double().numpy()[probe]
     if fusions is None or table.passes == 1:

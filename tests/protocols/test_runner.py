@@ -1,0 +1,288 @@
+"""The table of scores does not depend on how the work was cut, interrupted or remembered."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from feature_extractors.base import ModuleRecognizer
+from pifr.faces import AlignmentTemplate, FaceCrops, FaceFinder
+from pifr.plugin import FrontalizedRecognizer
+from pifr.views import Mirror, NoFrontalizer, Views
+from protocols.base import SCORE_COLUMNS
+from protocols.cfp import Cfp
+from protocols.runner import SCORE_TOLERANCE, FeatureTable, Image, System, extract, score_setting
+from protocols.store import FeatureStore
+
+from .conftest import small_recognizer
+
+MakeSystems = Callable[..., list[System]]
+
+
+def images_of(protocol: Cfp) -> dict[str, Image]:
+    samples = protocol.samples("FP")
+    return {
+        sample: Image(path, partial(protocol.read, path))
+        for sample, path in zip(samples["sample"], samples["path"], strict=True)
+    }
+
+
+def scores_of(root: Path, systems: Sequence[System], store: Path, **options: object) -> pd.DataFrame:
+    protocol = Cfp(root)
+    images = images_of(protocol)
+    sides = options.pop("sides", "both")
+    fusions = options.pop("fusions", None)
+    make_finder = options.pop("make_finder", partial(FaceFinder, f"file:{root / 'landmarks.csv'}"))
+    with FeatureStore(store) as features:
+        tables = extract(list(images.values()), make_finder, systems, features, **options)
+    rows = {sample: row for row, sample in enumerate(images)}
+    return pd.concat(
+        [
+            score_setting(protocol, "FP", rows, system, table, fusions, sides)
+            for system, table in zip(systems, tables, strict=True)
+        ],
+        ignore_index=True,
+    )
+
+
+@pytest.fixture
+def table(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> pd.DataFrame:
+    return scores_of(cfp_root, make_systems(), tmp_path / "store.sqlite", batch_size=7)
+
+
+def test_table_has_a_row_a_comparison_and_system(table: pd.DataFrame) -> None:
+    assert tuple(table.columns) == SCORE_COLUMNS
+    assert len(table) == 2 * 32
+    assert (table["status"] == "ok").all()
+    assert table["score"].between(-1.0001, 1.0001).all()
+    assert table["score"].dtype == np.float64
+
+
+def test_scores_are_the_plugins(cfp_root: Path, table: pd.DataFrame) -> None:
+    finder = FaceFinder(f"file:{cfp_root / 'landmarks.csv'}")
+    for maker in (NoFrontalizer(), Mirror()):
+        plugin = FrontalizedRecognizer(small_recognizer(), maker, finder=finder)
+        rows = table[table["frontalizer"] == maker.name]
+        folder = cfp_root / "Data" / "Images"
+        probes, references = (plugin.embed_images([folder / name for name in rows[s]]) for s in ("probe", "reference"))
+        np.testing.assert_allclose(rows["score"], (probes * references).sum(1), atol=SCORE_TOLERANCE)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 24, 100])
+def test_batch_size_does_not_change_scores(
+    cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path, batch_size: int
+) -> None:
+    other = scores_of(cfp_root, make_systems(), tmp_path / "other.sqlite", batch_size=batch_size)
+    np.testing.assert_allclose(other["score"], table["score"], atol=SCORE_TOLERANCE)
+    pd.testing.assert_frame_equal(other.drop(columns="score"), table.drop(columns="score"))
+
+
+def test_workers_do_not_change_a_bit(
+    cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    other = scores_of(cfp_root, make_systems(), tmp_path / "other.sqlite", batch_size=7, workers=2)
+    pd.testing.assert_frame_equal(other, table, check_exact=True)
+
+
+def test_a_second_run_computes_nothing_and_changes_nothing(
+    cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    recognizer = small_recognizer()
+    other = scores_of(cfp_root, make_systems(recognizer=recognizer), tmp_path / "store.sqlite", batch_size=7)
+    assert recognizer.seen == 0
+    pd.testing.assert_frame_equal(other, table, check_exact=True)
+
+
+class Killed(BaseException):
+    """Like SIGKILL: nothing catches it."""
+
+
+def test_a_killed_run_resumes_to_the_identical_table(
+    cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    def die(done: int, total: int) -> None:
+        if done >= total / 2:
+            raise Killed
+
+    store = tmp_path / "killed.sqlite"
+    with pytest.raises(Killed):
+        scores_of(cfp_root, make_systems(), store, batch_size=7, progress=die)
+    recognizer = small_recognizer()
+    resumed = scores_of(cfp_root, make_systems(recognizer=recognizer), store, batch_size=7)
+    assert 0 < recognizer.seen < 2 * 24
+    pd.testing.assert_frame_equal(resumed, table, check_exact=True)
+
+
+def test_an_image_that_is_there_twice_is_computed_once(
+    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+) -> None:
+    folder = cfp_root / "Data" / "Images" / "001" / "frontal"
+    (folder / "02.png").write_bytes((folder / "01.png").read_bytes())
+    recognizer = small_recognizer()
+    scores_of(cfp_root, make_systems("none", recognizer=recognizer), tmp_path / "s.sqlite", batch_size=5)
+    assert recognizer.seen == len(images_of(Cfp(cfp_root))) - 1
+
+
+def test_a_view_that_two_frontalizers_share_is_embedded_once(
+    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+) -> None:
+    recognizer = small_recognizer()
+    scores_of(cfp_root, make_systems("none", "mirror", recognizer=recognizer), tmp_path / "s.sqlite")
+    assert recognizer.seen == 2 * len(images_of(Cfp(cfp_root)))
+
+
+def test_another_model_under_the_same_name_is_not_served_from_the_store(
+    cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    swapped = small_recognizer(channels="BGR")
+    other = scores_of(cfp_root, make_systems(recognizer=swapped), tmp_path / "store.sqlite", batch_size=7)
+    assert swapped.seen
+    assert np.abs(other["score"] - table["score"]).max() > 1e-3  # channel order matters
+
+
+def test_a_damaged_image_fails_its_own_comparisons_and_no_other(
+    cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    name = "003/frontal/01.png"
+    file = cfp_root / "Data" / "Images" / name
+    file.write_bytes(file.read_bytes()[:200])
+    other = scores_of(cfp_root, make_systems(), tmp_path / "other.sqlite", batch_size=7)
+    hit = other["reference"] == name
+    assert hit.any()
+    assert (other.loc[hit, "status"] == "failed").all()
+    assert (other.loc[hit, "reason"] == "reference:unreadable").all()
+    assert other.loc[hit, "score"].isna().all()
+    np.testing.assert_allclose(other.loc[~hit, "score"], table.loc[~hit, "score"], atol=SCORE_TOLERANCE)
+
+
+def test_a_file_that_may_not_be_read_is_a_failed_row(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:
+    def refuse() -> bytes:
+        raise PermissionError("denied")
+
+    path = str(cfp_root / "Data" / "Images" / "001" / "frontal" / "01.png")
+    images = [Image("x", refuse), Image(path, Path(path).read_bytes)]
+    with FeatureStore(tmp_path / "s.sqlite") as store:
+        finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
+        table = extract(images, finder, make_systems("mirror"), store)[0]
+    assert table.status.tolist() == ["failed", "ok"]
+    assert table.reason.tolist() == ["unreadable", ""]
+    assert torch.isnan(table.templates("mean")[0]).all()
+
+
+def test_both_sides_are_named_when_both_fail(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:
+    csv = cfp_root / "landmarks.csv"
+    csv.write_text(csv.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    table = scores_of(cfp_root, make_systems("none"), tmp_path / "s.sqlite")
+    assert set(table["reason"]) == {"probe:no_landmarks;reference:no_landmarks"}
+    assert table["score"].isna().all()
+
+
+def test_a_fallback_is_scored_and_says_so(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:
+    csv = cfp_root / "landmarks.csv"
+    lines = csv.read_text(encoding="utf-8").splitlines()
+    csv.write_text("\n".join(line for line in lines if "001/frontal/01" not in line), encoding="utf-8")
+    finder = partial(FaceFinder, f"file:{csv}", "largest", "centre-crop")
+    table = scores_of(cfp_root, make_systems("none"), tmp_path / "s.sqlite", make_finder=finder)
+    hit = table["reference"] == "001/frontal/01.png"
+    assert (table.loc[hit, "status"] == "fallback").all()
+    assert (table.loc[hit, "reason"] == "reference:fallback:no_landmarks").all()
+    assert table["score"].notna().all()
+
+
+def test_fusions_are_crossed_where_there_is_something_to_fuse(
+    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+) -> None:
+    table = scores_of(cfp_root, make_systems(), tmp_path / "s.sqlite", fusions=["mean", "concatenation"])
+    systems = table[["frontalizer", "fusion"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    assert systems == [("none", "weighted"), ("mirror", "mean"), ("mirror", "concatenation")]
+
+
+def test_probe_side_alone_leaves_references_with_their_first_view(
+    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+) -> None:
+    protocol = Cfp(cfp_root)
+    table = scores_of(cfp_root, make_systems("mirror"), tmp_path / "s.sqlite", sides="probe", fusions=["score-mean"])
+    folder = cfp_root / "Data" / "Images"
+    finder = FaceFinder(f"file:{cfp_root / 'landmarks.csv'}")
+    recognizer = small_recognizer()
+    plain = FrontalizedRecognizer(recognizer, NoFrontalizer(), finder=finder)
+    both = FrontalizedRecognizer(recognizer, Mirror(), "score-mean", finder=finder)
+    comparisons = protocol.comparisons("FP")
+    probes = both.embed_images([folder / name for name in comparisons["probe"]])
+    references = plain.embed_images([folder / name for name in comparisons["reference"]])
+    np.testing.assert_allclose(table["score"], (probes * references).sum(1), atol=SCORE_TOLERANCE)
+
+
+class Turned:
+    """A view maker that knows yaw and leaves some faces to their crop."""
+
+    name, fingerprint, default_fusion = "turned", "turned-1", "yaw"
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        crop = NoFrontalizer()(faces, alignment, size).images
+        weights = torch.tensor([[1.0, 0.0]]).repeat(len(faces), 1)
+        images = torch.cat([crop, torch.full_like(crop, torch.nan)], 1)
+        return Views(images, weights, ("crop", "frontal"), torch.full((len(faces),), 50.0), faces.status, faces.reason)
+
+
+def test_a_view_that_nobody_uses_is_not_embedded(cfp_root: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    recognizer = small_recognizer()
+    other = scores_of(cfp_root, [System("small", recognizer, "turned", Turned())], tmp_path / "s.sqlite", batch_size=7)
+    assert recognizer.seen == len(images_of(Cfp(cfp_root)))
+    assert set(other["yaw"]) == {50.0}
+    assert set(other["fusion"]) == {"yaw"}
+    expected = table.loc[table["frontalizer"] == "none", "score"]
+    np.testing.assert_allclose(other["score"], expected, atol=SCORE_TOLERANCE)
+
+
+class Broken(ModuleRecognizer):
+    """Gives NaN for the faces of one person."""
+
+    def embed(self, batch: torch.Tensor, yaw: torch.Tensor | None = None) -> torch.Tensor:
+        features = super().embed(batch, yaw)
+        features[0] = torch.nan
+        return features
+
+
+def test_features_that_are_not_finite_are_a_failure(cfp_root: Path, tmp_path: Path) -> None:
+    small = small_recognizer()
+    broken = Broken(small.network, small.config, "broken")
+    table = scores_of(cfp_root, [System("small", broken, "none", NoFrontalizer())], tmp_path / "s.sqlite")
+    failed = table[table["status"] == "failed"]
+    assert set(failed["reason"]) == {"reference:features_not_finite"}
+    assert table["score"].notna().sum() == len(table) - len(failed)
+
+
+def test_a_dead_worker_is_a_clear_message(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:
+    from pifr.errors import DataError
+
+    with pytest.raises(DataError, match="a worker process died"):
+        scores_of(
+            cfp_root, make_systems("none"), tmp_path / "s.sqlite", workers=1, make_finder=MakesFinderOnce(cfp_root)
+        )
+
+
+class MakesFinderOnce:
+    """A factory that kills the process it is unpickled in."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self) -> FaceFinder:
+        return FaceFinder(f"file:{self.root / 'landmarks.csv'}")
+
+    def __reduce__(self) -> tuple:
+        import os
+
+        return os._exit, (3,)
+
+
+def test_no_images_give_empty_tables(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:
+    with FeatureStore(tmp_path / "s.sqlite") as store:
+        tables = extract([], partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}"), make_systems(), store)
+    assert [len(table) for table in tables] == [0, 0]
+    assert isinstance(tables[0], FeatureTable)
