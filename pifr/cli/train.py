@@ -41,13 +41,32 @@ def register(
     workers: Workers = 0,
     facemesh: Annotated[Path | None, typer.Option(help="face_landmark.tflite (default: fetched).")] = None,
 ) -> None:
-    """Fit the face model to every photo of a folder."""
+    """Fit the face model to every photo of a folder; OUT/contact_sheet.jpg shows how well."""
     from pifr.cli.progress import progress_bar
     from pifr.training.registration import register as run
 
     with progress_bar("registering photos") as advance:
         for done, total in run(photos, out, sets=tuple(sets or ()), workers=workers, facemesh=facemesh):
             advance(done, total)
+    from pifr.training.contact_sheet import write_contact_sheet
+
+    write_contact_sheet(out, photos, out / "contact_sheet.jpg")
+
+
+@app.command()
+def assets(
+    out: Annotated[Path, typer.Argument(help="Folder for the built files (the shipped ones: pifr/assets).")],
+    ict: Annotated[Path | None, typer.Option(help="ict_face.npz: rebuild the face model from it.")] = None,
+    shards: Annotated[Path | None, typer.Option(help="Shards: rebuild the texture model from them.")] = None,
+    relink: Annotated[bool, typer.Option("--relink", help="Find the landmark links again, by Face Mesh.")] = False,
+) -> None:
+    """Rebuild template, face model and texture model from their sources."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from pifr.training.assets import build_assets
+
+    build_assets(out, ict=ict, shards=shards, relink=relink)
 
 
 @app.command()
@@ -59,6 +78,7 @@ def render(
     seed: Annotated[int, typer.Option(min=0, help="Seed of poses, backgrounds and light.")] = 1,
     grid: Annotated[bool, typer.Option("--grid", help="The paper's poses: yaw in steps of 10 degrees.")] = False,
     sets: Sets = None,
+    licence: Annotated[list[str] | None, typer.Option(help="SET=LICENCE, for the manifest; may be repeated.")] = None,
     workers: Workers = 0,
 ) -> None:
     """Render registered photos into shards of training pairs."""
@@ -67,8 +87,11 @@ def render(
     from pifr.training.pairs import render as run
 
     settings = RenderSettings(views=views, seed=seed, grid=grid)
+    licences = dict(entry.split("=", 1) for entry in licence or ())
     with progress_bar("rendering shards") as advance:
-        for done, total in run(registration, photos, out, settings, sets=tuple(sets or ()), workers=workers):
+        for done, total in run(
+            registration, photos, out, settings, sets=tuple(sets or ()), licences=licences, workers=workers
+        ):
             advance(done, total)
 
 

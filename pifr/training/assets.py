@@ -50,6 +50,34 @@ SLIDING = (454, 234, 323, 93, 127, 356, 132, 361)
 """Outline points near the ears that photos place a centimetre off: never linked."""
 
 
+SHIPPED = Path(__file__).parents[1] / "assets"
+
+
+def build_assets(out: Path, *, ict: Path | None = None, shards: Path | None = None, relink: bool = False) -> None:
+    """Build the geometry files in `out`; what is not rebuilt is taken from the shipped files.
+
+    Args:
+        out: folder; gets template.npz, and face_model.npz and texture_model.npz if their sources are given.
+        ict: `ict_face.npz`. shards: folder of `pifr train render`.
+        relink: find the landmark links again and write them to `out/links.json`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    face_model, links = SHIPPED / "face_model.npz", SHIPPED / "sources" / "links.json"
+    source = SHIPPED / "sources" / "template.ply"
+    if ict is not None:
+        face_model = out / "face_model.npz"
+        build_face_model(ict, face_model)
+    if relink:
+        from pifr.zoo import find_weights
+
+        found = find_links(face_model, read_source_template(source)[:2], find_weights("face-mesh").fetch())
+        links = out / "links.json"
+        links.write_text(json.dumps(found))
+    build_template(source, face_model, links, out / "template.npz")
+    if shards is not None:
+        build_texture_model(shards, out / "texture_model.npz")
+
+
 # --- 1. face model -----------------------------------------------------------------------------------------------
 
 

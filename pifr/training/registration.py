@@ -183,7 +183,9 @@ def find_photos(folder: Path, sets: Sequence[str] = ()) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and (not sets or path.relative_to(folder).parts[0] in sets)
     )
     if not photos:
-        raise FileNotFoundError(f"{folder}: no photos ({', '.join(sorted(IMAGE_SUFFIXES))}) of sets {list(sets) or 'any'}")
+        raise FileNotFoundError(
+            f"{folder}: no photos ({', '.join(sorted(IMAGE_SUFFIXES))}) of sets {list(sets) or 'any'}"
+        )
     return photos
 
 

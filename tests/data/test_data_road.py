@@ -113,7 +113,8 @@ def test_a_profile_shows_only_its_own_side():
 
 def test_texture_of_a_frontal_photo_is_seen_almost_everywhere():
     texture, visibility = TexturedHead(_portrait(7), _fit_of()).texture()
-    assert texture.shape == (128, 128, 3) and texture.dtype == np.uint8
+    assert texture.shape == (128, 128, 3)
+    assert texture.dtype == np.uint8
     assert (visibility[32:96, 32:96] > 128).mean() > 0.85
 
 
@@ -146,7 +147,8 @@ def _render(photos, registration, out, **kwargs):
 def test_a_fit_survives_the_table(registered):
     row = next(pd.read_parquet(registered[1] / "registration.parquet").itertuples())
     fit, expected = read_fit(row), _fit_of(seed=0)
-    assert np.array_equal(fit.identity, expected.identity) and np.allclose(fit.rotation, expected.rotation)
+    assert np.array_equal(fit.identity, expected.identity)
+    assert np.allclose(fit.rotation, expected.rotation)
     assert np.array_equal(fit.residual, expected.residual)
 
 
@@ -155,7 +157,8 @@ def test_shards_hold_what_the_manifest_says_and_repeat_to_the_byte(registered, t
     _render(*registered, first)
     _render(*registered, second)
     manifest = json.loads((first / "manifest.json").read_text())
-    assert manifest["photos"] == 4 and manifest["shards"] == [{"name": "shard-0000", "pairs": 8}]
+    assert manifest["photos"] == 4
+    assert manifest["shards"] == [{"name": "shard-0000", "pairs": 8}]
     for path in sorted(first.rglob("*.npy")):
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
     rows = pd.read_parquet(first / "shard-0000" / "pairs.parquet")

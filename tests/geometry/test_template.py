@@ -54,7 +54,8 @@ def test_position_map_meets_the_mesh_at_its_vertices(template):
 def test_ncc_of_a_point_leads_back_to_it(template):
     points = torch.from_numpy(template.vertices[::100])
     assert torch.allclose(template.from_ncc(template.to_ncc(points)), points, atol=1e-4)
-    assert template.to_ncc(points).min() >= -1e-6 and template.to_ncc(points).max() <= 1 + 1e-6
+    assert template.to_ncc(points).min() >= -1e-6
+    assert template.to_ncc(points).max() <= 1 + 1e-6
 
 
 def test_right_landmark_sets_mirror_the_left(template):
@@ -67,7 +68,8 @@ def test_right_landmark_sets_mirror_the_left(template):
 
 def test_five_landmarks_are_in_the_order_of_recognizers(template):
     left_eye, right_eye, nose, left_mouth, right_mouth = template.landmarks("five").tolist()
-    assert left_eye[0] < nose[0] < right_eye[0] and left_mouth[0] < nose[0] < right_mouth[0]
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_mouth[0] < nose[0] < right_mouth[0]
     assert left_eye[1] < nose[1] < left_mouth[1]
 
 
@@ -97,7 +99,8 @@ def test_expression_modes_move_what_their_name_says():
     model = load_face_model()
     jaw = model.expression[model.expression_names.index("jawOpen")]
     chin, nose_bridge = model.landmarks68[8], model.landmarks68[27]
-    assert jaw[chin, 1] < -10 and np.abs(jaw[nose_bridge]).max() < 0.5
+    assert jaw[chin, 1] < -10
+    assert np.abs(jaw[nose_bridge]).max() < 0.5
 
 
 def test_model_mean_and_template_mean_agree():
