@@ -170,9 +170,15 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
         WeightsError: a network that is needed has no weights.
         ConfigError: the argument is not understood.
     """
-    name, folder, (location, config, weights, renderings) = _parse(argument)
+    _, _, (_, _, weights, renderings) = _parse(argument)
+    return SrtcViews(load_frontalizer(device, argument), weights, renderings)
+
+
+def load_frontalizer(device: str = "cpu", argument: str = "") -> Frontalizer:
+    """The frontalizer of a view maker's argument, as in `load_srtc`."""
+    name, folder, (location, config, _, _) = _parse(argument)
     locator = _shared_locator(name, folder, device, location)
-    return SrtcViews(Frontalizer.from_locator(locator, name, weights=folder, config=config), weights, renderings)
+    return Frontalizer.from_locator(locator, name, weights=folder, config=config)
 
 
 _OPTIONS = (LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
@@ -206,7 +212,7 @@ def _parse(argument: str) -> tuple[str, Path | None, tuple[Config, ...]]:
 @lru_cache(maxsize=4)
 def _shared_locator(name: str, folder: Path | None, device: str, config: LocatorConfig) -> FaceLocator:
     # `align` and `srtc` in one run, for several recognizers, locate each batch once.
-    return FaceLocator(name, folder, device, config)
+    return FaceLocator.from_pretrained(name, weights=folder, device=device, config=config)
 
 
 def _digest(*configs: Config) -> str:

@@ -100,7 +100,8 @@ class Frontalizer:
         Raises:
             WeightsError: a network that is needed has no weights; says how to get them.
         """
-        return cls.from_locator(FaceLocator(name, weights, device, location), name, weights=weights, config=config)
+        locator = FaceLocator.from_pretrained(name, weights=weights, device=device, config=location)
+        return cls.from_locator(locator, name, weights=weights, config=config)
 
     @classmethod
     def from_locator(
@@ -213,7 +214,7 @@ def load_landmarks(device: str = "cpu") -> Callable[[FaceCrops], tuple[Tensor, T
     Raises:
         WeightsError: C-Net has no weights.
     """
-    locator = FaceLocator(device=device)
+    locator = FaceLocator.from_pretrained(device=device)
 
     def predict(faces: FaceCrops) -> tuple[Tensor, Tensor]:
         located = locator(faces)

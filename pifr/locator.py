@@ -49,31 +49,35 @@ class FaceLocator:
     """Locates the template in faces.
 
     Args:
-        configuration, weights, device: as in `Pretrained`.
+        pretrained: "segmentation" and "pncc".
         config: see `LocatorConfig`.
 
     Attributes:
-        correspondence: holds the template and the face model on the device.
+        device: where everything runs: the networks' device.
+        correspondence: holds the template and the face model.
         fingerprint: changes whenever the same face may give another result.
-
-    Raises:
-        WeightsError: a network has no weights; says how to get them.
     """
 
-    def __init__(
-        self,
-        configuration: str = "lite",
+    def __init__(self, pretrained: Pretrained, config: LocatorConfig) -> None:
+        self.pretrained, self.config = pretrained, config
+        self.device = pretrained.device
+        self.correspondence = Correspondence().to(self.device)
+        settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+        self.fingerprint = f"{pretrained.fingerprint}|{settings}|v{_RECIPE}"
+        self._latest: tuple[FaceCrops, LocatedFaces] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "lite",
+        *,
         weights: Path | None = None,
         device: torch.device | str = "cpu",
         config: LocatorConfig | None = None,
-    ) -> None:
-        self.config = config or LocatorConfig()
-        self.device = torch.device(device)
-        self.pretrained = Pretrained(("segmentation", "pncc"), configuration, weights, device, self.config.precision)
-        self.correspondence = Correspondence().to(device)
-        settings = hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:16]
-        self.fingerprint = f"{self.pretrained.fingerprint}|{settings}|v{_RECIPE}"
-        self._latest: tuple[FaceCrops, LocatedFaces] | None = None
+    ) -> "FaceLocator":
+        """The locator with trained networks; arguments and errors as `Pretrained`."""
+        config = config or LocatorConfig()
+        return cls(Pretrained(("segmentation", "pncc"), name, weights, device, config.precision), config)
 
     @torch.inference_mode()
     def __call__(self, faces: FaceCrops) -> LocatedFaces:

@@ -41,7 +41,7 @@ def extract(
 
     if fusion is not None:
         check_fusion(fusion)
-    files = _image_files(images)
+    files = image_files(images)
     if not files:
         raise DataError(
             f"no images among {', '.join(map(repr, map(str, images)))}: name files, or folders that hold some"
@@ -68,7 +68,7 @@ def extract(
     typer.echo(f"{len(rows)} images, {failed} failed: {out}")
 
 
-def _image_files(sources: list[Path]) -> list[Path]:
+def image_files(sources: list[Path]) -> list[Path]:
     """Files as they are given, and all images below folders, sorted."""
     files: list[Path] = []
     for source in sources:
