@@ -1,0 +1,198 @@
+"""Figures of runs from their tables alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pifr.errors import ConfigError, DataError
+from protocols import metrics
+from protocols.base import SCORE_COLUMNS
+from protocols.runs import load_run, load_runs, save_run
+from protocols.summary import count_failures, paired_differences, summarise
+
+
+def scores(seed: int = 0, gain: float = 0.0, frontalizer: str = "none", **columns: object) -> pd.DataFrame:
+    """Four folds of ten people each, 20 + 20 comparisons a fold."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for fold in range(1, 5):
+        for number in range(40):
+            person = 10 * fold + number % 10
+            other = person if number < 20 else 10 * fold + (number % 10 + 1 + number // 10 % 5) % 10
+            rows.append((fold, f"{person}/p{number}", f"{other}/r{number}", str(person), str(other), person == other))
+    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS[2:8]))
+    table["score"] = rng.normal(size=len(table)) + (1.5 + gain) * table["same"]
+    defaults = {"protocol": "cfp", "setting": "FP", "recognizer": "small", "frontalizer": frontalizer}
+    defaults |= {"fusion": "weighted", "status": "ok", "reason": "", "yaw": np.nan}
+    return table.assign(**(defaults | columns))[list(SCORE_COLUMNS)]
+
+
+def test_every_figure_is_the_metrics() -> None:
+    table = scores()
+    row = summarise(table, replicates=50).iloc[0]
+    same, score, fold = (table[name].to_numpy() for name in ("same", "score", "fold"))
+    eer, accuracy = metrics.eer_over_folds(same, score, fold), metrics.cross_validated_accuracy(same, score, fold)
+    assert (row["eer"], row["eer_std"]) == (eer.mean, eer.std)
+    assert (row["accuracy"], row["accuracy_std"]) == (accuracy.mean, accuracy.std)
+    assert row["auc"] == metrics.area_under_curve(same, score)
+    assert row["fnmr@0.1"] == metrics.fnmr_at_fmr(same, score, 0.1)
+    assert np.isnan(row["fnmr@0.001"])
+    assert row["eer_low"] < row["eer"] < row["eer_high"]
+    assert (row["genuine"], row["impostor"], row["failed"], row["folds"], row["fta"]) == (80, 80, 0, 4, 0.0)
+
+
+def test_a_system_and_setting_each_get_a_row_in_order() -> None:
+    table = pd.concat([scores(frontalizer=name, setting=setting) for setting in ("FP", "FF") for name in ("none", "z")])
+    summary = summarise(table, replicates=10)
+    assert summary[["setting", "frontalizer"]].apply(tuple, axis=1).tolist() == [
+        ("FP", "none"),
+        ("FP", "z"),
+        ("FF", "none"),
+        ("FF", "z"),
+    ]
+
+
+def failed(table: pd.DataFrame, rows: slice, reason: str) -> pd.DataFrame:
+    table = table.copy()
+    index = table.index[rows]
+    table.loc[index, ["score", "status", "reason"]] = [np.nan, "failed", reason]
+    return table
+
+
+def test_failures_are_left_out_of_rates_and_counted_beside_them() -> None:
+    table = failed(scores(), slice(0, 4), "probe:no_face")
+    row = summarise(table, replicates=10).iloc[0]
+    kept = table[table["status"] == "ok"]
+    assert row["eer"] == metrics.eer_over_folds(*(kept[n].to_numpy() for n in ("same", "score", "fold"))).mean
+    assert (row["failed"], row["failed_images"], row["images"], row["fta"]) == (4, 4, 320, 4 / 320)
+    assert row["eer_rejecting"] > row["eer"]  # four genuine comparisons more that are not matched
+
+
+def test_failed_images_are_told_from_their_partners() -> None:
+    table = scores()
+    table["reason"] = (
+        ["probe:no_face"] + ["reference:fallback:no_face"] + ["probe:no_face;reference:unreadable"] + [""] * 157
+    )
+    assert count_failures(table) == {"images": 320, "failed_images": 3, "fallback_images": 1, "fta": 3 / 320}
+
+
+def test_a_system_that_measured_nothing_keeps_its_row() -> None:
+    row = summarise(failed(scores(), slice(None), "probe:no_face"), replicates=10).iloc[0]
+    assert np.isnan(row["eer"])
+    assert (row["genuine"], row["impostor"], row["failed"], row["fta"]) == (0, 0, 160, 0.5)
+
+
+def test_unknown_people_are_resampled_by_comparison() -> None:
+    known = scores()
+    unknown = known.assign(probe_subject="", reference_subject="")
+    a, b = (summarise(table, replicates=300).iloc[0] for table in (known, unknown))
+    assert a["eer"] == b["eer"]
+    assert b["eer_low"] < b["eer"] < b["eer_high"]
+
+
+def test_difference_is_on_the_comparisons_that_both_measured() -> None:
+    plain, better = scores(), failed(scores(gain=1.0, frontalizer="srtc"), slice(10, 14), "probe:no_face")
+    row = paired_differences(pd.concat([plain, better]), {"frontalizer": "none"}, replicates=200).iloc[0]
+    keep = [*range(10), *range(14, 160)]
+    values = [
+        metrics.eer_over_folds(*(table.iloc[keep][n].to_numpy() for n in ("same", "score", "fold"))).values
+        for table in (plain, better)
+    ]
+    assert row["pairs"] == 156
+    assert row["difference"] == pytest.approx((values[1] - values[0]).mean())
+    assert row["per_fold"] == pytest.approx(values[1] - values[0])
+    assert row["low"] < row["difference"] < row["high"]
+    assert row["baseline"] == "small / none / weighted"
+    assert row["beyond_noise"] == (not row["low"] <= 0 <= row["high"])
+
+
+def test_order_of_rows_does_not_change_a_difference() -> None:
+    plain, other = scores(), scores(seed=1, frontalizer="srtc").assign(probe_subject="")
+    plain = plain.assign(probe_subject="")
+    shuffled = other.sample(frac=1.0, random_state=0)
+    rows = [
+        paired_differences(pd.concat([plain, table]), {"frontalizer": "none"}, replicates=100).iloc[0]
+        for table in (other, shuffled)
+    ]
+    assert rows[0][["low", "high"]].tolist() == pytest.approx(rows[1][["low", "high"]].tolist())
+
+
+def test_baseline_may_be_another_run_or_recognizer() -> None:
+    table = pd.concat(
+        [scores().assign(run="a"), scores(seed=1).assign(run="b"), scores(seed=2, recognizer="big").assign(run="b")]
+    )
+    rows = paired_differences(table, {"run": "a", "recognizer": "small"}, replicates=10)
+    assert rows[["run", "recognizer", "baseline"]].apply(tuple, axis=1).tolist() == [
+        ("b", "small", "a: small / none / weighted"),
+        ("b", "big", "a: small / none / weighted"),
+    ]
+
+
+def test_baseline_takes_its_own_fusion_where_it_has_another() -> None:
+    table = pd.concat([scores(), scores(seed=1, frontalizer="mirror", fusion="concatenation")])
+    assert paired_differences(table, {"frontalizer": "none"}, replicates=10)["baseline"].tolist() == [
+        "small / none / weighted"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        ({"frontalizer": "nothing"}, "no system is frontalizer=nothing: there are small / none"),
+        ({"speed": "1"}, "speed"),
+    ],
+)
+def test_a_baseline_that_is_not_there_is_refused(baseline: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        paired_differences(scores(), baseline)
+
+
+class TestRuns:
+    def test_run_comes_back_as_it_was_saved(self, tmp_path: Path) -> None:
+        save_run(tmp_path / "new" / "run", scores(), {"views": {"none": 1}, "protocol": "cfp"}, csv=True)
+        run = load_run(tmp_path / "new" / "run")
+        pd.testing.assert_frame_equal(run.scores, scores(), check_dtype=False)
+        assert run.scores["score"].tolist() == scores()["score"].tolist()
+        assert (run.label, run.passes) == ("run", {"none": 1})
+        assert pd.read_csv(run.folder / "scores.csv")["score"].tolist() == pytest.approx(scores()["score"].tolist())
+        assert sorted(file.name for file in run.folder.iterdir()) == ["run.json", "scores.csv", "scores.parquet"]
+
+    def test_table_alone_is_enough(self, tmp_path: Path) -> None:
+        save_run(tmp_path, scores(), {})
+        (tmp_path / "run.json").unlink()
+        for path in (tmp_path, tmp_path / "scores.parquet"):
+            assert len(load_run(path).scores) == 160
+            assert load_run(path).passes == {}
+
+    def test_runs_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+        for name in ("a/run", "b/run"):
+            save_run(tmp_path / name, scores(), {})
+        assert [run.label for run in load_runs([tmp_path / "a" / "run", tmp_path / "b" / "run"])] == ["a/run", "b/run"]
+        with pytest.raises(DataError, match="given twice"):
+            load_runs([tmp_path / "a" / "run", tmp_path / "a" / ".." / "a" / "run"])
+
+    def test_what_is_no_run_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="does not exist"):
+            load_run(tmp_path)
+        (tmp_path / "scores.parquet").write_text("no", encoding="utf-8")
+        with pytest.raises(DataError, match="is not a Parquet table"):
+            load_run(tmp_path)
+        scores().drop(columns=["fold", "yaw"]).to_parquet(tmp_path / "scores.parquet")
+        with pytest.raises(DataError, match="no column fold, yaw"):
+            load_run(tmp_path)
+        scores().to_parquet(tmp_path / "scores.parquet")
+        (tmp_path / "run.json").write_text("{", encoding="utf-8")
+        with pytest.raises(DataError, match=r"run\.json' is not JSON"):
+            load_run(tmp_path)
+
+    def test_a_run_that_cannot_be_written_leaves_the_old_one(self, tmp_path: Path) -> None:
+        save_run(tmp_path, scores(), {"number": 1})
+        with pytest.raises(TypeError):
+            save_run(tmp_path, scores(), {"number": object()})
+        assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"number": 1}
+        (tmp_path / "file").write_text("", encoding="utf-8")
+        with pytest.raises(DataError, match="cannot be written"):
+            save_run(tmp_path / "file" / "run", scores(), {})
