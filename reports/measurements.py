@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from protocols import metrics
 from reports.content import Verdict
-from reports.runs import RunTables, plain_settings
+from reports.runs import RunTables
 from reports.tables import DataSet, Estimate
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Measurement:
         """Sentences of every caption: the data, and the settings and versions of each run."""
         kind = "SYNTHETIC data, the people do not exist" if self.synthetic else "Real data"
         notes = [f"{kind}: {data_set.title}, {data_set.detail}"]
+        if "recognizer" in self.table:
+            notes.append("Alignment: the detector's five points, by similarity to each recognizer's own template.")
         if "fusion" in self.table and self.table["fusion"].nunique() == 1:
             notes.append(f"Fusion: {self.table['fusion'].iloc[0]}.")
         return (*notes, *(f"Run {run.label}: {text}" for run in self.runs if (text := run.conditions())))
@@ -103,7 +105,7 @@ class Measurement:
         notes = []
         if self.synthetic:
             notes.append(f"{data_set.title}: these people do not exist; the rates say nothing of real faces.")
-        configurations = [plain_settings(run.record) for run in self.runs]
+        configurations = [run.settings for run in self.runs]
         keys = sorted(set().union(*configurations))
         differing = [key for key in keys if len({settings.get(key) for settings in configurations}) > 1]
         if differing:
@@ -118,7 +120,7 @@ def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str]) -> list[
     """One measurement a data set, protocol and setting, in order of appearance.
 
     Args:
-        kind: which table of the runs, one of `reports.runs.TABLES`.
+        kind: which table of the runs, "scores" or one of `reports.runs.OTHER_TABLES`.
         system: columns that tell systems apart.
     """
     parts: dict[tuple[str, bool, str, str], list[tuple[RunTables, pd.DataFrame]]] = {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,15 @@ from reports.tables import DataSet
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = ("scores", "identification", "landmarks", "shape")
-"""Tables that a run may hold, each as `<name>.parquet`."""
+OTHER_TABLES = ("identification", "landmarks", "shape")
+"""Tables that a run may hold beside or in place of its scores, each as `<name>.parquet`."""
+
+# What says where and how fast a run was made, or what every table prints anyway.
+_UNTOLD = (
+    *("data", "out", "store", "labels", "device", "workers", "batch_size"),
+    *("protocol", "settings", "recognizers", "frontalizers", "fusions"),
+)
+_PROPER_NAMES = {"cfp": "CFP", "multipie": "Multi-PIE"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +31,7 @@ class RunTables:
     Attributes:
         label: the folder's name, longer where several runs share it.
         record: `run.json`.
-        tables: the run's tables by name, see `TABLES`.
+        tables: the run's tables by name: "scores" and `OTHER_TABLES`.
     """
 
     label: str
@@ -35,7 +41,8 @@ class RunTables:
     @property
     def name(self) -> str:
         """Name of the data set."""
-        return str(self.record["dataset"]["name"])
+        name = str(self.record["dataset"]["name"])
+        return _PROPER_NAMES.get(name, name)
 
     @property
     def synthetic(self) -> bool:
@@ -46,78 +53,62 @@ class RunTables:
     def data_set(self) -> DataSet:
         """The data set as a whole, with the counts that the record states."""
         counts = self.record["dataset"].get("counts") or {}
-        return DataSet(self.name, "", self.synthetic, detail=", ".join(f"{v:,} {k}" for k, v in _numbers(counts)))
+        detail = ", ".join(f"{value:,} {key}" for key, value in counts.items() if isinstance(value, int))
+        return DataSet(self.name, "", self.synthetic, detail=detail)
 
     @property
     def passes(self) -> dict[str, int]:
         """Recognizer passes a face, by frontalizer."""
         return {name: int(count) for name, count in (self.record.get("views") or {}).items()}
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The configuration in words: detector, alignment, switches of the protocol."""
+        return _flat(self.record.get("configuration") or {})
+
     def conditions(self) -> str:
-        """Alignment, other plain settings and versions, as one sentence for captions."""
-        settings = [f"{key} {value}" for key, value in plain_settings(self.record).items()]
-        versions = [f"{key} {value}" for key, value in sorted((self.record.get("versions") or {}).items())]
-        parts = ["; ".join(settings), ", ".join(versions)]
-        return ". ".join(part for part in parts if part) + "." if any(parts) else ""
+        """Settings and versions as one sentence for captions; empty where the record has neither."""
+        settings = "; ".join(f"{key} {value}" for key, value in self.settings.items())
+        versions = ", ".join(f"{key} {value}" for key, value in sorted((self.record.get("versions") or {}).items()))
+        return " ".join(f"{part}." for part in (settings, versions) if part)
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[RunTables]:
-    """Read runs; those that share a folder name are told apart by their parents' names.
+    """Read runs with all their tables.
 
     Raises:
-        DataError: a run is given twice, holds no table, or does not say whether its data are real or synthetic.
+        DataError: as `protocols.runs.load_runs`; or a run holds no table, or does not say what was measured and whether
+            it is synthetic.
     """
     import pandas as pd
 
-    from protocols.runs import load_run
+    from protocols.runs import load_runs
 
-    paths = [Path(folder).resolve() for folder in folders]
-    if len(set(paths)) < len(paths):
-        raise DataError("the same run is given twice")
-    runs = []
-    for path, label in zip(paths, _labels(paths), strict=True):
-        record = _record(path)
-        tables = {
-            name: load_run(path).scores if name == "scores" else pd.read_parquet(path / f"{name}.parquet")
-            for name in TABLES
-            if (path / f"{name}.parquet").is_file()
-        }
+    found = []
+    for run in load_runs(folders):
+        data_set = run.record.get("dataset")
+        if not isinstance(data_set, dict) or "name" not in data_set or not isinstance(data_set.get("synthetic"), bool):
+            raise DataError(
+                f"'{run.folder / 'run.json'}' does not say which data set was measured and whether it is synthetic: "
+                "without it no figure of this run can be put into a table"
+            )
+        files = {name: run.folder / f"{name}.parquet" for name in OTHER_TABLES}
+        tables = {} if run.scores is None else {"scores": run.scores}
+        tables |= {name: pd.read_parquet(file) for name, file in files.items() if file.is_file()}
         if not tables:
-            raise DataError(f"'{path}' holds no table: a run is the folder that 'pifr evaluate --out' wrote")
-        runs.append(RunTables(label, record, tables))
-    return runs
+            raise DataError(f"'{run.folder}' holds no table: a run is the folder that 'pifr evaluate --out' wrote")
+        found.append(RunTables(run.label, run.record, tables))
+    return found
 
 
-def plain_settings(record: Mapping[str, Any]) -> dict[str, str]:
-    """The run's configuration without lists, places on disk, and what the tables print anyway."""
-    hidden = {"data", "out", "store", "recognizers", "frontalizers", "fusions", "protocol", "device", "workers"}
-    configuration = record.get("configuration") or {}
-    return {
-        key.replace("_", " "): str(value)
-        for key, value in configuration.items()
-        if key not in hidden and isinstance(value, (str, int, float)) and value != ""
-    }
-
-
-def _labels(paths: Sequence[Path]) -> list[str]:
-    parts = 1
-    while len(labels := {"/".join(path.parts[-parts:]) for path in paths}) < len(paths):
-        parts += 1
-    assert labels
-    return ["/".join(path.parts[-parts:]) for path in paths]
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    file = folder / "run.json"
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        record["dataset"]["name"], record["dataset"]["synthetic"]
-    except (OSError, ValueError) as error:
-        raise DataError(f"'{file}' cannot be read ({error}): without it nobody knows what was measured") from error
-    except (KeyError, TypeError) as error:
-        raise DataError(f"'{file}' does not say which data set was measured and whether it is synthetic") from error
-    return record
-
-
-def _numbers(counts: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    return ((str(key), value) for key, value in counts.items() if isinstance(value, int))
+def _flat(configuration: Mapping[str, Any]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for key, value in configuration.items():
+        if key in _UNTOLD or value is None or value == "":
+            continue
+        if isinstance(value, Mapping):
+            settings |= _flat(value)
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            settings[key.replace("_", " ")] = text
+    return settings

@@ -200,7 +200,7 @@ def to_frame(table: Table) -> pandas.DataFrame:
 
 def to_csv(table: Table) -> str:
     """Long-form CSV (see `to_frame`); reading it back gives the same numbers, bit for bit."""
-    return to_frame(table).to_csv(index=False, float_format=repr, lineterminator="\n")
+    return to_frame(table).to_csv(index=False, lineterminator="\n")
 
 
 def to_rich(table: Table) -> rich.table.Table:

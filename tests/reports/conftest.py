@@ -1,11 +1,12 @@
 """Small runs with known properties, made from a seed: no images, no recognizers, no real people."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 DEFAULT_SYSTEMS = {
     ("sface", "none", "weighted"): 1.6,
@@ -15,7 +16,7 @@ DEFAULT_SYSTEMS = {
 """Separation of genuine from impostor scores of each system, in standard deviations."""
 
 
-def score_table(
+def make_scores(
     systems: Mapping[tuple[str, str, str], float] = DEFAULT_SYSTEMS,
     setting: str = "FP",
     folds: int = 4,
@@ -47,7 +48,9 @@ def score_table(
         rows, columns=["fold", "probe", "reference", "probe_subject", "reference_subject", "same"]
     ).drop_duplicates(["fold", "probe", "reference"])
     noise = rng.normal(size=len(table))
-    yaw = {probe: float(value) for probe, value in zip(table["probe"].unique(), rng.uniform(-90, 90, 10_000), strict=False)}
+    yaw = {
+        probe: float(value) for probe, value in zip(table["probe"].unique(), rng.uniform(-90, 90, 10_000), strict=False)
+    }
     failed = table["probe"].isin(list(dict.fromkeys(table.loc[table["fold"] == 1, "probe"]))[:failing])
     parts = []
     for (recognizer, frontalizer, fusion), separation in systems.items():
@@ -68,7 +71,7 @@ def score_table(
     return pd.concat(parts, ignore_index=True)
 
 
-def write_run(
+def make_run(
     folder: Path, name: str = "cfp", synthetic: bool = False, configuration: Mapping[str, object] | None = None,
     **tables: pd.DataFrame,
 ) -> Path:  # fmt: skip
@@ -88,3 +91,67 @@ def write_run(
     }
     (folder / "run.json").write_text(json.dumps(record))
     return folder
+
+
+def make_identification(
+    systems: Mapping[str, Mapping[int, float]], subjects: int = 20, shots: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """An identification table in which a set share of the probes at each pose is at rank 1, the rest at rank 3.
+
+    Args:
+        systems: rank-1 rate by |yaw| of each frontalizer; the probes found are the same for equal rates.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for subject in range(subjects):
+        for shot in range(shots):
+            for yaw in (-90, -75, -60, -45, 45, 60, 75, 90):
+                rows.append((f"{subject:03d}", shot, yaw, rng.random()))
+    probes = pd.DataFrame(rows, columns=["probe_subject", "illumination", "camera_yaw", "luck"])
+    # Ranks of luck within a pose, so that rates are exact.
+    luck = probes.groupby(probes["camera_yaw"].abs())["luck"].rank(pct=True)
+    parts = []
+    for frontalizer, rates in systems.items():
+        found = luck <= probes["camera_yaw"].abs().map(rates) + 1e-9
+        parts.append(
+            probes.drop(columns="luck").assign(
+                protocol="multipie",
+                setting="1",
+                fold="all",
+                probe=probes["probe_subject"]
+                + "/"
+                + probes["camera_yaw"].astype(str)
+                + "/"
+                + probes["illumination"].astype(str),
+                reference=probes["probe_subject"] + "/frontal",
+                reference_subject=probes["probe_subject"],
+                same=True,
+                recognizer="sface",
+                frontalizer=frontalizer,
+                fusion="weighted",
+                score=0.5,
+                status="ok",
+                reason="",
+                yaw=probes["camera_yaw"].astype(float),
+                rank=pd.array(np.where(found, 1, 3), dtype="Int64"),
+                best_impostor="other",
+                best_impostor_score=0.4,
+                camera="11_0",
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def score_table() -> Callable[..., pd.DataFrame]:
+    return make_scores
+
+
+@pytest.fixture
+def identification_table() -> Callable[..., pd.DataFrame]:
+    return make_identification
+
+
+@pytest.fixture
+def write_run() -> Callable[..., Path]:
+    return make_run

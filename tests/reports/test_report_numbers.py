@@ -1,0 +1,300 @@
+"""What a report says follows from the score tables, and from nothing else."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pifr.errors import DataError
+from protocols import metrics
+from reports.build import build_report
+from reports.content import Report, Section
+from reports.measurements import Statistics
+from reports.runs import read_runs
+from reports.tables import Row, Table, to_frame
+
+FAST = Statistics(replicates=120)
+CLEAR = {("sface", "none", "weighted"): 1.0, ("sface", "srtc", "weighted"): 4.0}
+HARMFUL = {("sface", "none", "weighted"): 4.0, ("sface", "srtc", "weighted"): 1.0}
+Make = Callable[..., pd.DataFrame]
+Write = Callable[..., Path]
+
+
+def report_of(*folders: Path) -> Report:
+    return build_report(read_runs(folders), "fixed", FAST)
+
+
+def only_section(*folders: Path) -> Section:
+    (section,) = report_of(*folders).sections
+    return section
+
+
+def row_of(table: Table, label: str) -> Row:
+    (row,) = (row for row in table.rows if label in row.labels)
+    return row
+
+
+def test_a_clear_gain_is_called_better_and_hurts_nobody(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    section = only_section(write_run(tmp_path / "run", scores=score_table(CLEAR)))
+    assert [finding.verdict for finding in section.findings] == ["better"]
+    assert not section.hurts
+
+
+def test_a_clear_loss_is_called_worse_and_listed_as_harm(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    section = only_section(write_run(tmp_path / "run", scores=score_table(HARMFUL)))
+    assert [finding.verdict for finding in section.findings] == ["worse"]
+    assert section.hurts[0].verdict == "worse"
+    assert any("|yaw|" in finding.text for finding in section.hurts)
+
+
+def test_a_frontalizer_that_changes_nothing_is_within_noise(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    scores = score_table({("sface", "none", "weighted"): 2.0})
+    scores = pd.concat([scores, scores.assign(frontalizer="srtc")], ignore_index=True)
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    assert [finding.verdict for finding in section.findings] == ["noise"]
+    row = row_of(section.tables[1], "within noise")
+    assert row.estimates[0] is not None
+    assert (row.estimates[0].value, row.estimates[0].low, row.estimates[0].high) == (0, 0, 0)
+
+
+def test_the_summary_counts_verdicts_and_warns_of_chance(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    report = report_of(write_run(tmp_path / "run", scores=score_table(CLEAR)))
+    assert report.headlines == ("srtc: better in 1 of 1 comparison with the plain crop.",)
+    assert any("if nothing differed at all" in caution for caution in report.cautions)
+
+
+def test_the_eer_is_that_of_the_score_table(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR)
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    plain = scores[scores["frontalizer"] == "none"]
+    expected = np.mean(
+        [
+            metrics.equal_error_rate(fold["same"].to_numpy(), fold["score"].to_numpy())
+            for _, fold in plain.groupby("fold")
+        ]
+    )
+    estimate = row_of(section.tables[0], "sface + none").estimates[0]
+    assert estimate is not None
+    assert estimate.value == pytest.approx(100 * expected)
+
+
+def test_failures_are_listed_with_reason_and_images(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR, failing=2)
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    (failure,) = section.failures
+    assert (failure.system, failure.outcome, failure.reason) == ("all systems", "failed", "no_face")
+    failed = scores[(scores["status"] == "failed") & (scores["frontalizer"] == "none")]
+    assert set(failure.images) == set(failed["probe"])
+    assert failure.comparisons == len(failed)
+    fta = row_of(section.tables[0], "sface + none").estimates[7]
+    assert fta is not None
+    assert fta.value == pytest.approx(100 * 2 / len(set(scores["probe"]) | set(scores["reference"])))
+
+
+def test_fallbacks_are_not_called_failures(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR)
+    at = scores["probe"] == scores["probe"].iloc[0]
+    scores.loc[at, ["status", "reason"]] = ["fallback", "probe:fallback:no_face"]
+    (failure,) = only_section(write_run(tmp_path / "run", scores=scores)).failures
+    assert (failure.outcome, failure.reason, failure.images) == ("fallback", "no_face", (scores["probe"].iloc[0],))
+
+
+def test_synthetic_and_real_figures_never_share_a_column(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    real = write_run(tmp_path / "real", scores=score_table(CLEAR))
+    synthetic = write_run(tmp_path / "synthetic", synthetic=True, scores=score_table(CLEAR, seed=1))
+    report = report_of(real, synthetic)
+    (table,) = report.paper
+    groups = [heading for heading, _ in table.groups()]
+    assert [heading.split(" (")[0] for heading in groups] == [
+        "published: CFP FP",
+        "measured: CFP FP",
+        "measured: SYNTHETIC CFP FP",
+    ]
+    frame = to_frame(table)
+    assert set(frame[frame["origin"] == "published"]["synthetic"]) == {False}
+    assert len({section.key for section in report.sections}) == 2
+    assert any("do not exist" in caution for caution in report.cautions)
+
+
+def test_table_3_holds_frontal_to_profile_alone(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    assert not report_of(write_run(tmp_path / "run", scores=score_table(CLEAR, setting="FF"))).paper
+
+
+def test_captions_name_rule_data_alignment_and_versions(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    report = report_of(write_run(tmp_path / "run", scores=score_table(CLEAR)))
+    for table in (report.paper[0], report.sections[0].tables[0]):
+        caption = " ".join(table.notes)
+        for words in (
+            "interpolated ROC",
+            "Real data",
+            "detector yunet",
+            "numpy 2.4",
+            "FTA",
+            "48 subjects",
+            "Alignment",
+        ):
+            assert words in caption
+
+
+def test_runs_with_the_same_systems_are_compared_with_the_first(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    first = write_run(tmp_path / "old", scores=score_table(HARMFUL))
+    second = write_run(tmp_path / "new", scores=score_table(CLEAR), configuration={"detector": "mtcnn"})
+    report = report_of(first, second)
+    rates, differences = report.sections[0].tables
+    assert {row.labels[2] for row in rates.rows} == {"old", "new"}
+    against = {
+        row.labels[3]: row.labels[4] for row in differences.rows if row.labels[:3] == ("sface + srtc", "", "new")
+    }
+    assert against == {"none": "better", "run old": "better"}
+    assert any("differ in detector" in caution for caution in report.cautions)
+
+
+def test_runs_with_different_systems_are_joined(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR)
+    folders = [write_run(tmp_path / name, scores=scores[scores["frontalizer"] == name]) for name in ("none", "srtc")]
+    assert [finding.verdict for finding in only_section(*folders).findings] == ["better"]
+
+
+def test_a_plain_crop_borrows_the_pose_that_another_system_saw(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    section = only_section(write_run(tmp_path / "run", scores=score_table(CLEAR)))
+    (chart,) = (chart for chart in section.charts if chart.key.endswith("yaw"))
+    counts = {trace["label"]: len(trace["points"]) for trace in chart.hover["series"]}
+    assert counts["none"] == counts["srtc"] > 1
+
+
+def test_without_a_pose_there_is_no_chart_by_yaw_and_the_report_says_so(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    scores = score_table(CLEAR).assign(yaw=math.nan)
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    assert not any(chart.key.endswith("yaw") for chart in section.charts)
+    assert "estimates the pose" in section.lead[0]
+
+
+def test_a_run_that_does_not_say_whether_it_is_synthetic_is_refused(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    folder = write_run(tmp_path / "run", scores=score_table(CLEAR))
+    record = json.loads((folder / "run.json").read_text())
+    del record["dataset"]["synthetic"]
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="synthetic"):
+        read_runs([folder])
+    (folder / "run.json").unlink()
+    with pytest.raises(DataError, match="synthetic"):
+        read_runs([folder])
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path, write_run: Write) -> None:
+    with pytest.raises(DataError, match="no table"):
+        read_runs([write_run(tmp_path / "run")])
+
+
+POSES = {45: 0.9, 60: 0.8, 75: 0.6, 90: 0.4}
+BETTER_POSES = {45: 0.9, 60: 0.9, 75: 0.9, 90: 0.9}
+
+
+def test_rank_1_by_yaw_stands_beside_table_4(tmp_path: Path, identification_table: Make, write_run: Write) -> None:
+    table = identification_table({"none": POSES, "srtc": BETTER_POSES})
+    report = report_of(write_run(tmp_path / "run", name="multipie", identification=table))
+    (paper,) = report.paper
+    measured = row_of(paper, "sface + none")
+    values = [estimate.value for estimate in measured.estimates if estimate is not None]
+    assert values[:4] == pytest.approx([40, 60, 80, 90])
+    assert [finding.verdict for finding in report.sections[0].findings] == ["better"]
+
+
+def test_a_failed_probe_is_a_miss_and_is_counted(tmp_path: Path, identification_table: Make, write_run: Write) -> None:
+    table = identification_table({"none": dict.fromkeys(POSES, 1.0)})
+    failed = table["probe"].isin(table["probe"].iloc[:8])
+    table.loc[failed, "rank"] = pd.NA
+    table.loc[failed, "reason"] = "probe:no_face"
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
+    row = row_of(section.tables[0], "sface + none")
+    everything, failures = row.estimates[4], row.estimates[6]
+    assert everything is not None
+    assert failures is not None
+    assert everything.value == pytest.approx(99.0)
+    assert failures.value == pytest.approx(1.0)
+    assert section.failures[0].images == tuple(sorted(table["probe"][failed]))
+
+
+def test_cmc_ends_where_every_found_probe_is_counted(
+    tmp_path: Path, identification_table: Make, write_run: Write
+) -> None:
+    table = identification_table({"none": POSES})
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
+    (chart,) = (chart for chart in section.charts if chart.key.endswith("cmc"))
+    texts = [point[3] for point in chart.hover["series"][0]["points"]]
+    assert texts[0].startswith("67.5 %")
+    assert texts[2].startswith("100.0 %")
+
+
+def landmark_table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    images = pd.DataFrame(
+        {
+            "protocol": "landmarks",
+            "setting": "cfp",
+            "sample": [f"{k:03d}" for k in range(60)],
+            "subject": [f"{k // 3:02d}" for k in range(60)],
+            "yaw": rng.uniform(50, 89, 60),
+            "status": "ok",
+            "reason": "",
+        }
+    )
+    error = rng.uniform(0.05, 0.1, 60)
+    best = images.assign(predictor="c-net", nme_nose=error, nme_box=error / 3)
+    other = images.assign(predictor="mediapipe", nme_nose=error + 0.1, nme_box=error, yaw=math.nan)
+    other.loc[:5, ["nme_nose", "nme_box"]] = math.nan
+    other.loc[:5, ["status", "reason"]] = ["failed", "no_face"]
+    return pd.concat([best, other], ignore_index=True)
+
+
+def test_landmark_errors_stand_beside_table_2_with_their_failures(tmp_path: Path, write_run: Write) -> None:
+    table = landmark_table()
+    report = report_of(write_run(tmp_path / "run", landmarks=table))
+    (paper,) = report.paper
+    assert paper.key == "table2"
+    error, failures = (estimate for estimate in row_of(paper, "mediapipe").estimates if estimate is not None)
+    assert error.value == pytest.approx(100 * table[table["predictor"] == "mediapipe"]["nme_nose"].mean())
+    assert failures.value == pytest.approx(10)
+    (finding,) = report.sections[0].findings
+    assert finding.verdict == "better"
+    assert "54 images" in finding.detail
+
+
+def test_cumulative_error_ends_below_one_where_images_failed(tmp_path: Path, write_run: Write) -> None:
+    section = only_section(write_run(tmp_path / "run", landmarks=landmark_table()))
+    ends = {trace["label"]: trace["points"][-1][3] for trace in section.charts[0].hover["series"]}
+    assert ends == {"c-net": "100.0 %", "mediapipe": "90.0 %"}
+
+
+def test_shape_errors_stand_beside_table_5(tmp_path: Path, write_run: Write) -> None:
+    table = pd.DataFrame(
+        {
+            "protocol": "shape",
+            "setting": "",
+            "subject": list("abcabc"),
+            "predictor": ["mean face"] * 3 + ["s-net"] * 3,
+            "rmse": [2.0, 3.0, 4.0, 1.0, 2.0, 3.0],
+            "status": "ok",
+            "reason": "",
+        }
+    )
+    (paper,) = report_of(write_run(tmp_path / "run", name="scans", synthetic=True, shape=table)).paper
+    assert paper.key == "table5"
+    rmse = row_of(paper, "s-net").estimates[1]
+    assert rmse is not None
+    assert rmse.value == pytest.approx(2.0)
+    assert [heading for heading, _ in paper.groups()][1] == "measured: SYNTHETIC scans (3 subjects)"
