@@ -1,0 +1,1 @@
+"""Benchmarks, each reached by `pifr bench NAME`: warm-up, medians, and ratios within one run."""

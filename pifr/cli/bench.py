@@ -1,0 +1,26 @@
+"""`pifr bench`: every benchmark of the project. Ratios are within one run, on one machine."""
+
+import typer
+
+from pifr.cli.lazy import lazy_group
+
+COMMANDS = {
+    "recognizers": ("benchmarks.recognizers:main", "Faces a second by recognizer and batch size."),
+    "scoring": ("benchmarks.scoring:main", "10,000 x 10,000 comparisons in bounded memory."),
+    "harness": ("benchmarks.harness:main", "What the harness adds to the recognizer's own forward pass."),
+    "renderer": ("benchmarks.renderer:main", "Torch renderer beside pyrender."),
+    "frontalizer": ("benchmarks.frontalizer:main", "Frontalization beside a recognizer's forward pass."),
+    "registration": ("benchmarks.registration:main", "How well photos are registered, on drawn people."),
+}
+
+app = typer.Typer(
+    cls=lazy_group("pifr bench", COMMANDS),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure speed; --json FILE keeps the figures."""
