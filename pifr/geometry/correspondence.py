@@ -98,7 +98,7 @@ class Correspondence(nn.Module):
     """
 
     def __init__(
-        self, face_model: FaceModel | None = None, identities: int = 40, size: int = 64, fit_size: int = 32
+        self, face_model: FaceModel | None = None, identities: int = 40, size: int = 64, fit_size: int = 16
     ) -> None:
         super().__init__()
         model = face_model or load_face_model()
@@ -152,7 +152,7 @@ class Correspondence(nn.Module):
         pixels = camera.project(self.mean.expand(batch, -1, -1, -1)) + summed[:, :2] / total.clamp_min(1e-6)
         return Observation(pixels, total)
 
-    def fit_shape(self, observed: Observation, deviation: float = 2.5, iterations: int = 3) -> ShapeFit:
+    def fit_shape(self, observed: Observation, deviation: float = 2.5, iterations: int = 2) -> ShapeFit:
         """Fits camera, identity and expression to an observation.
 
         Each iteration fits the camera to the current shape, then solves the coefficients together with the camera's

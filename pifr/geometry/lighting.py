@@ -33,7 +33,9 @@ def surface_normals(positions: Tensor) -> Tensor:
     padded = functional.pad(positions, (1, 1, 1, 1), mode="replicate")
     along_u = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
     along_v = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
-    return functional.normalize(torch.linalg.cross(along_v, along_u, dim=1), dim=1)
+    normals = torch.linalg.cross(along_v, along_u, dim=1)
+    # Much faster on a CPU than a norm over the strided axis.
+    return normals / normals.square().sum(1, keepdim=True).clamp_min(1e-20).sqrt()
 
 
 def harmonics(normals: Tensor) -> Tensor:
