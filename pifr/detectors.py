@@ -140,10 +140,11 @@ class Mtcnn:
         factor = 1.0
         if max(padded.shape[:2]) > self.side:
             padded, factor = _resize(padded, self.side)
+        if min(padded.shape[:2]) < self._network.min_face_size:
+            return NO_FACE  # the network's image pyramid would be empty, which facenet-pytorch does not expect
         boxes, scores, landmarks = self._network.detect(padded, landmarks=True)
         if boxes is None:
             return NO_FACE
-        # MTCNN counts pixels from 1 in boxes and landmarks (its authors' MATLAB), and facenet-pytorch keeps that.
         boxes = (np.asarray(boxes, np.float64) + 0.5) / factor - 0.5 - margin
         landmarks = (np.asarray(landmarks, np.float64) + 0.5) / factor - 0.5 - margin
         return Detections(boxes, landmarks, np.asarray(scores, np.float64))

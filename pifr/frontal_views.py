@@ -140,9 +140,9 @@ class SrtcViews:
 
 
 def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTemplate, size: int) -> Tensor:
-    pixels = faces.pixels.to(landmarks.device)
-    crop = align(pixels, faces.landmarks.to(landmarks.device), alignment, size)
-    realigned = align(pixels, landmarks, alignment, size)
+    faces = faces.to(landmarks.device)
+    crop = align(faces.pixels, faces.landmarks, alignment, size, faces.extent)
+    realigned = align(faces.pixels, landmarks, alignment, size, faces.extent)
     return torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
 
 

@@ -88,7 +88,7 @@ class NoFrontalizer:
     default_fusion: Fusion = DEFAULT_FUSION
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        return _views(faces, align(faces.pixels, faces.landmarks, alignment, size)[:, None], ("crop",))
+        return _views(faces, align(faces.pixels, faces.landmarks, alignment, size, faces.extent)[:, None], ("crop",))
 
 
 class Mirror:
@@ -99,7 +99,7 @@ class Mirror:
     default_fusion: Fusion = DEFAULT_FUSION
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        crop = align(faces.pixels, faces.landmarks, alignment, size)
+        crop = align(faces.pixels, faces.landmarks, alignment, size, faces.extent)
         return _views(faces, torch.stack([crop, crop.flip(-1)], dim=1), ("crop", "mirror"))
 
 

@@ -479,12 +479,13 @@ def _find_in_worker(contents: Sequence[bytes], names: Sequence[str]) -> tuple[An
     faces = _worker_finder(contents, names)
     # As numpy: torch would pass its tensors through shared memory, which containers often have little of.
     tensors = (faces.pixels.numpy(), faces.crop_to_image.numpy(), faces.landmarks.numpy())
-    return (*tensors, faces.status, faces.reason)
+    return (*tensors, faces.status, faces.reason, faces.extent.numpy())
 
 
 def _from_arrays(found: tuple[Any, ...]) -> FaceCrops:
-    pixels, crop_to_image, landmarks, status, reason = found
-    return FaceCrops(*map(torch.from_numpy, (pixels, crop_to_image, landmarks)), status, reason)
+    pixels, crop_to_image, landmarks, status, reason, extent = found
+    tensors = map(torch.from_numpy, (pixels, crop_to_image, landmarks))
+    return FaceCrops(*tensors, status, reason, torch.from_numpy(extent))
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def examine() -> dict:
         except WeightsError as error:
             weights[entry.name] = "wrong"
             advise("error", str(error))
-    weights |= {name: "packaged" for name in packaged_weights()}
+    weights |= dict.fromkeys(packaged_weights(), "packaged")
     return {
         "versions": versions,
         "devices": _devices(advise),
