@@ -229,7 +229,7 @@ def histograms(
 
     with matplotlib.rc_context(_STYLE):
         figure, panels = _figure(len(scores), height=max(_SIZE[1], 0.7 + 1.15 * len(scores)))
-        for axes, (label, genuine, impostor, threshold) in zip(panels, scores, strict=True):
+        for axes, (label, genuine, impostor, threshold) in zip(np.atleast_1d(panels), scores, strict=True):
             edges = np.histogram_bin_edges(np.concatenate([genuine, impostor]), bins=48)
             weights = np.full(len(genuine), 1 / len(genuine)), np.full(len(impostor), 1 / len(impostor))
             axes.hist(impostor, edges, weights=weights[1], histtype="stepfilled", fill=False, hatch="/////",
@@ -240,8 +240,8 @@ def histograms(
             axes.set_title(label, loc="left")
             axes.set_yticks([])
             axes.grid(False)
-        panels[-1].set_xlabel("Score")
-        handles, labels = panels[-1].get_legend_handles_labels()
+        axes.set_xlabel("Score")
+        handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return Chart(key, title, caption, figure, {"series": []})
 

@@ -24,6 +24,7 @@ PANELS: dict[str, str] = {
     "pncc": "PNCC",
     "landmarks": "landmarks",
     "uv_partial": "incomplete UV",
+    "visibility": "visibility",
     "uv_texture": "completed UV",
     "shape": "shaded shape",
     "frontal": "frontal rendering",
@@ -31,9 +32,9 @@ PANELS: dict[str, str] = {
 }
 """Panels in the order in which a montage shows them, and their headings."""
 
-PanelSource = Callable[[str, str], Mapping[str, np.ndarray]]
-"""Pictures of a probe, given the names of the probe and of a reference of the same person: uint8 H x W x 3 RGB by panel
-name; whatever is not there is left out."""
+PanelSource = Callable[[str, str, str], Mapping[str, np.ndarray]]
+"""Pictures of a probe, given the names of the frontalizer, of the probe and of a reference of the same person: uint8
+H x W x 3 RGB by panel name; whatever is not there is left out."""
 
 _CELL = 160  # pixels, side of a picture in a montage
 
@@ -124,7 +125,8 @@ def build_montage(
 ) -> Montage:
     """Montage of `count` probes a rule; arguments as `choose_probes`. Panels that no chosen probe has are left out."""
     chosen = [(rule, *choice) for rule in rules for choice in choose_probes(scores, baseline, rule, count)]
-    pictures = [source(probe, reference) for _, probe, reference, _ in chosen]
+    frontalizer = str(scores["frontalizer"].iloc[0])
+    pictures = [source(frontalizer, probe, reference) for _, probe, reference, _ in chosen]
     panels = tuple(name for name in PANELS if any(name in found for found in pictures))
     rows = tuple(
         MontageRow(f"{rule}, {change:+.2f} sd, {probe}", tuple(found.get(name) for name in panels))
@@ -141,39 +143,45 @@ def folder_panels(folder: Path) -> PanelSource:
     """Pictures saved as `FOLDER/<probe without suffix>/<panel>.png`.
 
     Raises:
-        FileNotFoundError: (when asked for a probe) if the probe has no folder there.
+        DataError: (when asked for a probe) if the probe has no folder there.
     """
+    from pifr.errors import DataError
+    from pifr.images import read_image
 
-    def read(probe: str, reference: str) -> dict[str, np.ndarray]:
-        from pifr.images import read_image
-
+    def read(frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
         place = folder / Path(probe).with_suffix("")
         if not place.is_dir():
-            raise FileNotFoundError(f"no intermediates of probe {probe!r}: expected the folder '{place}'")
+            raise DataError(f"no intermediate pictures of probe {probe!r}: expected the folder '{place}'")
         return {name: read_image(place / f"{name}.png") for name in PANELS if (place / f"{name}.png").is_file()}
 
     return read
 
 
-def draw_landmarks(image: np.ndarray, points: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
-    """A copy with landmarks drawn: predicted as filled discs, true ones as rings; they differ in form, not only colour.
+def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> PanelSource:
+    """Pictures made on demand: the frontalizer of the run is applied to `ROOT/<probe>`, and to nothing else.
 
     Args:
-        image: uint8 H x W x 3 RGB.
-        points: float K x 2 pixels; NaN rows are skipped.
-        truth: the same, or None.
+        root: folder that sample names are relative to (CFP: `Data/Images`).
+        detector: as for `pifr.faces.FaceFinder`.
+        device: where the networks run.
     """
-    from PIL import Image, ImageDraw
+    from functools import cache
 
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-    radius = max(1.5, 0.012 * max(image.shape[:2]))
-    for x, y in points[np.isfinite(points).all(axis=1)]:
-        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill="#ffb000", outline="black")
-    if truth is not None:
-        for x, y in truth[np.isfinite(truth).all(axis=1)]:
-            draw.ellipse([x - 2 * radius, y - 2 * radius, x + 2 * radius, y + 2 * radius], outline="white", width=2)
-    return np.asarray(canvas)
+    from pifr.faces import ARCFACE_112, FaceFinder
+    from pifr.frontal_views import load_frontalizer
+    from pifr.panels import panels, to_uint8
+
+    finder = FaceFinder(detector)
+    load = cache(load_frontalizer)
+
+    def make(frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
+        faces, truth = finder([root / probe]), finder([root / reference])
+        if faces.status[0] == "failed":
+            return {}
+        (pictures,) = panels(faces, load(device, frontalizer.partition(":")[2])(faces, ARCFACE_112, _CELL))
+        return pictures | ({} if truth.status[0] == "failed" else {"truth": to_uint8(truth.pixels)[0]})
+
+    return make
 
 
 def thumbnail(picture: np.ndarray, size: int = _CELL) -> Image.Image:

@@ -217,7 +217,7 @@ def to_rich(table: Table) -> rich.table.Table:
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
     )
-    rendering.add_column("origin")
+    rendering.add_column("origin", no_wrap=True)
     for i in used:
         rendering.add_column(Text(table.label_columns[i]))
     for column in table.columns:
@@ -341,6 +341,11 @@ _LATEX = {
     "≤": r"$\leq$",
     "–": "--",
     "—": "---",
+    "Δ": r"$\Delta$",
+    "√": r"$\surd$",
+    "“": "``",
+    "”": "''",
+    "’": "'",
 }
 
 

@@ -24,10 +24,21 @@ def report(
     figures: Annotated[
         Path | None, typer.Option("--figures", help="Folder for every figure as PNG and SVG.", show_default=False)
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Show montages of the probes a frontalizer changed most; the folder that sample names are relative to "
+            "(CFP: Data/Images). The page then holds faces.",
+            show_default=False,
+        ),
+    ] = None,
     panels: Annotated[
         Path | None,
         typer.Option(
-            "--panels", help="Intermediate pictures for montages: FOLDER/<probe>/<panel>.png.", show_default=False
+            "--panels",
+            help="The same from pictures of 'pifr frontalize --all': FOLDER/<probe>/<panel>.png.",
+            show_default=False,
         ),
     ] = None,
     title: Annotated[
@@ -53,17 +64,18 @@ def report(
     from protocols.metrics import EER_RULES
     from reports.build import build_report, write_figures, write_html, write_tables
     from reports.measurements import Statistics
-    from reports.montage import folder_panels
+    from reports.montage import folder_panels, image_panels
     from reports.runs import read_runs
     from reports.tables import to_rich
 
     if eer_rule not in EER_RULES:
         raise UnknownNameError("EER rule", eer_rule, EER_RULES)
+    source = folder_panels(panels) if panels else image_panels(images) if images else None
     content = build_report(
         read_runs(runs),
         timestamp or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         Statistics(eer_rule, replicates, seed, confidence),
-        folder_panels(panels) if panels else None,
+        source,
         title,
     )
     if out:
@@ -77,6 +89,8 @@ def report(
         from rich.console import Console
 
         console = Console()
+        if not console.is_terminal:
+            console = Console(width=200)  # a file or a pipe has no edge to wrap at
         for table in content.tables():
             console.print(to_rich(table))
             console.print()

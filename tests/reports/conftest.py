@@ -142,16 +142,16 @@ def make_identification(
     return pd.concat(parts, ignore_index=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def score_table() -> Callable[..., pd.DataFrame]:
     return make_scores
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def identification_table() -> Callable[..., pd.DataFrame]:
     return make_identification
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_run() -> Callable[..., Path]:
     return make_run

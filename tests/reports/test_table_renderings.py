@@ -43,7 +43,14 @@ def table() -> Table:
         Row(("ours", ""), (None, Estimate(1 / 3, 0.1, 0.7, 0.05), None), PART, "measured"),
         Row(("ours", "~^<>#$\\"), (None, None, Estimate(float("nan"))), SYNTHETIC, "measured"),
     )
-    return Table("t", "A title with 100 %", ("Method", "Training"), columns, rows, ("A note & more.",))
+    return Table(
+        "t",
+        "A title with 100 %",
+        ("Method", "Training"),
+        columns,
+        rows,
+        ("A note & more: ΔEER ± 1 °, “√x” − 3 – 4 — · × ≤ ≥ ’.",),
+    )
 
 
 @pytest.mark.parametrize("column", [0, 1])
