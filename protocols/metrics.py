@@ -39,6 +39,7 @@ class Roc:
 class FoldStatistics:
     """A figure measured on each fold: `values` (folds,), their mean and their population standard deviation.
 
+    A fold on which it cannot be measured, for want of genuine or of impostor comparisons, is NaN and left out of both.
     The deviation is over the folds themselves (ddof 0), as the tables of the field print it.
     """
 
@@ -46,11 +47,15 @@ class FoldStatistics:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values))
+        return float(np.mean(self._measured)) if len(self._measured) else float("nan")
 
     @property
     def std(self) -> float:
-        return float(np.std(self.values))
+        return float(np.std(self._measured)) if len(self._measured) else float("nan")
+
+    @property
+    def _measured(self) -> np.ndarray:
+        return self.values[np.isfinite(self.values)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class PairedDifference:
     Attributes:
         difference: difference of the two figures (fractions).
         low, high: percentile bootstrap interval of the difference, subjects resampled.
-        per_fold: (folds,) difference on each fold (one value for the pooled rule).
+        per_fold: difference on each fold where both were measured (one value for the pooled rule).
         p_value: two-sided paired t-test over the folds; NaN with fewer than two folds.
         replicates: (r,) bootstrap differences.
     """
@@ -171,7 +176,9 @@ def eer_over_folds(
     """
     same, score, groups = _folds(same, score, fold, rule)
     inner = "interpolated" if rule == "pooled" else rule
-    return FoldStatistics(np.array([equal_error_rate(same[g], score[g], inner) for g in groups]))
+    return FoldStatistics(
+        np.array([equal_error_rate(same[g], score[g], inner) if _both(same[g]) else np.nan for g in groups])
+    )
 
 
 def cross_validated_accuracy(same: np.ndarray, score: np.ndarray, fold: np.ndarray) -> FoldStatistics:
@@ -188,8 +195,11 @@ def cross_validated_accuracy(same: np.ndarray, score: np.ndarray, fold: np.ndarr
     for group in groups:
         others = np.ones(len(same), bool)
         others[group] = False
-        threshold = best_threshold(same[others], score[others])
-        values.append(np.mean((score[group] >= threshold) == same[group]))
+        if _both(same[others]):
+            threshold = best_threshold(same[others], score[others])
+            values.append(np.mean((score[group] >= threshold) == same[group]))
+        else:
+            values.append(np.nan)
     return FoldStatistics(np.array(values))
 
 
@@ -316,15 +326,21 @@ def paired_difference(
     """Figure of system b minus that of system a.
 
     Args:
-        folds_a, folds_b: the figure on each fold.
+        folds_a, folds_b: the figure on each fold; a fold with NaN is left out.
         draws_a, draws_b: its bootstrap replicates, the same subjects drawn for both (`eer_replicates` with one seed on
             the same comparisons).
         confidence: of the interval.
     """
     difference = np.asarray(folds_b) - np.asarray(folds_a)
+    difference = difference[np.isfinite(difference)]
     low, high = percentile_interval(draws_b - draws_a, confidence)
     return PairedDifference(
-        float(difference.mean()), low, high, difference, _two_sided_p(difference), draws_b - draws_a
+        float(difference.mean()) if len(difference) else float("nan"),
+        low,
+        high,
+        difference,
+        _two_sided_p(difference),
+        draws_b - draws_a,
     )
 
 
@@ -369,9 +385,14 @@ def _checked(same: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarra
         raise ValueError(f"same and score must be vectors of one length, not {same.shape} and {score.shape}")
     if not np.isfinite(score).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(score))} scores are not finite: leave out or count failures")
-    if same.all() or not same.any():
+    if not _both(same):
         raise ValueError("both genuine and impostor comparisons are needed")
     return same, score
+
+
+def _both(same: np.ndarray) -> bool:
+    """Whether there are genuine and impostor comparisons."""
+    return bool(same.any() and not same.all())
 
 
 def _descending(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,14 @@
 | InsightFace | a pickle of (encoded images, two a pair; labels) |
 
 Where a format has no folds, its pairs are cut into ten consecutive folds, as InsightFace's evaluation does
-(`KFold(n_splits=10, shuffle=False)` in recognition/arcface_torch/eval/verification.py).
+(`KFold(n_splits=10, shuffle=False)` in recognition/arcface_torch/eval/verification.py); a list too short for ten folds
+that each hold genuine and impostor pairs is one fold.
 """
 
 import io
 import pickle
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,7 +113,7 @@ class PairList:
         if all(token.isdecimal() for token in first) and len(first) <= 2:
             return self._read_lfw(lines, problems)
         pairs = self._read_two_lines(lines, problems) if len(first) == 2 else self._read_labelled(lines, problems)
-        return _Contents(pairs, consecutive_folds(len(pairs)), problems)
+        return _Contents(pairs, consecutive_folds([pair.same for pair in pairs]), problems)
 
     def _read_lfw(self, lines: Lines, problems: list[str]) -> "_Contents":
         folds, size = [1, *map(int, lines[0][1].split())][-2:]
@@ -194,7 +196,7 @@ class BinPairs:
         labels = self._contents[1]
         rows = [
             (fold, self._sample(2 * i + 1), self._sample(2 * i), "", "", same)
-            for i, (fold, same) in enumerate(zip(consecutive_folds(len(labels)), labels, strict=True))
+            for i, (fold, same) in enumerate(zip(consecutive_folds(labels), labels, strict=True))
         ]
         return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
 
@@ -230,9 +232,11 @@ def read_bin(file: Path) -> tuple[list[bytes], list[bool]]:
     return list(images), [bool(label) for label in labels]
 
 
-def consecutive_folds(pairs: int) -> list[int]:
-    """Fold, from 1, of each pair where a set is cut into ten consecutive folds (fewer where there are fewer pairs)."""
-    folds = np.array_split(np.arange(pairs), min(FOLDS, max(pairs, 1)))
+def consecutive_folds(labels: Sequence[bool]) -> list[int]:
+    """Fold, from 1, of each pair of a set that names none: ten consecutive ones, or one if any would lack a class."""
+    folds = np.array_split(np.asarray(labels, bool), FOLDS)
+    if not all(fold.any() and not fold.all() for fold in folds):
+        return [1] * len(labels)
     return [number for number, fold in enumerate(folds, 1) for _ in fold]
 
 

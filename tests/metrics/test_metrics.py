@@ -122,6 +122,16 @@ class TestEqualErrorRate:
         pooled = metrics.eer_over_folds(same, score, fold, "pooled")
         assert pooled.values.tolist() == [metrics.equal_error_rate(same, score)]
 
+    def test_a_fold_that_lacks_a_class_is_left_out(self) -> None:
+        same, score = verification(12, count=60)
+        fold = np.where(same & (np.arange(60) < 20), 0, 1)
+        result = metrics.eer_over_folds(same, score, fold)
+        assert np.isnan(result.values[0])
+        assert result.mean == metrics.equal_error_rate(same[fold == 1], score[fold == 1])
+        draws = metrics.eer_replicates(same, score, fold, *subjects_of(same, 12), replicates=20)
+        assert np.isfinite(draws).all()
+        assert np.isnan(metrics.eer_over_folds(same, score, same).mean)
+
     def test_unknown_rule_is_refused(self) -> None:
         with pytest.raises(ValueError, match="unknown EER rule 'median'"):
             metrics.eer_over_folds(SAME, np.arange(6.0), np.zeros(6), "median")

@@ -60,7 +60,7 @@ def test_cplfw_takes_two_lines_a_pair(tmp_path: Path) -> None:
     table = protocol.comparisons("all")
     assert table["same"].tolist() == [True, False]
     assert table["reference_subject"].tolist() == ["Ann_Lee", "Ann_Lee"]
-    assert table["fold"].tolist() == [1, 2]
+    assert table["fold"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("form", ["{0} {1} {2}", "{2} {0} {1}", "{0},{1},{2}"])
@@ -107,7 +107,7 @@ def test_bin_of_any_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> No
     assert pairs.validate() == []
     table = pairs.comparisons("all")
     assert table["same"].tolist() == [True, False, True, False]
-    assert table["fold"].tolist() == [1, 2, 3, 4]
+    assert table["fold"].tolist() == [1] * 4
     paths = pairs.samples("all").set_index("sample")["path"]
     assert [pairs.read(paths[name]) for name in table["probe"]] == images[1::2]
     assert [pairs.read(paths[name]) for name in table["reference"]] == images[::2]
@@ -156,6 +156,10 @@ def test_bad_bin_is_a_clear_message(tmp_path: Path, content: bytes | None, messa
 
 
 def test_seven_thousand_pairs_are_ten_folds_of_seven_hundred() -> None:
-    folds = consecutive_folds(7000)
+    folds = consecutive_folds(([True] * 350 + [False] * 350) * 10)
     assert folds == [1 + i // 700 for i in range(7000)]
-    assert consecutive_folds(0) == []
+
+
+@pytest.mark.parametrize("labels", [[], [True, False], [True] * 50 + [False] * 50])
+def test_a_set_that_ten_folds_would_starve_is_one_fold(labels: list[bool]) -> None:
+    assert consecutive_folds(labels) == [1] * len(labels)
