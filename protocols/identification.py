@@ -8,29 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from protocols.base import SCORE_COLUMNS, SYSTEM
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from protocols.experiment import Experiment
+    from protocols.multipie import MultiPie
+    from protocols.runner import FeatureTable, Progress, System
+
+IDENTIFICATION_FILE = "identification.parquet"
+
 COLUMNS: tuple[str, ...] = (
-    "protocol",
-    "setting",
-    "fold",
-    "probe",
-    "reference",
-    "probe_subject",
-    "reference_subject",
-    "same",
-    "recognizer",
-    "frontalizer",
-    "fusion",
-    "score",
-    "status",
-    "reason",
-    "yaw",
+    *SCORE_COLUMNS,
     "rank",
     "best_impostor",
     "best_impostor_score",
@@ -110,6 +105,149 @@ def search(
     return Search(rank, score, best, best_score)
 
 
+def run_identification(
+    protocol: MultiPie, experiment: Experiment, progress: Progress | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Search every probe's template among the references, for every system of an experiment.
+
+    Args:
+        protocol: images, who they show, which are references.
+        experiment: systems; without settings, Setting-1 alone, as in the paper.
+        progress: told images done and to do.
+
+    Returns:
+        The table (:data:`COLUMNS`, one row a probe, system and fusion) and the record for ``run.json``, with the
+        protocol's switches, counts and notices.
+
+    Raises:
+        PifrError: data, names or weights are not as they should be; nothing has been computed then.
+    """
+    import pandas as pd
+
+    from pifr.errors import DataError
+    from protocols import runner
+    from protocols.base import require_valid
+    from protocols.store import FeatureStore
+
+    settings = runner.chosen_settings(protocol, experiment) if experiment.settings else protocol.settings[:1]
+    require_valid(protocol)
+    images = {setting: protocol.samples(setting) for setting in settings}
+    for setting, table in images.items():
+        if not {"reference", "probe"} <= set(table["role"]):
+            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *protocol.notices(setting)]))
+    rows = {
+        sample: path for table in images.values() for sample, path in zip(table["sample"], table["path"], strict=True)
+    }
+    systems, timings = runner.load_systems(experiment), runner.Timings()
+    with FeatureStore(experiment.store or runner.default_store()) as store:
+        features = runner.extract(
+            [runner.Image(path, partial(protocol.read, path)) for path in rows.values()],
+            runner.finder_factory(experiment),
+            systems,
+            store,
+            batch_size=experiment.batch_size,
+            workers=experiment.workers,
+            device=experiment.device,
+            progress=progress,
+            timings=timings,
+        )
+    place = {sample: row for row, sample in enumerate(rows)}
+    with timings.measure("search"):
+        table = pd.concat(
+            [
+                identify(
+                    protocol.name, setting, images[setting], place, system, seen, experiment.fusions, experiment.sides
+                )
+                for setting in settings
+                for system, seen in zip(systems, features, strict=True)
+            ],
+            ignore_index=True,
+        )
+    record = runner.run_record(protocol.name, protocol.root, experiment, systems, features, timings)
+    record["configuration"]["switches"] = protocol.configuration()
+    record["dataset"]["counts"] |= {
+        f"setting-{setting}": images[setting]["role"].value_counts().to_dict() for setting in settings
+    }
+    record["notices"] = [line for setting in settings for line in protocol.notices(setting)]
+    return table, record
+
+
+def identify(
+    protocol: str,
+    setting: str,
+    images: pd.DataFrame,
+    place: dict[str, int],
+    system: System,
+    features: FeatureTable,
+    fusions: Sequence[str] | None = None,
+    sides: str = "both",
+) -> pd.DataFrame:
+    """Rows of :data:`COLUMNS` for one system.
+
+    Args:
+        protocol, setting: written into the rows.
+        images: as :meth:`protocols.multipie.MultiPie.samples` gives them, one reference a subject.
+        place: row of ``features`` by sample.
+        system, features: who saw what.
+        fusions: None for the frontalizer's own; a frontalizer with one view has nothing to fuse.
+        sides: ``both``, or ``probe`` to leave references with their first view.
+    """
+    import pandas as pd
+
+    references, probes = (images[images["role"] == role].reset_index(drop=True) for role in ("reference", "probe"))
+    enrolled = pd.Series(np.arange(len(references)), index=references["subject"])
+    truth = probes["subject"].map(enrolled)
+    known = truth.notna().to_numpy()
+    probe_rows, reference_rows = (table["sample"].map(place).to_numpy() for table in (probes, references))
+    if fusions is None or features.passes == 1:
+        fusions = [system.view_maker.default_fusion]
+    parts = []
+    for fusion in fusions:
+        templates = features.templates(fusion).float().numpy()
+        gallery = features.templates(fusion, first_view_only=sides == "probe").float().numpy()[reference_rows]
+        found = search(templates[probe_rows], gallery, truth.fillna(0).to_numpy(int))
+        rank = np.where(known, found.rank, np.nan)
+        own = references.loc[truth.fillna(0).astype(int)]
+        impostor = references["sample"].to_numpy()[found.best_impostor]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "protocol": protocol,
+                    "setting": setting,
+                    "fold": "all",
+                    "probe": probes["sample"],
+                    "reference": np.where(known, own["sample"], None),
+                    "probe_subject": probes["subject"],
+                    "reference_subject": probes["subject"],
+                    "same": True,
+                    "recognizer": system.recognizer_name,
+                    "frontalizer": system.frontalizer_name,
+                    "fusion": fusion,
+                    "score": np.where(known, found.score, np.nan),
+                    "status": np.where(np.isnan(rank), "failed", features.status[probe_rows]),
+                    "reason": _reasons(features, probe_rows, reference_rows[truth.fillna(0).astype(int)], known),
+                    "yaw": features.yaw.numpy()[probe_rows].astype(np.float64),
+                    "rank": pd.array(rank, dtype="Int64"),
+                    "best_impostor": np.where(found.best_impostor >= 0, impostor, None),
+                    "best_impostor_score": found.best_impostor_score,
+                    "camera": probes["camera"],
+                    "camera_yaw": probes["camera_yaw"],
+                    "illumination": probes["illumination"],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def _reasons(features: FeatureTable, probe: np.ndarray, reference: np.ndarray, known: np.ndarray) -> list[str]:
+    reasons = []
+    for p, r, enrolled in zip(probe, reference, known, strict=True):
+        probe_reason, reference_reason = features.reason[p], features.reason[r] if enrolled else "not_enrolled"
+        sides = (("probe", probe_reason), ("reference", reference_reason))
+        reasons.append(";".join(f"{side}:{reason}" for side, reason in sides if reason))
+    return reasons
+
+
 def identification_rates(table: pd.DataFrame, by: Sequence[str] = (), ranks: Sequence[int] = (1, 5)) -> pd.DataFrame:
     """Rank-k rates from the rows of ``identification.parquet``, pooled by counts.
 
@@ -124,7 +262,7 @@ def identification_rates(table: pd.DataFrame, by: Sequence[str] = (), ranks: Seq
     Returns:
         One row a system and group: ``probes``, ``failures`` (counts) and ``rank-k`` fractions in [0, 1].
     """
-    keys = ["setting", "recognizer", "frontalizer", "fusion", *by]
+    keys = ["setting", *SYSTEM, *by]
     table = table.assign(pose=table["camera_yaw"].abs())
     place = table["rank"].astype("Float64").to_numpy(dtype="float64", na_value=np.inf)
     for k in ranks:

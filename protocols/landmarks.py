@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pifr.errors import DataError
+from pifr.errors import DataError, UnknownNameError
 from protocols.multipie import CAMERA_YAW, image_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pifr.faces import FaceCrops
+    from pifr.faces import FaceCrops, FaceFinder
 
-COUNT = 68
-"""Points that a predictor answers with: Multi-PIE's frontal scheme, from the image's left to its right."""
+LANDMARKS_FILE = "landmarks.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +111,8 @@ class LandmarkPredictor(Protocol):
     """Finds Multi-PIE's 68 points, hidden ones included, in detected faces."""
 
     name: str
+    fingerprint: str
+    """Says which weights answered, for the run record."""
 
     def __call__(self, faces: FaceCrops) -> Prediction: ...
 
@@ -166,7 +167,7 @@ def evaluate_landmarks(
         predictors: who is measured.
         setting: written into the table: where the annotations come from.
         batch: pictures at a time.
-        progress: told how many pictures were finished.
+        progress: told how many pictures are finished.
 
     Returns:
         One row a picture and predictor: ``protocol, setting, sample, path, subject, view, predictor, yaw, side,
@@ -201,7 +202,7 @@ def evaluate_landmarks(
                         "reason": faces.reason[k] or answer.reason[k] or ("no_prediction" if failed else ""),
                     }
                 )
-        progress(len(some))
+        progress(start + len(some))
     return pd.DataFrame(rows)
 
 
@@ -222,12 +223,14 @@ class MediaPipeLandmarks:
         from pifr.errors import MissingExtraError
         from pifr.zoo import find_weights
 
+        weights = find_weights("face-mesh")
+        self.fingerprint = f"face-mesh-{weights.sha256[:12]}" if model is None else str(model)
         try:
             from pifr.training.facemesh import FaceMesh
 
-            self._mesh = FaceMesh(model or find_weights("face-mesh").path())
+            self._mesh = FaceMesh(model or weights.path())
         except ModuleNotFoundError as error:
-            raise MissingExtraError("MediaPipe's landmarks", "ai_edge_litert", "training") from error
+            raise MissingExtraError("MediaPipe's landmarks", "ai_edge_litert", "train") from error
 
     def mesh(self, faces: FaceCrops) -> tuple[np.ndarray, np.ndarray]:
         """The 468 points, float32 B x 468 x 3 in crop pixels (z grows away from the camera), and presence logits (B,).
@@ -250,6 +253,45 @@ class MediaPipeLandmarks:
         # A logit below zero is a score under one half: by its own judgement there is no face.
         reason = tuple("low_presence" if logit < 0 else "" for logit in presence)
         return Prediction(in_image.astype(np.float32), np.full(len(faces), np.nan, np.float32), reason)
+
+
+class CNetLandmarks:
+    """C-Net: the place of a landmark is where the predicted PNCC is nearest to its NCC, refined by the fitted shape.
+
+    Args:
+        device: where the networks run.
+    """
+
+    name = "cnet"
+
+    def __init__(self, device: str = "cpu") -> None:
+        from pifr.frontalizer import load_landmarks
+
+        self._predict = load_landmarks(device)
+        self.fingerprint = str(getattr(self._predict, "fingerprint", self.name))
+
+    def __call__(self, faces: FaceCrops) -> Prediction:
+        points, yaw = self._predict(faces)
+        reason = tuple("" if found else "no_prediction" for found in np.isfinite(np.asarray(points)).all(axis=(1, 2)))
+        return Prediction(np.asarray(points, np.float32), np.asarray(yaw, np.float32), reason)
+
+
+PREDICTORS: dict[str, Callable[[str], LandmarkPredictor]] = {
+    "cnet": CNetLandmarks,
+    "mediapipe": lambda device: MediaPipeLandmarks(),
+}
+
+
+def load_landmark_predictor(name: str, device: str = "cpu") -> LandmarkPredictor:
+    """A predictor by name.
+
+    Raises:
+        UnknownNameError: there is none of this name.
+        WeightsError, MissingExtraError: it cannot be used on this machine.
+    """
+    if name not in PREDICTORS:
+        raise UnknownNameError("landmark predictor", name, PREDICTORS)
+    return PREDICTORS[name](device)
 
 
 MEDIAPIPE_68: tuple[int, ...] = (
@@ -301,7 +343,7 @@ def read_multipie(root: str | Path, labels: str | Path, session: int = 1, smalle
     """
     from protocols.multipie import MultiPie
 
-    images = MultiPie(root).root
+    images = MultiPie(root).image_root
     cameras = {name.replace("_", ""): name for name in CAMERA_YAW}
     pattern = re.compile(r"(\d{3})_(\d{2})_(\d{2})_(\d{3})_(\d{2})(?:_lm)?")
     found = []
@@ -381,6 +423,40 @@ def summarise_landmarks(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataF
         nme_nose_median=("nme_nose", "median"),
         nme_box=("nme_box", "mean"),
     ).reset_index()
+
+
+def landmark_record(
+    root: Path,
+    finder: FaceFinder,
+    predictors: Sequence[LandmarkPredictor],
+    table: pd.DataFrame,
+    configuration: dict[str, object],
+) -> dict[str, object]:
+    """What ``run.json`` says of a run of :func:`evaluate_landmarks`."""
+    from datetime import UTC, datetime
+
+    import pifr
+    from protocols.base import read_dataset
+
+    dataset = read_dataset(root, str(table["setting"].iloc[0]))
+    failed = table[table["status"] == "failed"]
+    return {
+        "pifr_version": pifr.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": "landmarks",
+        "dataset": {
+            "name": dataset.name,
+            "synthetic": dataset.synthetic,
+            "root": str(root.resolve()),
+            "counts": {"images": int(table["sample"].nunique())},
+        },
+        "configuration": {**configuration, "finder": finder.fingerprint},
+        "weights": {predictor.name: predictor.fingerprint for predictor in predictors},
+        "counts": {
+            "images": int(table["sample"].nunique()),
+            "failures": {name: rows["reason"].value_counts().to_dict() for name, rows in failed.groupby("predictor")},
+        },
+    }
 
 
 def _rows(sets: dict[str, tuple[int, ...]], scheme: Scheme, side: str) -> tuple[int, ...]:

@@ -114,8 +114,9 @@ class MultiPie:
     settings = ("1", "2")
 
     def __init__(self, root: str | Path, switches: Switches | None = None) -> None:
-        root = Path(root)
-        self.root = root / "data" if not (root / "session01").is_dir() and (root / "data").is_dir() else root
+        self.root = Path(root)
+        below = self.root / "data"
+        self.image_root = below if not (self.root / "session01").is_dir() and below.is_dir() else self.root
         self.switches = switches or Switches()
 
     @cached_property
@@ -123,7 +124,7 @@ class MultiPie:
         """Subjects with a folder in each session, sorted by number; sessions without a folder are left out."""
         found: dict[int, tuple[str, ...]] = {}
         for session in range(1, 5):
-            subjects = _folders(self.root / f"session{session:02d}" / "multiview")
+            subjects = _folders(self.image_root / f"session{session:02d}" / "multiview")
             if subjects:
                 found[session] = tuple(sorted(name for name in subjects if name.isdigit()))
         return found
@@ -145,7 +146,7 @@ class MultiPie:
         """Images of a setting, references first.
 
         Returns:
-            One row an image that exists: ``sample`` (path below the root), ``path``, ``subject``, ``role``
+            One row an image that exists: ``sample`` (path below ``image_root``), ``path``, ``subject``, ``role``
             (``reference`` or ``probe``), ``session`` (int), ``recording``, ``camera``, ``camera_yaw`` (int, degrees),
             ``illumination`` (shot).
         """
@@ -158,7 +159,7 @@ class MultiPie:
         for subject in test:
             reference = None
             for session, recording in recordings:
-                folder = self.root / f"session{session:02d}" / "multiview" / subject / recording
+                folder = self.image_root / f"session{session:02d}" / "multiview" / subject / recording
                 if reference is None:
                     first = (subject, session, recording, FRONTAL_CAMERA, self.switches.gallery_shot)
                     if (folder / FRONTAL_CAMERA / image_name(*first)).is_file():
@@ -173,7 +174,7 @@ class MultiPie:
         columns = ["subject", "session", "recording", "camera", "illumination", "role"]
         table = pd.DataFrame(references + probes, columns=columns)
         table["sample"] = [image_path(*row[:5]) for row in table.itertuples(index=False)]
-        table["path"] = [str(self.root / sample) for sample in table["sample"]]
+        table["path"] = [str(self.image_root / sample) for sample in table["sample"]]
         table["camera_yaw"] = table["camera"].map(CAMERA_YAW).astype("int64")
         return table[
             ["sample", "path", "subject", "role", "session", "recording", "camera", "camera_yaw", "illumination"]
@@ -194,6 +195,10 @@ class MultiPie:
         table["fold"] = "all"
         table["same"] = True
         return table[["fold", "probe", "reference", "probe_subject", "reference_subject", "same"]]
+
+    def read(self, path: str) -> bytes:
+        """Content of an image file."""
+        return Path(path).read_bytes()
 
     def validate(self) -> list[str]:
         """What keeps the protocol from running at all; empty for a tree that can be used."""

@@ -13,6 +13,7 @@ Layout of the data, one folder a subject::
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pifr.errors import DataError
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pifr.faces import FaceCrops
+    from pifr.faces import FaceCrops, FaceFinder
 
 LANDMARKS: tuple[str, ...] = (
     "image-left eye, outer corner",
@@ -36,6 +39,7 @@ LANDMARKS: tuple[str, ...] = (
 )
 """Order of the seven points: that of the FG2018 evaluation tool (subject's right to left)."""
 
+SHAPE_FILE = "shape.parquet"
 PICTURES = (".jpg", ".jpeg", ".png")
 
 
@@ -102,8 +106,10 @@ class ShapePredictor(Protocol):
     """Predicts a face's surface from a picture; topology is the same for every face."""
 
     name: str
+    fingerprint: str
+    """Says which weights answered, for the run record."""
     triangles: np.ndarray
-    """int64 T x 3."""
+    """int64 T x 3; known at the latest after the first prediction."""
 
     def __call__(self, faces: FaceCrops) -> np.ndarray:
         """Vertices, float64 B x V x 3; NaN rows for faces that have no prediction. Any frame, any scale."""
@@ -179,11 +185,11 @@ def shape_errors(scan: Surface, prediction: Surface, options: ShapeOptions) -> n
     """Distance to the predicted surface of every scan vertex that is measured, mm, (n,).
 
     Raises:
-        ValueError: if the crop leaves nothing of the scan.
+        DataError: if the crop leaves nothing of the scan.
     """
     points = scan.vertices[face_region(scan.vertices, scan.landmarks, options.radius, options.forehead)]
     if not len(points):
-        raise ValueError(f"no scan vertex lies within {options.radius} mm of the nose point: is the scan in mm?")
+        raise DataError(f"no scan vertex lies within {options.radius} mm of the nose point: is the scan in mm?")
     motion = fit_similarity(prediction.landmarks, scan.landmarks, options.scale)
     if options.icp:
         motion = refine_icp(points, prediction, motion, options.scale)
@@ -225,18 +231,18 @@ class ShapeScans:
         """A subject's scan with its seven points.
 
         Raises:
-            ValueError: if the files are not what the layout asks for; names the file.
+            DataError: if the files are not what the layout asks for; names the file.
         """
         import trimesh
 
         (path, *more) = sorted(path for path in self._scans() if path.parent.name == subject)
         if more:
-            raise ValueError(f"{path.parent}: one scan a subject, found {len(more) + 1}")
+            raise DataError(f"{path.parent}: one scan a subject, found {len(more) + 1}")
         mesh = trimesh.load(path, process=False, force="mesh")
         try:
             landmarks = np.loadtxt(path.parent / "landmarks.txt", delimiter=None, dtype=np.float64).reshape(7, 3)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path.parent / 'landmarks.txt'}: seven rows 'x y z' are needed ({error})") from error
+            raise DataError(f"{path.parent / 'landmarks.txt'}: seven rows 'x y z' are needed ({error})") from error
         return Surface(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), landmarks)
 
     def frames(self, subject: str) -> list[Path]:
@@ -261,6 +267,81 @@ class ShapeScans:
 
     def _scans(self) -> list[Path]:
         return [path for path in self.root.glob("*/*") if path.suffix.lower() in (".ply", ".obj")]
+
+
+def evaluate_shape(
+    protocol: ShapeScans,
+    finder: Callable[[Sequence[bytes]], FaceCrops],
+    predictors: Sequence[ShapePredictor],
+    batch: int = 32,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]:
+    """Errors of every predictor on every subject; all see the same crops.
+
+    Args:
+        protocol: scans, frames, options.
+        finder: pictures' bytes to face crops, one row a picture.
+        predictors: who is measured.
+        batch: pictures at a time.
+        progress: told the subjects done and to do.
+
+    Returns:
+        The rows of :func:`measure` with ``protocol`` and ``setting`` before them, and errors by predictor and subject.
+    """
+    import pandas as pd
+
+    shapes: dict[str, dict[str, np.ndarray]] = {predictor.name: {} for predictor in predictors}
+    for done, subject in enumerate(protocol.subjects, 1):
+        frames = protocol.frames(subject)
+        parts: dict[str, list[np.ndarray]] = {predictor.name: [] for predictor in predictors}
+        for start in range(0, len(frames), batch):
+            faces = finder([path.read_bytes() for path in frames[start : start + batch]])
+            usable = faces.usable.cpu().numpy()
+            for predictor in predictors:
+                found = predictor(faces)
+                found[~usable] = np.nan
+                parts[predictor.name].append(found)
+        for name, found in parts.items():
+            shapes[name][subject] = np.concatenate(found)
+        progress(done, len(protocol.subjects))
+    tables, errors = [], {}
+    for predictor in predictors:
+        table, errors[predictor.name] = measure(protocol, predictor, shapes[predictor.name])
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(0, "protocol", protocol.name)
+    table.insert(1, "setting", "icp" if protocol.options.icp else "seven-points")
+    return table, errors
+
+
+def shape_record(
+    protocol: ShapeScans, finder: FaceFinder, predictors: Sequence[ShapePredictor], table: pd.DataFrame
+) -> dict[str, object]:
+    """What ``run.json`` says of a run of :func:`evaluate_shape`."""
+    from datetime import UTC, datetime
+
+    import pifr
+    from protocols.base import read_dataset
+
+    dataset = read_dataset(protocol.root, protocol.name)
+    one = table[table["predictor"] == predictors[0].name]
+    return {
+        "pifr_version": pifr.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": protocol.name,
+        "dataset": {
+            "name": dataset.name,
+            "synthetic": dataset.synthetic,
+            "root": str(protocol.root.resolve()),
+            "counts": {"subjects": len(one), "images": int(one["frames"].sum())},
+        },
+        "configuration": {**protocol.configuration(), "finder": finder.fingerprint},
+        "weights": {predictor.name: predictor.fingerprint for predictor in predictors},
+        "counts": {
+            "images": int(one["frames"].sum()),
+            "failures": table.groupby("predictor")["failed_frames"].sum().astype(int).to_dict(),
+        },
+    }
 
 
 def measure(

@@ -10,6 +10,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pifr.errors import DataError
 from protocols.shape import (
     ShapeOptions,
     ShapeScans,
@@ -129,7 +130,7 @@ def test_the_average_of_one_shape_in_many_poses_is_that_shape() -> None:
 def test_a_scan_in_metres_is_told_apart_from_one_in_millimetres() -> None:
     scan = _plane()
     far = Surface(scan.vertices + [0, 0, 1e6], scan.triangles, scan.landmarks)
-    with pytest.raises(ValueError, match="is the scan in mm"):
+    with pytest.raises(DataError, match="is the scan in mm"):
         shape_errors(far, scan, ShapeOptions())
 
 

@@ -1,0 +1,71 @@
+"""`pifr evaluate landmarks`: normalised mean error of profile landmarks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def app(
+    data: Annotated[Path, typer.Option("--data", help="CFP's or Multi-PIE's root, or a CSV file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run: landmarks.parquet and run.json.")],
+    truth: Annotated[
+        Literal["cfp", "multipie", "csv"],
+        typer.Option("--truth", help="Whose annotation: a CSV's columns are path, landmark, x, y."),
+    ] = "cfp",
+    predictor: Annotated[list[str] | None, typer.Option("--predictor", help="cnet, mediapipe; repeat. (cnet)")] = None,
+    view: Annotated[str, typer.Option(help="CFP: profile or frontal.")] = "profile",
+    labels: Annotated[Path | None, typer.Option(help="Multi-PIE: folder of the label files. (DATA/labels)")] = None,
+    session: Annotated[int, typer.Option(help="Multi-PIE: session that is measured.")] = 1,
+    smallest_yaw: Annotated[int, typer.Option(help="Multi-PIE: least |yaw|, degrees.")] = 60,
+    detector: Annotated[str, typer.Option(help="As 'pifr extract' takes it.")] = "yunet",
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")] = "cpu",
+) -> None:
+    """Landmark error of C-Net, and of MediaPipe's Face Mesh, on annotated profiles."""  # fmt: skip
+    from pifr.cli.progress import progress_bar
+    from pifr.faces import FaceFinder
+    from protocols.landmarks import (
+        LANDMARKS_FILE,
+        evaluate_landmarks,
+        landmark_record,
+        load_landmark_predictor,
+        read_cfp,
+        read_csv,
+        read_multipie,
+    )
+    from protocols.runs import save_run
+
+    annotations = {
+        "cfp": lambda: read_cfp(data, view),
+        "multipie": lambda: read_multipie(data, labels or data / "labels", session, smallest_yaw),
+        "csv": lambda: read_csv(data),
+    }[truth]()
+    finder = FaceFinder(detector)
+    predictors = [load_landmark_predictor(name, device) for name in predictor or ["cnet"]]
+    with progress_bar("landmarks") as show:
+        table = evaluate_landmarks(
+            annotations, finder, predictors, truth, progress=lambda done: show(done, len(annotations))
+        )
+    configuration = {"truth": truth, "view": view, "session": session, "smallest_yaw": smallest_yaw}
+    root = data.parent if truth == "csv" else data
+    record = landmark_record(root, finder, predictors, table, configuration)
+    save_run(out, table, record, file=LANDMARKS_FILE)
+    typer.echo(_figures(table, synthetic=record["dataset"]["synthetic"]))
+    typer.echo(f"errors and record: {out}", err=True)
+
+
+def _figures(table: "pd.DataFrame", *, synthetic: bool) -> str:
+    from protocols.landmarks import summarise_landmarks
+
+    shown = []
+    for by in ((), ("yaw_bin",)):
+        summary = summarise_landmarks(table, by)
+        for column in ("nme_nose", "nme_nose_median", "nme_box"):
+            summary[column] = (100 * summary[column]).round(2)
+        shown.append(summary.to_string(index=False))
+    origin = "synthetic people: " if synthetic else ""
+    title = f"{origin}mean error in % of the nose length and of the root of the box area; pictures without an answer"
+    return f"{title} are counted as failures and left out of the mean\n" + "\n".join(shown)

@@ -1,0 +1,66 @@
+"""`pifr evaluate shape`: error of reconstructed shapes against scans, in millimetres."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def app(
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of <subject>/ with a scan (.ply, .obj), landmarks.txt and frames/.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run: shape.parquet and run.json.")],
+    predictor: Annotated[
+        list[str] | None,
+        typer.Option("--predictor", help="snet-coarse, snet-fine, mean, mediapipe; repeat. (snet-coarse, mean)"),
+    ] = None,
+    radius: Annotated[float, typer.Option(help="Crop around the nose point, mm.")] = 100.0,
+    forehead: Annotated[float, typer.Option(help="Where the forehead begins, in eye-mouth distances.")] = 0.4,
+    metric: Annotated[bool, typer.Option("--metric", help="Keep the prediction's size: rigid alignment.")] = False,
+    icp: Annotated[bool, typer.Option("--icp", help="Refine the alignment by closest points.")] = False,
+    every: Annotated[int, typer.Option(help="Use one frame in this many.")] = 10,
+    detector: Annotated[str, typer.Option(help="As 'pifr extract' takes it.")] = "yunet",
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")] = "cpu",
+) -> None:
+    """RMSE of a subject's mean shape against the scan, by the protocol of MICC Florence (the paper's Table 5)."""
+    from pifr.cli.progress import progress_bar
+    from pifr.errors import ConfigError, DataError
+    from pifr.faces import FaceFinder
+    from protocols.runs import save_run
+    from protocols.shape import SHAPE_FILE, ShapeOptions, ShapeScans, evaluate_shape, shape_record
+    from protocols.shape_predictors import load_shape_predictor
+
+    try:
+        options = ShapeOptions(radius, forehead, not metric, icp, every)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    protocol = ShapeScans(data, options)
+    if problems := protocol.validate():
+        raise DataError("\n  ".join(["shape: the data cannot be used:", *problems[:20]]))
+    finder = FaceFinder(detector)
+    predictors = [load_shape_predictor(name, device) for name in predictor or ["snet-coarse", "mean"]]
+    with progress_bar("shape") as progress:
+        table, _ = evaluate_shape(protocol, finder, predictors, progress=progress)
+    record = shape_record(protocol, finder, predictors, table)
+    save_run(out, table, record, file=SHAPE_FILE)
+    typer.echo(_figures(table, synthetic=record["dataset"]["synthetic"]))
+    typer.echo(f"errors and record: {out}", err=True)
+
+
+def _figures(table: "pd.DataFrame", *, synthetic: bool) -> str:
+    grouped = table.groupby(["setting", "predictor"], sort=False)
+    shown = grouped.agg(
+        subjects=("subject", "size"),
+        failed=("status", lambda status: int((status == "failed").sum())),
+        frames=("frames", "sum"),
+        failed_frames=("failed_frames", "sum"),
+        rmse=("rmse", "mean"),
+        std=("rmse", "std"),
+        median=("median", "mean"),
+    )
+    origin = "synthetic people: " if synthetic else ""
+    return f"{origin}mean over subjects of the RMSE in mm\n{shown.round(3).reset_index().to_string(index=False)}"
