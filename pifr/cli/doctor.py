@@ -7,10 +7,20 @@ import typer
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _REQUIRED = (
-    *("facenet-pytorch", "numpy", "onnxruntime", "opencv-python-headless", "pandas", "pyarrow", "pyrender"),
-    *("safetensors", "scikit-learn", "torch", "torchvision"),
+    *(
+        "facenet-pytorch",
+        "libigl",
+        "numba",
+        "numpy",
+        "onnxruntime",
+        "opencv-python-headless",
+        "pandas",
+        "pyarrow",
+        "pyrender",
+    ),
+    *("safetensors", "scikit-learn", "torch", "torchvision", "trimesh"),
 )
-_TRAINING = ("ai-edge-litert", "libigl", "lightning", "numba", "trimesh")
+_TRAINING = ("ai-edge-litert", "lightning", "tensorboard")
 
 
 @app.command()

@@ -1,0 +1,323 @@
+"""Crops know where they came from, alignment puts landmarks where the template says, failures keep their row."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pifr.detectors import Detections
+from pifr.errors import ConfigError
+from pifr.faces import (
+    ARCFACE_112,
+    CROP_SIZE,
+    AlignmentTemplate,
+    FaceCrops,
+    FaceFinder,
+    align,
+    cut,
+    nominal_landmarks,
+    yaw_from_landmarks,
+)
+from pifr.geometry.camera import camera_from_angles
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """An image whose red value is half its column and whose green value is half its row."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x / 2, y / 2, np.zeros_like(x)], -1).round().astype(np.uint8)
+
+
+class Scripted:
+    """A detector that finds what it is told to."""
+
+    fingerprint = "scripted"
+    missing = "no_face"
+
+    def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
+        self.boxes = np.array(boxes, dtype=float).reshape(-1, 4)
+
+    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+        corners, sides = self.boxes[:, None, :2], self.boxes[:, None, 2:] - self.boxes[:, None, :2]
+        inside = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+        return Detections(self.boxes, corners + sides * inside, np.ones(len(self.boxes)))
+
+
+def crops(count: int = 3) -> FaceCrops:
+    generator = torch.Generator().manual_seed(count)
+    return FaceCrops(
+        torch.rand(count, 3, CROP_SIZE, CROP_SIZE, generator=generator),
+        torch.rand(count, 2, 3, generator=generator),
+        torch.rand(count, 5, 2, generator=generator) * 255,
+        ("ok",) * (count - 1) + ("failed",),
+        ("",) * (count - 1) + ("no_face",),
+    )
+
+
+# Crops
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    centre=st.tuples(st.floats(80, 420), st.floats(80, 320)),
+    size=st.tuples(st.floats(20, 250), st.floats(20, 250)),
+)
+def test_crop_to_image_says_which_pixel_of_the_photo_each_pixel_of_the_crop_shows(
+    centre: tuple[float, float], size: tuple[float, float]
+) -> None:
+    box = np.array([*np.subtract(centre, np.divide(size, 2)), *np.add(centre, np.divide(size, 2))])
+    crop = cut(ramp(400, 500), box)
+    grid = torch.tensor([[64.0, 90.0, 1.0], [128.0, 128.0, 1.0], [190.0, 70.0, 1.0]])
+    where = grid @ crop.crop_to_image[0].T
+    inside = ((where > 2) & (where < torch.tensor([497.0, 397.0]))).all(1)
+    shown = torch.stack([crop.pixels[0, :2, int(y), int(x)] for x, y, _ in grid]) * 255 * 2
+    torch.testing.assert_close(shown[inside], where[inside], atol=2.5, rtol=0)
+
+
+def test_a_crop_is_twice_the_longer_side_and_centred_on_the_box() -> None:
+    crop = cut(ramp(400, 400), np.array([150.0, 120.0, 210.0, 220.0]))
+    corners = torch.tensor([[-0.5, -0.5, 1.0], [CROP_SIZE - 0.5, CROP_SIZE - 0.5, 1.0]]) @ crop.crop_to_image[0].T
+    torch.testing.assert_close(corners[1] - corners[0], torch.full((2,), 200.0))
+    torch.testing.assert_close(corners.mean(0), torch.tensor([180.0, 170.0]), atol=1.0, rtol=0)
+
+
+def test_landmarks_follow_the_crop() -> None:
+    points = np.array([[160, 150], [200, 151], [180, 170], [165, 190], [195, 191]], dtype=float)
+    crop = cut(ramp(400, 400), np.array([150.0, 120.0, 210.0, 220.0]), points)
+    homogeneous = torch.cat([crop.landmarks[0], torch.ones(5, 1)], 1)
+    torch.testing.assert_close(homogeneous @ crop.crop_to_image[0].T, torch.from_numpy(points).float())
+
+
+def test_beyond_the_photo_its_border_is_repeated() -> None:
+    image = np.zeros((50, 50, 3), np.uint8)
+    image[:, 0] = 200
+    crop = cut(image, np.array([-20.0, 10.0, 10.0, 40.0]))
+    assert (crop.pixels[0, :, :, :120] > 0.75).all()
+
+
+def test_a_shrunk_crop_does_not_alias() -> None:
+    image = np.indices((1024, 1024)).sum(0) % 2 * 255  # a chequerboard of single pixels
+    crop = cut(np.repeat(image[..., None], 3, -1).astype(np.uint8), np.array([256.0, 256.0, 767.0, 767.0]))
+    assert crop.pixels.std() < 0.01
+    assert crop.pixels.mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 2000)])
+def test_an_image_of_any_shape_can_be_cut(height: int, width: int) -> None:
+    assert cut(np.full((height, width, 3), 9, np.uint8), np.array([0.0, 0.0, 1.0, 1.0])).pixels.isfinite().all()
+
+
+def test_crops_are_indexed_like_an_array_and_keep_their_rows_together() -> None:
+    faces = crops(4)
+    for index, positions in ((slice(1, 3), [1, 2]), ([True, False, False, True], [0, 3]), ([3, 0], [3, 0])):
+        chosen = faces[index]
+        torch.testing.assert_close(chosen.pixels, faces.pixels[positions])
+        assert chosen.status == tuple(faces.status[i] for i in positions)
+    with pytest.raises(IndexError, match="mask of length 2"):
+        faces[[True, False]]
+    with pytest.raises(TypeError, match="faces\\[i:i\\+1\\]"):
+        faces[2]
+
+
+def test_concatenation_undoes_slicing() -> None:
+    faces = crops(4)
+    again = FaceCrops.concatenate([faces[:1], faces[1:1], faces[1:]])
+    torch.testing.assert_close(again.pixels, faces.pixels)
+    torch.testing.assert_close(again.landmarks, faces.landmarks)
+    torch.testing.assert_close(again.extent, faces.extent)
+    assert (again.status, again.reason) == (faces.status, faces.reason)
+    assert len(FaceCrops.concatenate([])) == 0
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("pixels", torch.zeros(3, 3, 128, 128)),
+        ("pixels", torch.zeros(3, 3, CROP_SIZE, CROP_SIZE, dtype=torch.uint8)),
+        ("landmarks", torch.zeros(3, 5, 3)),
+        ("crop_to_image", torch.zeros(2, 2, 3)),
+        ("extent", torch.zeros(3, 2)),
+        ("status", ("ok", "ok", "good")),
+        ("reason", ("",)),
+    ],
+)
+def test_a_wrong_field_is_named(field: str, value: object) -> None:
+    faces = crops(3)
+    fields = {name: getattr(faces, name) for name in ("pixels", "crop_to_image", "landmarks", "status", "reason")}
+    with pytest.raises(ValueError, match=f"FaceCrops.{field}"):
+        FaceCrops(**{**fields, field: value})
+
+
+def test_the_text_of_a_batch_counts_its_failures() -> None:
+    assert repr(crops(3)) == "FaceCrops(3: 2 ok, 1 failed)"
+
+
+# Alignment
+
+
+def umeyama_by_svd(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Umeyama's own formulation (PAMI 1991, Eq. 40-43), as a reference."""
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, singular, vt = np.linalg.svd(b.T @ a / len(a))
+    sign = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ np.diag(sign) @ vt
+    scale = (singular * sign).sum() / a.var(0).sum()
+    return np.c_[scale * rotation, target.mean(0) - scale * rotation @ source.mean(0)]
+
+
+def test_alignment_shows_what_umeyamas_similarity_says() -> None:
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(ramp(CROP_SIZE, CROP_SIZE).transpose(2, 0, 1)[None].astype(np.float32))
+    for _ in range(5):
+        landmarks = nominal_landmarks().numpy() + rng.normal(0, 8, (5, 2))
+        aligned = align(pixels, torch.from_numpy(landmarks[None]).float(), ARCFACE_112, 112)
+        transform = umeyama_by_svd(np.array(ARCFACE_112.points), landmarks)
+        for x, y in ((30, 40), (56, 70), (80, 90)):
+            wanted = transform @ [x, y, 1]
+            np.testing.assert_allclose(aligned[0, :2, y, x].numpy() * 2, wanted, atol=1.1)
+
+
+def test_a_mirrored_face_is_not_aligned_by_a_reflection() -> None:
+    pixels = torch.rand(1, 3, CROP_SIZE, CROP_SIZE)
+    landmarks = nominal_landmarks()[None]
+    swapped = landmarks[:, [1, 0, 2, 4, 3]]
+    assert not torch.allclose(align(pixels, landmarks, ARCFACE_112, 112), align(pixels, swapped, ARCFACE_112, 112))
+
+
+@pytest.mark.parametrize("size", [56, 128, 224])
+def test_a_template_scales_as_resizing_an_image_moves_its_points(size: int) -> None:
+    edges = (ARCFACE_112.scaled(size).numpy() + 0.5) / size
+    np.testing.assert_allclose(edges, (np.array(ARCFACE_112.points) + 0.5) / 112)
+
+
+def test_unknown_landmarks_are_taken_from_the_average_face() -> None:
+    pixels = torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
+    known = nominal_landmarks().expand(2, -1, -1).clone()
+    unknown = known.clone()
+    unknown[1, 3] = torch.nan
+    torch.testing.assert_close(align(pixels, unknown, ARCFACE_112, 112), align(pixels, known, ARCFACE_112, 112))
+
+
+def test_a_batch_is_aligned_as_its_faces_are_one_by_one() -> None:
+    faces = crops(5)
+    together = align(faces.pixels, faces.landmarks, ARCFACE_112, 112)
+    alone = [align(faces.pixels[i : i + 1], faces.landmarks[i : i + 1], ARCFACE_112, 112) for i in range(5)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_beyond_the_photo_a_recognizer_sees_black_and_nothing_else_changes() -> None:
+    image = np.full((100, 140, 3), 255, np.uint8)
+    landmarks = np.array([[18, 30], [50, 30], [34, 46], [22, 62], [46, 62]], dtype=float)
+    crop = cut(image, np.array([-10.0, 0.0, 70.0, 80.0]), landmarks)
+    aligned = align(crop.pixels, crop.landmarks, ARCFACE_112, 112, crop.extent)[0, 0]
+    transform = umeyama_by_svd(np.array(ARCFACE_112.points), landmarks)
+    y, x = np.mgrid[:112, :112]
+    photo_x, photo_y = np.tensordot(transform, np.stack([x, y, np.ones_like(x)]), 1)
+    depth = np.minimum(np.minimum(photo_x, 139 - photo_x), np.minimum(photo_y, 99 - photo_y))
+    assert (aligned.numpy()[depth > 1.5] > 0.99).all()
+    assert (aligned.numpy()[depth < -1.5] < 0.01).all()
+    assert (depth < -1.5).mean() > 0.05
+
+
+def test_crops_that_do_not_know_their_photo_are_aligned_as_if_it_had_no_end() -> None:
+    faces = crops(2)
+    torch.testing.assert_close(
+        align(faces.pixels, faces.landmarks, ARCFACE_112, 112, faces.extent),
+        align(faces.pixels, faces.landmarks, ARCFACE_112, 112),
+    )
+
+
+def test_a_template_needs_five_points() -> None:
+    with pytest.raises(ValueError, match=r"'wrong'.*\(5, 2\)"):
+        AlignmentTemplate("wrong", 112, ((1.0, 2.0),))
+
+
+@pytest.mark.parametrize("yaw", [-60.0, -20.0, 0.0, 35.0, 70.0])
+def test_yaw_is_read_from_the_landmarks_of_an_average_face(yaw: float) -> None:
+    from pifr.geometry.template import load_template
+
+    template = load_template()
+    places = (template.landmarks("five") * 256 - 0.5).round().long()
+    points = template.position_map(256)[:, places[:, 1], places[:, 0]][None].float()
+    camera = camera_from_angles(yaw, 5.0, 10.0, 0.8, torch.tensor([[128.0, 120.0]]))
+    assert yaw_from_landmarks(camera.project(points).transpose(1, 2)).item() == pytest.approx(yaw, abs=4)
+
+
+def test_the_yaw_of_unknown_landmarks_is_unknown() -> None:
+    assert yaw_from_landmarks(torch.full((2, 5, 2), torch.nan)).isnan().all()
+
+
+# Finding
+
+
+IMAGE = ramp(200, 300)
+SMALL_CENTRAL, LARGE_LEFT = (130.0, 80.0, 170.0, 120.0), (5.0, 50.0, 95.0, 150.0)
+
+
+def crop_centre(faces: FaceCrops) -> list[float]:
+    return (torch.tensor([127.5, 127.5, 1.0]) @ faces.crop_to_image[0].T).tolist()
+
+
+def test_the_policy_decides_which_of_several_faces_is_cut() -> None:
+    detector = Scripted(SMALL_CENTRAL, LARGE_LEFT)
+    assert crop_centre(FaceFinder(detector, "largest")([IMAGE])) == pytest.approx([50, 100], abs=1)
+    assert crop_centre(FaceFinder(detector, "central")([IMAGE])) == pytest.approx([150, 100], abs=1)
+    rejected = FaceFinder(detector, "reject")([IMAGE])
+    assert (rejected.status, rejected.reason) == (("failed",), ("several_faces",))
+    assert FaceFinder(Scripted(LARGE_LEFT), "reject")([IMAGE]).status == ("ok",)
+
+
+def test_an_image_without_a_face_keeps_its_row() -> None:
+    faces = FaceFinder(Scripted())([IMAGE, IMAGE])
+    assert (faces.status, faces.reason) == (("failed",) * 2, ("no_face",) * 2)
+    assert not faces.pixels.any()
+    assert not faces.usable.any()
+
+
+def test_the_fallback_shows_the_whole_image_and_is_counted() -> None:
+    faces = FaceFinder(Scripted(), fallback="centre-crop")([IMAGE])
+    assert (faces.status, faces.reason) == (("fallback",), ("no_face",))
+    assert faces.usable.all()
+    assert faces.landmarks.isnan().all()
+    corners = torch.tensor([[0.0, 127.5, 1.0], [255.0, 127.5, 1.0]]) @ faces.crop_to_image[0].T
+    assert corners[:, 0].tolist() == pytest.approx([0, 299], abs=1)
+
+
+def test_the_fallback_does_not_hide_an_unreadable_image_or_several_faces() -> None:
+    finder = FaceFinder(Scripted(SMALL_CENTRAL, LARGE_LEFT), "reject", "centre-crop")
+    assert finder([IMAGE, b"text"]).reason == ("several_faces", "unreadable")
+
+
+def test_unreadable_images_do_not_disturb_the_others(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGE).save(buffer, "PNG")
+    (tmp_path / "good.png").write_bytes(buffer.getvalue())
+    sources = [tmp_path / "good.png", tmp_path / "missing.png", b"", buffer.getvalue(), buffer.getvalue()[:200], IMAGE]
+    faces = FaceFinder(Scripted(LARGE_LEFT))(sources)
+    assert faces.reason == ("", "unreadable", "unreadable", "", "unreadable", "")
+    torch.testing.assert_close(faces.pixels[0], faces.pixels[3])
+    torch.testing.assert_close(faces.pixels[0], faces.pixels[5])
+
+
+def test_no_images_give_no_faces() -> None:
+    assert len(FaceFinder(Scripted())([])) == 0
+
+
+def test_the_fingerprint_changes_with_everything_that_changes_a_crop() -> None:
+    prints = {
+        FaceFinder(Scripted(), policy, fallback).fingerprint
+        for policy in ("largest", "central", "reject")
+        for fallback in (None, "centre-crop")
+    }
+    assert len(prints) == 6
+
+
+def test_a_wrong_policy_or_fallback_says_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="largest, central, reject"):
+        FaceFinder(Scripted(), "biggest")
+    with pytest.raises(ConfigError, match="centre-crop"):
+        FaceFinder(Scripted(), fallback="crop")

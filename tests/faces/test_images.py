@@ -1,0 +1,134 @@
+"""Whatever a user calls an image is read upright, eight bits, RGB, or refused with the reason and the remedy."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pifr.errors import ImageError
+from pifr.images import read_image
+
+
+def gradient(height: int = 20, width: int = 30) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 8, y * 12, np.full_like(x, 77)], -1).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_pixels_come_back_exactly_from_a_file_and_from_its_content(tmp_path: Path) -> None:
+    content = encoded(Image.fromarray(gradient()))
+    (tmp_path / "a.png").write_bytes(content)
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), content):
+        image = read_image(source)
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        np.testing.assert_array_equal(image, gradient())
+
+
+def test_exif_rotation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise by 90 degrees
+    image = read_image(encoded(Image.fromarray(gradient()), exif=exif))
+    np.testing.assert_array_equal(image, np.rot90(gradient(), -1))
+
+
+def test_sixteen_bits_keep_their_high_byte() -> None:
+    values = (np.arange(600, dtype=np.uint16) * 100).reshape(20, 30)
+    image = read_image(encoded(Image.fromarray(values)))
+    np.testing.assert_array_equal(image, np.repeat((values // 256).astype(np.uint8)[..., None], 3, -1))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    image = read_image(encoded(Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "TIFF"))
+    assert image.shape == (4, 5, 3)
+    np.testing.assert_array_equal(image, np.broadcast_to([255, 0, 0], (4, 5, 3)))
+
+
+def test_palette_becomes_rgb() -> None:
+    colours = gradient(4, 4)
+    image = Image.fromarray(colours).quantize(16)
+    np.testing.assert_array_equal(read_image(encoded(image)), np.asarray(image.convert("RGB")))
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    image = read_image(encoded(Image.new("L", (3, 2), 9)))
+    np.testing.assert_array_equal(image, np.full((2, 3, 3), 9))
+
+
+def test_transparency_is_laid_on_black() -> None:
+    image = read_image(encoded(Image.new("RGBA", (3, 2), (200, 100, 50, 0))))
+    assert not image.any()
+
+
+def test_one_pixel_is_an_image() -> None:
+    assert read_image(encoded(Image.new("RGB", (1, 1), (1, 2, 3)))).tolist() == [[[1, 2, 3]]]
+
+
+def test_a_non_ascii_path_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "Zoë 張 ß.png"
+    path.write_bytes(encoded(Image.fromarray(gradient())))
+    np.testing.assert_array_equal(read_image(path), gradient())
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [9_000, 20_000])
+def test_a_huge_image_is_refused_before_it_is_decoded(side: int) -> None:
+    with pytest.raises(ImageError, match="scale it down"):
+        read_image(header_only_png(side, side))
+
+
+BAD = {
+    "empty": (b"", "0 bytes"),
+    "text": (b"this is not a picture\n" * 50, "not an image"),
+    "truncated": (encoded(Image.fromarray(gradient(200, 200)), "JPEG")[:-700], "damaged"),
+    "no pixels": (header_only_png(10, 10), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_named_with_what_is_wrong(case: str, tmp_path: Path) -> None:
+    content, words = BAD[case]
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=words) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        read_image(tmp_path)
+
+
+def test_a_forbidden_file_says_that_permission_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:  # the superuser, who may run the tests, is refused nothing
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ImageError, match="permissions"):
+        read_image(tmp_path / "photo.jpg")
+
+
+def test_floating_point_values_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "depth.tiff"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    with pytest.raises(ImageError, match=r"depth\.tiff.*floating-point"):
+        read_image(path)

@@ -1,0 +1,129 @@
+"""The contract: input is normalised by the configuration alone, names that are wrong say what to type."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from feature_extractors import ModuleRecognizer, RecognizerConfig, list_recognizers, load_recognizer, register, registry
+from pifr.errors import CheckpointError, UnknownNameError, WeightsError
+from pifr.faces import ARCFACE_112
+
+
+def config(**changes: object) -> RecognizerConfig:
+    settings = {"name": "small", "input_size": 8, "alignment": ARCFACE_112, "embedding_size": 3}
+    return RecognizerConfig(**{**settings, "licence": "MIT", "origin": "here", **changes})
+
+
+class MeanColour(nn.Module):
+    """B x C x H x W -> the mean of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+COLOUR = torch.tensor([0.2, 0.4, 0.8]).view(1, 3, 1, 1).expand(2, 3, 8, 8).contiguous()
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        ({}, [0.2, 0.4, 0.8]),
+        ({"channels": "BGR"}, [0.8, 0.4, 0.2]),
+        ({"value_range": (0.0, 255.0)}, [51.0, 102.0, 204.0]),
+        ({"mean": (0.5,), "std": (0.5,)}, [-0.6, -0.2, 0.6]),
+        ({"value_range": (0.0, 255.0), "mean": (127.5,), "std": (128.0,)}, [-76.5 / 128, -25.5 / 128, 76.5 / 128]),
+        ({"channels": "BGR", "mean": (0.8, 0.4, 0.1), "std": (1.0, 1.0, 2.0)}, [0.0, 0.0, 0.05]),
+        ({"channels": "grey", "embedding_size": 1}, [0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.8]),
+    ],
+)
+def test_a_network_sees_what_its_configuration_says(changes: dict[str, object], wanted: list[float]) -> None:
+    recognizer = ModuleRecognizer(MeanColour(), config(**changes))
+    torch.testing.assert_close(recognizer.embed(COLOUR), torch.tensor([wanted, wanted]))
+
+
+@pytest.mark.parametrize(
+    "batch", [torch.zeros(2, 3, 9, 9), torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)]
+)
+def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> None:
+    with pytest.raises(ValueError, match="'small' takes float32 B x 3 x 8 x 8"):
+        ModuleRecognizer(MeanColour(), config()).embed(batch)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"channels": "rgb"}, {"mean": (0.1, 0.2)}, {"channels": "grey", "std": (1.0,) * 3}]
+)
+def test_a_configuration_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="'small'"):
+        config(**changes)
+
+
+def test_any_module_is_a_recognizer_whose_fingerprint_is_its_weights() -> None:
+    torch.manual_seed(0)
+    first, second = (nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 3)) for _ in range(2))
+    prints = {ModuleRecognizer(network, config()).fingerprint for network in (first, second)}
+    assert len(prints) == 2
+    again = ModuleRecognizer(first, config())
+    assert again.fingerprint in prints
+    torch.testing.assert_close(again.embed(COLOUR), again.embed(COLOUR))  # evaluation mode: no dropout
+    assert not again.embed(COLOUR).requires_grad
+
+
+def test_yaw_reaches_only_a_network_that_asks_for_it() -> None:
+    class Angle(nn.Module):
+        def forward(self, x: Tensor, yaw: Tensor) -> Tensor:
+            return yaw[:, None].expand(-1, 3)
+
+    posed = ModuleRecognizer(Angle(), config(uses_yaw=True))
+    torch.testing.assert_close(posed.embed(COLOUR, torch.tensor([30.0, torch.nan]))[:, 0], torch.tensor([30.0, 0.0]))
+    assert not posed.embed(COLOUR).any()
+    torch.testing.assert_close(
+        ModuleRecognizer(MeanColour(), config()).embed(COLOUR, torch.ones(2)), COLOUR[:, :, 0, 0]
+    )
+
+
+# Registry
+
+
+def test_a_wrong_name_says_which_are_close_and_where_all_are_listed() -> None:
+    with pytest.raises(UnknownNameError, match=r"'lightcnn'. Did you mean 'lightcnn-.*'pifr models' lists all"):
+        load_recognizer("lightcnn")
+
+
+def test_missing_weights_say_what_to_type(pifr_home: object) -> None:
+    with pytest.raises(WeightsError, match="pifr models fetch sface"):
+        load_recognizer("sface")
+    with pytest.raises(WeightsError, match=r"arcface_torch.*resnet50:PATH"):
+        load_recognizer("resnet50")
+    with pytest.raises(CheckpointError, match=r"none\.pth' does not exist"):
+        load_recognizer("resnet50:none.pth")
+    with pytest.raises(UnknownNameError, match="needs the path"):
+        load_recognizer("onnx:")
+
+
+def test_every_recognizer_states_its_licence_origin_and_embedding() -> None:
+    for name, entry in list_recognizers().items():
+        assert entry.name == name
+        assert entry.licence
+        assert entry.origin
+        assert entry.embedding_size > 0
+    assert {"lightcnn-v4", "sface", "lightcnn-29v2", "resnet50", "resnet50-dream", "facenet"} <= set(list_recognizers())
+
+
+def test_another_package_joins_by_an_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setattr(registry, "_RECOGNIZERS", dict(registry._RECOGNIZERS))
+    entry = EntryPoint("theirs", f"{__name__}:register_theirs", "pifr.recognizers")
+    broken = EntryPoint("broken", "no.such.module:thing", "pifr.recognizers")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: register_theirs() if self is entry else 1 / 0)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken, entry])
+    registry._discover.cache_clear()
+    with pytest.warns(UserWarning, match="'broken'"):
+        assert "theirs" in list_recognizers()
+    registry._discover.cache_clear()
+
+
+def register_theirs() -> None:
+    @register(config(name="theirs"))
+    def load(*arguments: object) -> None:
+        raise NotImplementedError

@@ -1,0 +1,92 @@
+"""ONNX files of others are repaired, checked and configured."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from feature_extractors import load_recognizer
+from feature_extractors.onnx import OnnxRecognizer
+from pifr.errors import CheckpointError, ConfigError
+
+WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
+def write_network(path: Path, *, size: int = 16, length: int = 4, listed_weights: bool = False, rank: int = 2) -> Path:
+    """Mean colour times a matrix, batch size one; as SFace's file, it may list its weights as inputs."""
+    nodes = [
+        helper.make_node("ReduceMean", ["data", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Gemm", ["mean", "weight"], ["out"], transB=1),
+    ]
+    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, size, size])
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, length] if rank == 2 else [1, length, 1])
+    extra = [helper.make_tensor_value_info("weight", TensorProto.FLOAT, [4, 3])]
+    extra += [helper.make_tensor_value_info("unread", TensorProto.FLOAT, [7, 7])]
+    weights = [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(np.array([2, 3]), "axes")]
+    graph = helper.make_graph(nodes, "g", [image, *(extra if listed_weights else [])], [output], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("listed_weights", [False, True])
+def test_a_file_of_fixed_batch_size_embeds_batches_of_any_size(listed_weights: bool, tmp_path: Path) -> None:
+    recognizer = load_recognizer(f"onnx:{write_network(tmp_path / 'a.onnx', listed_weights=listed_weights)}")
+    assert (recognizer.config.input_size, recognizer.config.embedding_size) == (16, 4)
+    for count in (0, 1, 5):
+        batch = torch.rand(count, 3, 16, 16)
+        wanted = ((batch - 0.5) / 0.5).mean((2, 3)) @ torch.from_numpy(WEIGHT).T
+        torch.testing.assert_close(recognizer.embed(batch), wanted.view(count, 4), rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_beside_it_says_how_it_wants_its_input(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "a.onnx")
+    plain = load_recognizer(f"onnx:{path}")
+    path.with_suffix(".yaml").write_text("channels: BGR\nvalue_range: [0, 255]\nmean: [0]\nstd: [1]\n")
+    recognizer = load_recognizer(f"onnx:{path}")
+    batch = torch.rand(2, 3, 16, 16)
+    wanted = batch.flip(1).mean((2, 3)) * 255 @ torch.from_numpy(WEIGHT).T
+    torch.testing.assert_close(recognizer.embed(batch), wanted, rtol=1e-4, atol=1e-3)
+    assert recognizer.fingerprint != plain.fingerprint
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("chanels: BGR", "unknown key 'chanels'"),
+        ("- 1", "not a table"),
+        ("channels: XYZ", "channels"),
+        ("a: [", "YAML"),
+    ],
+)
+def test_a_wrong_key_beside_a_file_is_named(text: str, words: str, tmp_path: Path) -> None:
+    path = write_network(tmp_path / "a.onnx")
+    path.with_suffix(".yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_recognizer(f"onnx:{path}")
+
+
+def test_what_is_no_recognizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text\.onnx' is not"):
+        load_recognizer(f"onnx:{tmp_path / 'text.onnx'}")
+    with pytest.raises(CheckpointError, match="one output B x D"):
+        load_recognizer(f"onnx:{write_network(tmp_path / 'b.onnx', rank=3)}")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_recognizer(f"onnx:{tmp_path / 'none.onnx'}")
+
+
+def test_an_insightface_file_stands_for_resnet50_only_if_its_sizes_are_right(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"\(3, 16, 4\), not \(3, 112, 512\)"):
+        load_recognizer(f"resnet50:{write_network(tmp_path / 'r50.onnx')}")
+
+
+def test_a_recognizer_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    recognizer = load_recognizer(f"onnx:{write_network(tmp_path / 'a.onnx')}")
+    batch = torch.rand(2, 3, 16, 16)
+    before = recognizer.embed(batch)
+    again: OnnxRecognizer = pickle.loads(pickle.dumps(recognizer))
+    torch.testing.assert_close(again.embed(batch), before)
