@@ -9,6 +9,7 @@ COMMANDS = {
     "scoring": ("benchmarks.scoring:main", "10,000 x 10,000 comparisons in bounded memory."),
     "harness": ("benchmarks.harness:main", "What the harness adds to the recognizer's own forward pass."),
     "renderer": ("benchmarks.renderer:main", "Torch renderer beside pyrender."),
+    "roundtrip": ("benchmarks.roundtrip:main", "Geometry without networks: true PNCC to UV and back."),
     "frontalizer": ("benchmarks.frontalizer:main", "Frontalization beside a recognizer's forward pass."),
     "registration": ("benchmarks.registration:main", "How well photos are registered, on drawn people."),
 }
