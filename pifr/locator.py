@@ -5,7 +5,6 @@ face crop --segmentation--> mask --crop--> PNCC --correspondence--> camera, fitt
 
 import hashlib
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -37,7 +36,7 @@ class LocatorConfig(Config):
     """
 
     mirrored_pass: bool = True
-    passes: Literal[1, 2] = 1
+    passes: int = Field(1, ge=1, le=2)
     texture_size: PositiveInt = 128
     precision: Precision = "auto"
     largest_residual: PositiveFloat = 6.0

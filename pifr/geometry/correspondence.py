@@ -187,9 +187,10 @@ class Correspondence(nn.Module):
             share = share * (_INDEPENDENT / share.sum(1, keepdim=True).clamp_min(1e-6))
             share = (share / (camera.scale[:, None] * deviation).square())[:, None, None]
             weighted, columns = (columns * share).flatten(2), columns.flatten(2)
-            factor, _ = torch.linalg.cholesky_ex(weighted @ columns.transpose(1, 2) + prior)
+            factor, trouble = torch.linalg.cholesky_ex(weighted @ columns.transpose(1, 2) + prior)
             solution = torch.cholesky_solve(weighted @ target.flatten(1)[..., None], factor)[..., 0]
-            coefficients = solution[:, :modes]
+            # A PNCC of one value, say, leaves a system that float32 cannot solve.
+            coefficients = torch.where(trouble[:, None] == 0, solution[:, :modes], 0.0)
             shape = self.fit_mean + torch.einsum("bk,dkn->bdn", coefficients, self.fit_modes.view(3, modes, -1))
             distance = torch.hypot(*(camera.project(shape) - pixels).unbind(1)) / camera.scale[:, None]
             robust = 1 / (1 + (distance / _OUTLIER).square())

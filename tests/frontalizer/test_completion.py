@@ -1,0 +1,65 @@
+"""What a complete texture must keep, and what it may invent."""
+
+import pytest
+import torch
+
+from pifr.completion import blend, mirrored, pull_push
+
+
+@pytest.fixture
+def texture() -> torch.Tensor:
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def half() -> torch.Tensor:
+    visibility = torch.zeros(2, 1, 32, 32)
+    visibility[..., :16] = 1
+    return visibility
+
+
+def test_evidence_is_kept_as_it_is(texture, half):
+    for completion in (None, torch.zeros_like(texture), texture.flip(3)):
+        torch.testing.assert_close(blend(texture, half, completion)[..., :16], texture[..., :16])
+
+
+def test_a_colour_cast_of_the_completion_is_taken_off(half):
+    truth = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.2
+    cast = torch.tensor([0.1, -0.05, 0.15])[:, None, None]
+    torch.testing.assert_close(blend(truth, half, truth + cast), truth, atol=1e-5, rtol=0)
+
+
+def test_a_constant_is_filled_with_itself(half):
+    torch.testing.assert_close(pull_push(torch.full((2, 3, 32, 32), 0.3), half), torch.full((2, 3, 32, 32), 0.3))
+
+
+def test_filling_stays_within_what_is_known(texture, half):
+    filled = pull_push(texture, half)
+    assert filled.min() >= texture[..., :16].min() - 1e-6
+    assert filled.max() <= texture[..., :16].max() + 1e-6
+
+
+def test_what_is_not_visible_has_no_influence(texture, half):
+    other = torch.where(half > 0, texture, torch.rand_like(texture))
+    torch.testing.assert_close(blend(texture, half), blend(other, half))
+
+
+def test_nothing_visible_gives_black(texture):
+    assert (blend(texture, torch.zeros(2, 1, 32, 32)) == 0).all()
+
+
+def test_partial_visibility_mixes(texture, half):
+    completion = torch.zeros_like(texture)
+    quarter = blend(texture, half * 0.25, completion)
+    assert (quarter[..., :8] - texture[..., :8]).abs().mean() > 0.05
+
+
+def test_the_mirrored_completion_is_the_other_side(texture, half):
+    torch.testing.assert_close(mirrored(texture, half)[..., 16:], texture.flip(3)[..., 16:])
+
+
+@pytest.mark.parametrize("size", [84, 96, 128])
+def test_any_size_can_be_filled(size):
+    values, weights = torch.full((1, 3, size, size), 0.5), torch.zeros(1, 1, size, size)
+    weights[..., 0, 0] = 1
+    torch.testing.assert_close(pull_push(values, weights), values)

@@ -1,0 +1,229 @@
+"""From painted faces at known poses to known textures, landmarks and frontal renderings."""
+
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pifr.faces import ARCFACE_112, FaceCrops
+from pifr.frontalized import POOR, FrontalizedFaces
+from pifr.geometry import warp
+from pifr.geometry.camera import camera_from_angles
+from pifr.geometry.template import load_template
+
+from .conftest import SCALE, faces_of, painted_faces
+
+YAW = [-80.0, -60.0, -30.0, 0.0, 45.0, 75.0]
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceCrops:
+    return painted_faces(YAW)
+
+
+def test_the_pose_of_a_painted_face_is_found(locator, faces):
+    located = locator(faces)
+    assert located.status == ("ok",) * len(YAW)
+    torch.testing.assert_close(located.yaw, torch.tensor(YAW), atol=2.5, rtol=0)
+    torch.testing.assert_close(located.camera.scale, torch.full((len(YAW),), SCALE), atol=0.02, rtol=0)
+
+
+def test_visible_texture_is_the_paint(locator, faces):
+    located = locator(faces)
+    error = (located.uv_partial - load_template().ncc_map(128)).abs().amax(1, keepdim=True)
+    assert error[located.visibility > 0.7].quantile(0.95) < 0.04
+
+
+def test_less_is_visible_of_a_face_that_is_turned_further(locator):
+    fraction = locator(painted_faces([0.0, 30.0, 60.0, 85.0])).visible_fraction
+    assert (fraction.diff() < -0.02).all()
+    assert fraction[0] > 0.6
+    assert 0.3 < fraction[3] < 0.55
+
+
+def test_hidden_landmarks_lie_where_the_hidden_points_project(locator, faces):
+    template = load_template()
+    points = warp.points_at(template.position_map(128)[None], template.landmarks("multipie68"))
+    camera = camera_from_angles(torch.tensor(YAW), 0.0, 0.0, SCALE, torch.full((len(YAW), 2), 127.5))
+    expected = camera.project(points.expand(len(YAW), -1, -1)).transpose(1, 2)
+    error = (locator(faces).landmarks("multipie68") - expected).norm(dim=2)
+    assert error.mean() < 1.5
+    assert error.max() < 6
+
+
+def test_landmarks_in_image_pixels_follow_the_crop(locator, faces):
+    moved = torch.tensor([[2.0, 0.0, 30.0], [0.0, 2.0, -7.0]]).repeat(len(YAW), 1, 1)
+    located = locator(replace(faces, crop_to_image=moved))
+    expected = 2 * located.landmarks("five") + torch.tensor([30.0, -7.0])
+    torch.testing.assert_close(located.landmarks("five", "image"), expected)
+
+
+def test_a_second_pass_finds_the_same_pose(locator, faces):
+    once = locator(faces).yaw
+    locator.config = locator.config.model_copy(update={"passes": 2})
+    torch.testing.assert_close(locator(painted_faces(YAW)).yaw, once, atol=1.0, rtol=0)
+
+
+def test_the_frontal_rendering_has_its_landmarks_on_the_template(frontalizer, faces):
+    result = frontalizer(faces, ARCFACE_112, 112)
+    template = load_template()
+    paint = template.to_ncc(
+        warp.points_at(template.position_map(128)[None], template.landmarks("five"))[0].t()
+    )  # 5 x 3: what colour each landmark has
+    places = ARCFACE_112.scaled(112).float().t().reshape(1, 2, 1, 5).expand(len(YAW), -1, -1, -1)
+    found = warp.sample(result.frontal, places)[:, :, 0].transpose(1, 2)
+    seen = torch.tensor(YAW).abs() < 50  # the far eye of a profile is not painted
+    assert (found[seen] - paint).abs().max() < 0.06
+
+
+def test_position_maps_are_the_mean_face_that_was_drawn(frontalizer, faces):
+    error = (frontalizer(faces).surface - load_template().position_map(64)).norm(dim=1)
+    assert error.mean() < 2.0  # mm
+
+
+def test_a_surround_fills_what_the_face_does_not(frontalizer, faces):
+    bare = frontalizer(faces).frontal
+    for surround in ("mean", "blur"):
+        frontalizer.config = frontalizer.config.model_copy(update={"surround": surround})
+        filled = frontalizer(faces).frontal
+        assert (bare[:, :, 2, 2] == 0).all()
+        assert (filled[:, :, 2, 2].sum(1) > 0.1).all()
+        assert (filled - bare)[:, :, 50:62, 50:62].abs().max() < 1e-4
+
+
+def test_a_mirrored_completion_shows_the_seen_side_twice(frontalizer):
+    frontalizer.config = frontalizer.config.model_copy(update={"completion": "mirror"})
+    result = frontalizer(painted_faces([75.0]))
+    seen = (result.visibility > 0.9) & (result.visibility.flip(3) < 0.1)
+    hidden = seen.flip(3).expand(-1, 3, -1, -1)
+    expected = result.uv_partial.flip(3)[hidden]
+    assert ((result.uv_texture[hidden] - expected).abs().median()) < 0.15
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_no_face_keeps_its_row(frontalizer):
+    faces = FaceCrops.concatenate([painted_faces([10.0]), FaceCrops.failed(["no_face"]), painted_faces([-50.0])])
+    result = frontalizer(faces)
+    assert result.status == ("ok", "failed", "ok")
+    assert result.reason == ("", "no_face", "")
+    assert result.yaw.isnan().tolist() == [False, True, False]
+    assert result.visible_fraction[1] == 0
+    assert result.landmarks()[1].isnan().all()
+
+
+def test_other_rows_do_not_change_a_face(frontalizer):
+    mixed = FaceCrops.concatenate(
+        [FaceCrops.failed(["unreadable"]), painted_faces([-50.0]), faces_of(torch.rand(1, 3, 256, 256))]
+    )
+    alone, among = frontalizer(painted_faces([-50.0])), frontalizer(mixed)
+    torch.testing.assert_close(among.frontal[1:2], alone.frontal, atol=1e-4, rtol=0)
+    torch.testing.assert_close(among.yaw[1:2], alone.yaw, atol=1e-3, rtol=0)
+
+
+def test_a_batch_of_failures_only_gives_only_failures(frontalizer):
+    result = frontalizer(FaceCrops.failed(["no_face", "unreadable"]))
+    assert result.status == ("failed", "failed")
+    assert not result.reliable.any()
+    assert result.frontal.isfinite().all()
+
+
+def test_an_empty_batch_gives_an_empty_result(frontalizer):
+    result = frontalizer(FaceCrops.failed(()))
+    assert len(result) == 0
+    assert result.frontal.shape == (0, 3, 112, 112)
+
+
+def test_an_empty_mask_is_a_fallback(frontalizer):
+    result = frontalizer(faces_of(torch.zeros(1, 3, 256, 256)))
+    assert (result.status, result.reason) == (("fallback",), ("no_mask",))
+
+
+def test_paint_that_no_pose_explains_is_a_fallback(frontalizer):
+    pixels = painted_faces([0.0]).pixels
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    mask = (pixels.amax(1, keepdim=True) > 0.03).float()
+    result = frontalizer(faces_of(functional.interpolate(noise, 256) * mask))
+    assert result.status == ("fallback",)
+    assert result.reason[0] in POOR
+
+
+def test_a_face_turned_beyond_profile_is_a_fallback(frontalizer):
+    result = frontalizer(painted_faces([130.0]))
+    assert (result.status, result.reason) == (("fallback",), ("beyond_profile",))
+
+
+def test_a_grey_image_is_a_fallback_with_finite_results(frontalizer):
+    result = frontalizer(faces_of(torch.full((1, 3, 256, 256), 0.5)))
+    assert result.status == ("fallback",)
+    assert result.frontal.isfinite().all()
+
+
+def test_a_face_of_twenty_pixels_keeps_its_row(frontalizer):
+    sharp = painted_faces([40.0])
+    tiny = functional.interpolate(sharp.pixels, 40, mode="area")  # the face fills half of the crop
+    blurred = functional.interpolate(tiny, 256, mode="bilinear")
+    result = frontalizer(faces_of(blurred))
+    assert result.frontal.isfinite().all()
+
+
+def test_an_occluder_takes_evidence_only_where_it_is(frontalizer):
+    faces = painted_faces([0.0])
+    covered = faces.pixels.clone()
+    covered[:, :, :, :118] = 0  # most of the image-left half of the face
+    whole, half = frontalizer(faces), frontalizer(faces_of(covered))
+    assert half.status == ("ok",)
+    assert half.visibility[..., :40].mean() < 0.1 * whole.visibility[..., :40].mean()
+    assert half.visibility[..., 80:].mean() > 0.8 * whole.visibility[..., 80:].mean()
+
+
+def test_a_declared_substitute_stays_declared(frontalizer):
+    faces = replace(painted_faces([20.0]), status=("fallback",), reason=("no_face",))
+    result = frontalizer(faces)
+    assert (result.status, result.reason) == (("fallback",), ("no_face",))
+    assert result.reliable.all()
+
+
+# --- as a component -------------------------------------------------------------------------------------------------
+
+
+def test_the_same_batch_is_located_once(locator, faces):
+    locator(faces)
+    locator(faces)
+    assert locator.pretrained["segmentation"].calls == 1
+
+
+def test_a_stream_yields_one_result_a_frame_and_keeps_none(frontalizer):
+    frames = [0, 1, 2]
+    taken = []
+
+    def camera():
+        for frame in frames:
+            taken.append(frame)
+            yield frame
+
+    stream = frontalizer.stream(camera(), finder=lambda images: painted_faces([20.0 * image for image in images]))
+    first = next(stream)
+    assert taken == [0]
+    kept = weakref.ref(first.frontal)
+    del first
+    later = list(stream)
+    assert [len(result) for result in later] == [1, 1]
+    assert kept() is None
+
+
+def test_results_are_indexed_and_joined_row_by_row(frontalizer, faces):
+    result = frontalizer(faces)
+    joined = FrontalizedFaces.concatenate([result[:2], result[[2]], result[torch.arange(len(YAW)) > 2]])
+    torch.testing.assert_close(joined.frontal, result.frontal)
+    torch.testing.assert_close(joined.camera.scale, result.camera.scale)
+    assert joined.status == result.status
+
+
+def test_a_field_of_the_wrong_shape_is_named(frontalizer, faces):
+    result = frontalizer(faces)
+    with pytest.raises(ValueError, match=r"FrontalizedFaces\.uv_texture is .*\(6, 3, 5, 5\)"):
+        replace(result, uv_texture=torch.zeros(len(YAW), 3, 5, 5))

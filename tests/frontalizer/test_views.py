@@ -1,0 +1,157 @@
+"""What recognizers are shown, and how much it counts."""
+
+import pytest
+import torch
+
+from pifr.errors import ConfigError, WeightsError
+from pifr.faces import ARCFACE_112, FaceCrops, align
+from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights, load_align, load_srtc
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
+from pifr.locator import LocatorConfig
+from pifr.pretrained import Pretrained
+from pifr.views import load_view_maker
+
+from .conftest import painted_faces
+
+YAW = torch.linspace(-100, 100, 201)
+
+
+def test_weights_sum_to_one_at_every_yaw():
+    torch.testing.assert_close(ViewWeights().aligned(YAW).sum(1), torch.ones(201))
+
+
+def test_weights_do_not_depend_on_the_side():
+    torch.testing.assert_close(ViewWeights().aligned(YAW), ViewWeights().aligned(-YAW))
+
+
+def test_weights_have_no_steps():
+    weights = torch.cat([ViewWeights().aligned(YAW), ViewWeights().frontalized(YAW)[:, None]], 1)
+    assert weights.diff(dim=0).abs().max() < 0.06
+
+
+def test_near_frontal_and_unknown_faces_are_left_to_their_crop():
+    near = torch.tensor([0.0, 10.0, -10.0, torch.nan])
+    assert ViewWeights().aligned(near).tolist() == [[1, 0, 0, 0]] * 4
+    assert ViewWeights().frontalized(near).tolist() == [0] * 4
+
+
+def test_align_shows_the_crop_first_and_mirrors_second(locator):
+    faces = painted_faces([0.0, 80.0])
+    views = AlignViews(locator, ViewWeights())(faces, ARCFACE_112, 64)
+    assert views.images.shape == (2, 4, 3, 64, 64)
+    torch.testing.assert_close(views.images[:, 0], align(faces.pixels, faces.landmarks, ARCFACE_112, 64))
+    torch.testing.assert_close(views.images[:, 1], views.images[:, 0].flip(-1))
+    torch.testing.assert_close(views.images[:, 3], views.images[:, 2].flip(-1))
+    assert views.weights[0].tolist() == [1, 0, 0, 0]
+    assert (views.weights[1] > 0).all()
+
+
+def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
+    faces = painted_faces([0.0, -80.0])
+    aligned = AlignViews(frontalizer.locator, ViewWeights())(faces, ARCFACE_112, 112)
+    maker = SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(0.0, 40.0), render_mirror=True))
+    views = maker(faces, ARCFACE_112, 112)
+    torch.testing.assert_close(views.images[:, :4], aligned.images)
+    assert views.names[4:] == ("frontal", "frontal mirror", "turned 40", "turned 40 mirror")
+    torch.testing.assert_close(views.images[:, 4], frontalizer(faces).frontal)
+    torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
+    torch.testing.assert_close(views.weights[1, 4:].sum(), torch.tensor(ViewWeights().frontal_share))
+
+
+def test_an_intermediate_rendering_is_turned_to_the_side_of_the_photo(frontalizer):
+    faces = painted_faces([-80.0])
+    maker = SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(60.0,)))
+    turned = frontalizer.locator(painted_faces([-60.0]))
+    views = maker(faces, ARCFACE_112, 112)
+    realigned = AlignViews(frontalizer.locator, ViewWeights())(painted_faces([-60.0]), ARCFACE_112, 112).images[0, 2]
+    both = (views.images[0, 4].amax(0) > 0.05) & (realigned.amax(0) > 0.05)
+    assert turned.yaw[0] < 0
+    assert (views.images[0, 4] - realigned).abs()[:, both].median() < 0.05
+
+
+def test_a_face_without_a_usable_frontalization_is_left_to_its_crop(frontalizer):
+    faces = FaceCrops.concatenate([FaceCrops.failed(["no_face"]), painted_faces([130.0]), painted_faces([70.0])])
+    views = SrtcViews(frontalizer, ViewWeights(), Renderings())(faces, ARCFACE_112, 112)
+    assert views.weights[:2].tolist() == [[1, 0, 0, 0, 0]] * 2
+    assert views.weights[2, 4] > 0
+    assert views.status == ("failed", "fallback", "ok")
+    assert views.yaw.isnan().tolist() == [True, True, False]
+
+
+def test_an_empty_batch_has_no_views(frontalizer):
+    views = SrtcViews(frontalizer, ViewWeights(), Renderings())(FaceCrops.failed(()), ARCFACE_112, 112)
+    assert len(views) == 0
+
+
+def test_options_come_from_the_name(random_weights):
+    maker = load_srtc("cpu", f"{random_weights},completion=mirror,frontal_share=0.3,render_yaw=0/30,passes=2")
+    assert maker.frontalizer.config.completion == "mirror"
+    assert maker.frontalizer.locator.config.passes == 2
+    assert maker.weights.frontal_share == 0.3
+    assert maker.renderings.names == ("frontal", "turned 30")
+
+
+def test_settings_that_change_views_change_the_fingerprint(random_weights):
+    arguments = ["", ",frontal_share=0.3", ",completion=smooth", ",passes=2", ",render_yaw=30"]
+    prints = {load_srtc("cpu", f"{random_weights}{argument}").fingerprint for argument in arguments}
+    assert len(prints) == len(arguments)
+    aligns = {load_align("cpu", f"{random_weights}{argument}").fingerprint for argument in arguments}
+    assert len(aligns) == 3  # completion and renderings are nothing to it
+
+
+def test_align_and_srtc_share_their_locator(random_weights):
+    assert load_align("cpu", str(random_weights)).locator is load_srtc("cpu", str(random_weights)).frontalizer.locator
+
+
+def test_an_unknown_option_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"no option colour .*mirrored_pass.*completion.*align_from.*render_yaw"):
+        load_srtc("cpu", "colour=blue")
+
+
+def test_a_wrong_value_names_its_option():
+    with pytest.raises(ConfigError, match="completion"):
+        load_srtc("cpu", "completion=magic")
+
+
+def test_a_network_without_weights_says_how_to_get_them(tmp_path):
+    with pytest.raises(WeightsError, match=r"pifr train segmentation --config configs/train/lite\.yaml"):
+        load_view_maker(f"srtc:{tmp_path}")
+
+
+def test_a_configuration_that_is_not_packaged_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("pifr.pretrained.packaged_weights", dict)
+    with pytest.raises(WeightsError, match=r"pifr train segmentation --config configs/train/paper\.yaml"):
+        load_view_maker("align:paper")
+
+
+def test_only_what_is_asked_for_is_loaded(random_weights, tmp_path):
+    for network in ("segmentation", "pncc"):
+        (tmp_path / network).symlink_to(random_weights / network)
+    load_view_maker(f"align:{tmp_path}")
+    load_view_maker(f"srtc:{tmp_path},completion=smooth,shape=fit")
+    with pytest.raises(WeightsError, match="inpainting"):
+        load_view_maker(f"srtc:{tmp_path}")
+
+
+def test_mirrored_pass_sees_a_face_and_its_mirror_image_alike(random_weights):
+    locator = load_align("cpu", f"{random_weights},precision=float32").locator
+    assert locator.config == LocatorConfig(precision="float32")
+    pixels = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    frame = torch.tensor([[1.5, 0.0, 127.5 - 1.5 * 63.5], [0.0, 1.5, 127.5 - 1.5 * 63.5]]).repeat(2, 1, 1)
+    whole = torch.eye(2, 3).repeat(2, 1, 1)
+    mask = torch.ones(2, 1, 256, 256)
+    with torch.inference_mode():
+        pncc, refined = locator.code(pixels, mask, whole, frame)
+        other, other_refined = locator.code(pixels.flip(3), mask, whole, frame)
+    mirrored = torch.cat([1 - other[:, :1], other[:, 1:]], 1).flip(3)
+    torch.testing.assert_close(mirrored, pncc, atol=2e-4, rtol=0)
+    torch.testing.assert_close(other_refined.flip(3), refined, atol=2e-4, rtol=0)
+
+
+def test_every_network_of_the_default_runs(random_weights):
+    frontalizer = Frontalizer.from_pretrained(weights=random_weights, config=FrontalizerConfig(fine=True))
+    assert isinstance(frontalizer.pretrained, Pretrained)
+    result = frontalizer(painted_faces([0.0, 60.0]))
+    assert result.displacement.shape[-1] == result.position_map.shape[-1] == 128
+    assert result.displacement.abs().max() > 0
+    assert result.frontal.isfinite().all()
