@@ -11,7 +11,6 @@ import torch
 import typer
 
 from benchmarks.timing import JsonFile, Repeats, interleaved_seconds, report
-from feature_extractors import load_recognizer
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.views import NoFrontalizer
 from protocols.runner import Image, System, Timings, extract
@@ -29,6 +28,8 @@ def main(
     json: JsonFile = None,
 ) -> None:
     """Hashing, alignment, store and bookkeeping of new images beside the bare forward pass on the same batches."""
+    from feature_extractors import load_recognizer
+
     model = load_recognizer(recognizer)
     system = System(recognizer, model, "none", NoFrontalizer())
     rng = np.random.default_rng(0)

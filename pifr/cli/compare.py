@@ -150,7 +150,7 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
         data_set = DataSet(name or protocol, setting, bool(synthetic) if known else False, size)
         points = [(point, fnmr_column(point)) for point in FMR_POINTS]
         names = ["Passes", "FTA %", "EER %", "ΔEER", "Accuracy %", "AUC %"]
-        names += [f"FNMR % @ {point:.1%}" for point, _ in points]
+        names += [f"FNMR@{point:g} %" for point, _ in points]
         better = ["", "lower", "lower", "lower", "higher", "higher", *("lower" for _ in points)]
         rows = []
         for _, system in group.iterrows():

@@ -10,6 +10,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 DATA_FOLDER = "synthetic-cfp"
 RUN_FOLDER = "run"
+DETECTOR = "yunet"
 
 
 @app.command()
@@ -38,6 +39,7 @@ def demo(
             "out": out / RUN_FOLDER,
             "recognizers": recognizer or ["sface", "lightcnn-v4"],
             "frontalizers": frontalizer or ["none", "mirror"],
+            "detector": DETECTOR,
         },
     )
     evaluate(Cfp(data), experiment)
