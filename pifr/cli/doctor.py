@@ -7,18 +7,8 @@ import typer
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _REQUIRED = (
-    *(
-        "facenet-pytorch",
-        "libigl",
-        "numba",
-        "numpy",
-        "onnxruntime",
-        "opencv-python-headless",
-        "pandas",
-        "pyarrow",
-        "pyrender",
-    ),
-    *("safetensors", "scikit-learn", "torch", "torchvision", "trimesh"),
+    *("facenet-pytorch", "libigl", "numba", "numpy", "onnxruntime", "opencv-python-headless", "pandas", "pyarrow"),
+    *("pyrender", "safetensors", "scikit-learn", "torch", "torchvision", "trimesh"),
 )
 _TRAINING = ("ai-edge-litert", "lightning", "tensorboard")
 

@@ -60,7 +60,7 @@ def test_the_first_mismatch_is_named(change: object, words: str) -> None:
 
 
 def test_all_mismatches_are_counted() -> None:
-    with pytest.raises(CheckpointError, match=r"'0.weight' is missing \(and 7 more differences\)"):
+    with pytest.raises(CheckpointError, match=r"'0.weight' is missing \(and 8 more differences\)"):
         load_strictly(network(), {"a": torch.zeros(1)}, "mine.pth")
 
 
