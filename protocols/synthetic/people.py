@@ -147,7 +147,7 @@ def _with_skin_detail(texture: np.ndarray, rng: np.random.Generator) -> np.ndarr
     age = rng.beta(1.2, 3)
     pores = cv2.GaussianBlur(rng.normal(size=(size, size)).astype(np.float32), (0, 0), 0.004 * size)
     fine = result - cv2.GaussianBlur(result, (0, 0), 0.03 * size)
-    result = result + 0.8 * age * fine + 0.02 * (pores / pores.std())[..., None] * result
+    result = result + 0.5 * age * fine + 0.02 * (pores / pores.std())[..., None] * result
     return np.clip(result, 0, 1).astype(np.float32)
 
 

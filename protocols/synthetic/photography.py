@@ -40,7 +40,7 @@ def develop(light: np.ndarray, exposure: Exposure, rng: np.random.Generator) -> 
 def random_exposure(rng: np.random.Generator) -> Exposure:
     """A snapshot's: over- and underexposed, tinted, soft and noisy to a varying degree."""
     tint = np.exp(rng.normal(0, 0.08, 3))
-    gain = tint * np.exp(rng.normal(0, 0.3))
+    gain = tint * np.exp(rng.normal(0.2, 0.3))
     return Exposure(tuple(map(float, gain)), float(rng.exponential(0.5)), float(rng.uniform(0.005, 0.04)))
 
 
