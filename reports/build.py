@@ -80,7 +80,7 @@ def _headlines(sections: Sequence[Section]) -> tuple[str, ...]:
         + ", ".join(
             f"{words} in {found.count(verdict)}" for verdict, words in VERDICT_WORDS.items() if verdict in found
         )
-        + f" of {len(found)} comparison{'s' if len(found) > 1 else ''} with the plain crop."
+        + f" of {len(found)} paired test{'s' if len(found) > 1 else ''} against the plain crop."
         for (synthetic, view), found in verdicts.items()
     )
 

@@ -1,8 +1,7 @@
 """Charts for papers (PNG, SVG) and for the HTML report (inline SVG with the numbers behind each point).
 
-Every series differs from the others in dash pattern and marker as well as in colour, and the colours differ in
-lightness, so a chart is readable by colour-blind people and in a grey print. All rates are fractions in [0, 1] on the
-way in and per cent on the axes.
+Every series differs from the others in dash pattern and marker as well as in colour, so a chart is readable by
+colour-blind people and in a grey print. All rates are fractions in [0, 1] on the way in and per cent on the axes.
 """
 
 from __future__ import annotations
@@ -61,6 +60,7 @@ class Series:
         label: what it is, as the legend says it.
         x, y: its points.
         low, high: bounds of the confidence band, where there is one.
+        style: which of `STYLES`, counted round: one system keeps its style in all charts of a report.
     """
 
     label: str
@@ -68,6 +68,12 @@ class Series:
     y: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    style: int = 0
+
+    @property
+    def look(self) -> tuple[str, tuple[float, ...], str]:
+        """Colour, dash pattern, marker."""
+        return STYLES[self.style % len(STYLES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ def roc(key: str, title: str, caption: str, series: Sequence[Series], floor: flo
         series: x = FMR, y = TMR.
         floor: the least FMR that the data can measure; the axis begins there.
     """
-    lowest = min((float(np.nanmin(s.y if s.low is None else s.low)) for s in series), default=0.0)
+    lowest = min((float(np.nanmin(s.y)) for s in series), default=0.0) - 0.05
     x = _Axis("False match rate", "log", (floor, 1.0), percent=True)
     y = _Axis("True match rate", limits=(max(0.0, np.floor(lowest * 20) / 20), 1.005), percent=True)
     return _lines(key, title, caption, series, x, y)
@@ -204,7 +210,8 @@ def by_yaw(
 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        for k, (curve, (color, dash, marker)) in enumerate(zip(series, _styles(len(series)), strict=True)):
+        for k, curve in enumerate(series):
+            color, dash, marker = curve.look
             x = curve.x + 1.2 * (k - (len(series) - 1) / 2)  # side by side, so that intervals do not hide each other
             errors = None if curve.low is None else np.stack([curve.y - curve.low, curve.high - curve.y]).clip(0)
             bars = axes.errorbar(x, curve.y, errors, color=color, marker=marker, capsize=2.5, elinewidth=1.2)
@@ -247,21 +254,20 @@ def histograms(
 
 
 def fold_differences(
-    key: str, title: str, caption: str, rows: Sequence[tuple[str, np.ndarray, float, float, float]]
+    key: str, title: str, caption: str, rows: Sequence[tuple[str, np.ndarray, float, float, float, int]]
 ) -> Chart:
     """Paired differences of each fold (points), and their mean with its interval, against zero.
 
     Args:
-        rows: label, differences by fold, estimate, low, high; rates as fractions, negative is better.
+        rows: label, differences by fold, estimate, low, high, style; rates as fractions, negative is better.
     """
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(height=max(2.0, 1.0 + 0.62 * len(rows)))
         axes.axvline(0, color="#111111", linewidth=1)
-        for k, ((label, folds, mean, low, high), (color, _, marker)) in enumerate(
-            zip(rows, _styles(len(rows) + 1)[1:], strict=True)
-        ):
+        for k, (label, folds, mean, low, high, style) in enumerate(rows):
+            color, _, marker = STYLES[style % len(STYLES)]
             y = len(rows) - 1 - k
             axes.plot(100 * folds, np.full(len(folds), y - 0.2), "|", color=color, markersize=9, markeredgewidth=1.6)
             axes.errorbar(100 * mean, y + 0.12, xerr=[[100 * max(0, mean - low)], [100 * max(0, high - mean)]],
@@ -279,17 +285,14 @@ def _lines(key: str, title: str, caption: str, series: Sequence[Series], x_axis:
 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        for curve, (color, dash, _) in zip(series, _styles(len(series)), strict=True):
+        for curve in series:
+            color, dash, _ = curve.look
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.13, linewidth=0)
             (line,) = axes.plot(curve.x, curve.y, color=color, label=curve.label)
             line.set_dashes(dash) if dash else None
         _dress(axes, x_axis, y_axis)
         return _finish(key, title, caption, figure, axes, series, x_axis, y_axis)
-
-
-def _styles(count: int) -> list[tuple[str, tuple[float, ...], str]]:
-    return [STYLES[k % len(STYLES)] for k in range(count)]
 
 
 def _figure(panels: int = 1, height: float = _SIZE[1]) -> tuple[Figure, Any]:
@@ -321,7 +324,8 @@ def _finish(
     height = figure.bbox.height
     box = axes.bbox
     traces = []
-    for curve, (color, dash, _) in zip(series, _styles(len(series)), strict=True):
+    for curve in series:
+        color, dash, _ = curve.look
         shown = np.isfinite(curve.x) & np.isfinite(curve.y)
         pixels = axes.transData.transform(np.column_stack([curve.x, curve.y]))
         points = []

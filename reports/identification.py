@@ -176,14 +176,14 @@ class IdentificationStudy:
             most = min(_MOST_RANKS, self.references)
             ranks = np.arange(1, most + 1, dtype=float)
             curves, by_pose = [], []
-            for key, rows in systems:
+            for style, (key, rows) in enumerate(systems):
                 name = view_name(key, self._fusions)
                 bounds = [self._interval((rows["rank"] <= rank).to_numpy(float), rows) for rank in ranks]
                 low, high = np.array(bounds).T
-                curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high))
+                curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high, style))
                 rates = [self.rank_1(rows[rows["pose"] == pose]) for pose in self.poses]
                 values = np.array([[rate.value, rate.low, rate.high] for rate in rates], float).T / 100
-                by_pose.append(Series(name, np.array(self.poses, float), *values))
+                by_pose.append(Series(name, np.array(self.poses, float), *values, style=style))
             key = f"{self.key}-{slug(recognizer)}"
             note = f"{self.statistics.interval} over subjects."
             yield figures.cmc(f"{key}-cmc", f"CMC, {recognizer}", f"All probes; band: {note}", curves)

@@ -78,7 +78,8 @@ class ReconstructionStudy:
         self.table = measurement.table
         items, subjects = self.table[kind.item].nunique(), self.table["subject"].nunique()
         size = f"{items:,} {kind.items}"
-        self.data_set = measurement.data_set(measurement.setting, size, f"{size} of {subjects:,} subjects.")
+        setting = "" if measurement.setting.lower() == measurement.name.lower() else measurement.setting
+        self.data_set = measurement.data_set(setting, size, f"{size} of {subjects:,} subjects.")
 
     @property
     def predictors(self) -> list[tuple[str, pd.DataFrame]]:
@@ -189,12 +190,12 @@ class ReconstructionStudy:
         """Cumulative error of each predictor, failures counted as never reached."""
         for quantity in self.kind.quantities:
             series = []
-            for name, rows in self.predictors:
+            for style, (name, rows) in enumerate(self.predictors):
                 errors = np.sort(rows[quantity.column].dropna().to_numpy(float))
                 shares = np.arange(1, len(errors) + 1) / len(rows)
                 kept = np.unique(np.linspace(0, len(errors) - 1, min(120, len(errors))).round().astype(int))
                 if len(errors):
-                    series.append(Series(name, errors[kept], shares[kept]))
+                    series.append(Series(name, errors[kept], shares[kept], style=style))
             if series:
                 yield figures.cumulative_error(
                     f"{self.key}-{quantity.column.replace('_', '-')}",

@@ -49,7 +49,9 @@ class DataSet:
     def title(self) -> str:
         """Name and setting, led by SYNTHETIC where the people do not exist."""
         plain = f"{self.name} {self.setting}".strip()
-        return f"SYNTHETIC {plain}" if self.synthetic else plain
+        if not self.synthetic:
+            return plain
+        return f"SYNTHETIC {plain.removeprefix('synthetic').lstrip(' -_')}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class Estimate:
         return text.replace("-", minus)
 
     def _number(self, value: float) -> str:
-        text = f"{value:.{self.decimals}f}"
-        return text.lstrip("-") if float(text) == 0 else text
+        text = f"{value:,.{self.decimals}f}"
+        return text if text.strip("-0.,") else text.lstrip("-")
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,10 @@ class VerificationStudy:
         """The frontalizer, with the fusion and the run where these runs hold several."""
         return view_name(key, self._fusions)
 
+    def style(self, key: Any) -> int:
+        """Place of the view name among those of the study: a view maker looks alike in every chart."""
+        return [*dict.fromkeys(map(self.view_name, self.summary.itertuples(index=False)))].index(self.view_name(key))
+
     def system_name(self, key: Any) -> str:
         """Recognizer and view name."""
         return f"{key.recognizer} + {self.view_name(key)}"
@@ -157,10 +161,10 @@ class VerificationStudy:
         column = self._column
         columns = (
             column("EER (%)", "lower"),
-            column("EER, failures rejected (%)", "lower"),
-            column("FNMR at FMR 10 % (%)", "lower"),
-            column("FNMR at FMR 1 % (%)", "lower"),
-            column("FNMR at FMR 0.1 % (%)", "lower"),
+            column("EER (%), failures rejected", "lower"),
+            column("FNMR (%) at FMR 10 %", "lower"),
+            column("FNMR (%) at FMR 1 %", "lower"),
+            column("FNMR (%) at FMR 0.1 %", "lower"),
             column("accuracy (%)", "higher"),
             column("AUC (%)", "higher"),
             column("FTA (%)", "lower"),
@@ -320,7 +324,7 @@ class VerificationStudy:
         control, table = self.differences[0]
         measured = table[table["difference"].notna()]
         rows = [
-            (self.system_name(key), np.asarray(key.per_fold), key.difference, key.low, key.high)
+            (self.system_name(key), np.asarray(key.per_fold), key.difference, key.low, key.high, self.style(key))
             for key in measured.itertuples(index=False)
         ]
         return figures.fold_differences(
@@ -348,12 +352,12 @@ class VerificationStudy:
             )  # fmt: skip
             tail = (1 - self.statistics.confidence) / 2
             low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
-            rejects.append(Series(label, grid, np.interp(grid, curve.fmr, curve.fnmr), low, high))
+            rejects.append(Series(label, grid, np.interp(grid, curve.fmr, curve.fnmr), low, high, self.style(key)))
             threshold = eer_threshold(pairs.same, pairs.score)
             scores.append((label, pairs.score[pairs.same], pairs.score[~pairs.same], threshold))
         if not rejects:
             return
-        accepts = [Series(s.label, s.x, 1 - s.y, 1 - s.high, 1 - s.low) for s in rejects]
+        accepts = [Series(s.label, s.x, 1 - s.y, 1 - s.high, 1 - s.low, s.style) for s in rejects]
         note = (
             f"All folds together, band: {self.statistics.interval} over subjects. Begins at the FMR that three "
             "impostor comparisons make."
@@ -380,7 +384,7 @@ class VerificationStudy:
                 for row in table.itertuples(index=False)
                 if self._id(row) == self._id(key)
             ]
-            series.append(Series(self.view_name(key), *np.array(points, float).T))
+            series.append(Series(self.view_name(key), *np.array(points, float).T, style=self.style(key)))
         counts = ", ".join(
             f"{label}: {len(scores.drop_duplicates(['fold', 'probe', 'reference'])):,}"
             for label, _, scores in self.yaw_bins

@@ -18,14 +18,14 @@ def luminance(color: str) -> float:
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
-def curve(label: str = "none", low: float = 0.9) -> Series:
+def curve(label: str = "none", low: float = 0.9, style: int = 0) -> Series:
     x = np.geomspace(1e-3, 1, 20)
     y = np.linspace(low, 1, 20)
-    return Series(label, x, y, y - 0.05, np.minimum(y + 0.05, 1))
+    return Series(label, x, y, y - 0.05, np.minimum(y + 0.05, 1), style)
 
 
 def chart() -> Chart:
-    return figures.roc("a-roc", "ROC", "", [curve(), curve("srtc", 0.95)], 1e-3)
+    return figures.roc("a-roc", "ROC", "", [curve(), curve("srtc", 0.95, 1)], 1e-3)
 
 
 @pytest.mark.parametrize("color", [GENUINE, IMPOSTOR, *(style[0] for style in STYLES)])
@@ -88,6 +88,6 @@ def test_missing_values_are_not_drawn() -> None:
 def test_histograms_and_differences_are_drawn(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scores = [("none", rng.normal(1, 1, 90), rng.normal(0, 1, 80), 0.5)]
-    rows = [("srtc", np.array([-0.01, 0.02]), 0.005, -0.01, 0.02)]
+    rows = [("srtc", np.array([-0.01, 0.02]), 0.005, -0.01, 0.02, 1)]
     for drawn in (figures.histograms("h", "", "", scores), figures.fold_differences("d", "", "", rows)):
         assert all(path.stat().st_size > 1000 for path in drawn.save(tmp_path))

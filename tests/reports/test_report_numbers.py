@@ -65,7 +65,7 @@ def test_a_frontalizer_that_changes_nothing_is_within_noise(
 
 def test_the_summary_counts_verdicts_and_warns_of_chance(tmp_path: Path, score_table: Make, write_run: Write) -> None:
     report = report_of(write_run(tmp_path / "run", scores=score_table(CLEAR)))
-    assert report.headlines == ("srtc: better in 1 of 1 comparison with the plain crop.",)
+    assert report.headlines == ("srtc: better in 1 of 1 paired test against the plain crop.",)
     assert any("if nothing differed at all" in caution for caution in report.cautions)
 
 
