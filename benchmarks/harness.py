@@ -13,7 +13,7 @@ import typer
 from benchmarks.timing import JsonFile, Repeats, interleaved_seconds, report
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.views import NoFrontalizer
-from protocols.runner import Image, System, Timings, extract
+from protocols.extraction import Image, System, Timings, extract
 from protocols.store import FeatureStore
 
 BUDGET = 0.15

@@ -13,7 +13,7 @@ from torch import nn
 from feature_extractors.base import ModuleRecognizer, RecognizerConfig
 from pifr.faces import ARCFACE_112
 from pifr.views import Mirror, NoFrontalizer
-from protocols.runner import System
+from protocols.extraction import System
 
 SIDE = 96
 FIVE = [(38.0, 40.0), (60.0, 40.0), (48.0, 52.0), (40.0, 64.0), (58.0, 64.0)]

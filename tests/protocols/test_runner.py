@@ -15,7 +15,8 @@ from pifr.plugin import FrontalizedRecognizer
 from pifr.views import Mirror, NoFrontalizer, Views
 from protocols.base import SCORE_COLUMNS
 from protocols.cfp import Cfp
-from protocols.runner import SCORE_TOLERANCE, FeatureTable, Image, System, extract, score_setting
+from protocols.extraction import SCORE_TOLERANCE, FeatureTable, Image, System, extract
+from protocols.runner import score_setting
 from protocols.store import FeatureStore
 
 from .conftest import small_recognizer

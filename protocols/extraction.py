@@ -1,0 +1,348 @@
+"""From images to features: detection, views, recognizers, and the store in which all of it is remembered.
+
+Extraction is a pure map over batches of images. Batches are cut by position, each is written to the store in one
+transaction, so a run that is killed loses at most one batch, and its second half computes exactly what it would have.
+The features of one face do not depend on the faces beside it, up to the rounding of a network's own arithmetic (a
+score moves by less than `SCORE_TOLERANCE` with the batch size; not at all with workers, the store or a restart).
+"""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pifr.errors import DataError
+from pifr.faces import FaceCrops, FaceFinder
+from pifr.fusion import Fusion, fuse
+from pifr.plugin import embed_views
+from pifr.views import ViewMaker, Views
+from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
+
+if TYPE_CHECKING:
+    from feature_extractors import Recognizer
+
+SCORE_TOLERANCE = 1e-5
+"""How far a score may move when only the size of the batches changes: float32 kernels are chosen by shape."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and the number there are to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of a data set: `name` for people and landmark files, `read()` for its content (may raise OSError)."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A recognizer behind a frontalizer, each with the name that tables call it by (what the user typed)."""
+
+    recognizer_name: str
+    recognizer: "Recognizer"
+    frontalizer_name: str
+    view_maker: ViewMaker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureTable:
+    """What one system saw of N images.
+
+    Attributes:
+        features: N x V x D float32; 0 where the image failed.
+        weights: N x V float32.
+        yaw: N float32 degrees, NaN where unknown.
+        status, reason: N str.
+    """
+
+    features: Tensor
+    weights: Tensor
+    yaw: Tensor
+    status: np.ndarray
+    reason: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def passes(self) -> int:
+        """Recognizer passes a face costs."""
+        return self.features.shape[1]
+
+    def templates(self, fusion: Fusion, *, first_view_only: bool = False) -> Tensor:
+        """Fused templates, N x D' float64; NaN where the image failed.
+
+        With `first_view_only` each view's feature is replaced by the first view's, so that the template can be compared
+        with one that was fused from all views, whatever the fusion.
+        """
+        features = self.features.double()
+        if first_view_only:
+            features = features[:, :1].expand_as(features)
+        templates = fuse(features, self.weights.double(), self.yaw.double(), fusion)
+        failed = torch.from_numpy(self.status == "failed")
+        return templates.masked_fill(failed[:, None], torch.nan)
+
+    @staticmethod
+    def stack(faces: Sequence[FaceFeatures]) -> "FeatureTable":
+        """One row a face; failed faces become rows of zeros."""
+        views, size = next((face.features.shape for face in faces if len(face.features)), (1, 1))
+        features = np.zeros((len(faces), views, size), np.float32)
+        weights = np.zeros((len(faces), views), np.float32)
+        for row, face in enumerate(faces):
+            if len(face.features):
+                features[row], weights[row] = face.features, face.weights
+        return FeatureTable(
+            torch.from_numpy(features),
+            torch.from_numpy(weights),
+            torch.tensor([face.yaw for face in faces], dtype=torch.float32),
+            np.array([face.status for face in faces], object),
+            np.array([face.reason for face in faces], object),
+        )
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds spent on each stage."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def record(self) -> dict[str, float]:
+        return {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+
+
+def extract(
+    images: Sequence[Image],
+    make_finder: Callable[[], FaceFinder],
+    systems: Sequence[System],
+    store: FeatureStore,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+) -> list[FeatureTable]:
+    """Features of every image for every system, from the store where they are, computed and stored where not.
+
+    Faces are found once for all systems; a view is made once for all recognizers with the same alignment, and embedded
+    once where several frontalizers show a recognizer the same view.
+
+    Args:
+        images: one that cannot be read becomes a failed row with the reason "unreadable".
+        make_finder: makes a finder; called once here, and once in each worker, so it must be picklable then.
+        systems: recognizers and view makers, loaded on `device`.
+        store: where features are looked up and kept.
+        batch_size: images a batch.
+        workers: processes that decode and detect; 0: this process does.
+        device: where the networks run.
+        progress: called after each batch.
+        timings: filled with the seconds of each stage.
+
+    Returns:
+        One table a system, rows in the order of `images`.
+
+    Raises:
+        DataError: the store cannot be written, or a worker died.
+    """
+    timings = timings or Timings()
+    finder = make_finder()
+    with timings.measure("hash"):
+        digests = [_digest(image) for image in images]
+    # The same content is computed once. What a batch holds is then the same for a run that is resumed.
+    unique = {digest: image for digest, image in zip(digests, images, strict=True) if digest is not None}
+    keys = [{digest: _key(digest, finder, system) for digest in unique} for system in systems]
+    with timings.measure("store"):
+        present = [store.present(of_system.values()) for of_system in keys]
+    batches = []
+    contents = list(unique)
+    for start in range(0, len(contents), batch_size):
+        batch = contents[start : start + batch_size]
+        missing = [
+            tuple(digest for digest in batch if of_system[digest] not in there)
+            for of_system, there in zip(keys, present, strict=True)
+        ]
+        needed = set().union(*missing)
+        if needed:
+            batches.append((tuple(digest for digest in batch if digest in needed), missing))
+    done, total = 0, sum(len(batch) for batch, _ in batches)
+    todo = [[unique[digest] for digest in batch] for batch, _ in batches]
+    for (batch, missing), faces in zip(batches, _find_faces(todo, finder, make_finder, workers, timings), strict=True):
+        results = _embed_batch(batch, missing, faces.to(device), systems, timings)
+        with timings.measure("store"):
+            store.put(
+                {
+                    of_system[digest]: face
+                    for of_system, found in zip(keys, results, strict=True)
+                    for digest, face in found.items()
+                }
+            )
+        done += len(batch)
+        if progress:
+            progress(done, total)
+    unreadable = FaceFeatures.failed("unreadable")
+    tables = []
+    with timings.measure("store"):
+        for of_system in keys:
+            stored = store.get(list(of_system.values()))
+            tables.append(
+                FeatureTable.stack([unreadable if digest is None else stored[of_system[digest]] for digest in digests])
+            )
+    return tables
+
+
+def _digest(image: Image) -> bytes | None:
+    try:
+        return content_digest(image.read())
+    except OSError:
+        return None
+
+
+def _key(digest: bytes, finder: FaceFinder, system: System) -> bytes:
+    config = system.recognizer.config
+    return feature_key(
+        digest,
+        finder.fingerprint,
+        system.view_maker.fingerprint,
+        system.recognizer.fingerprint,
+        f"{config.alignment!r} at {config.input_size}",
+    )
+
+
+@torch.inference_mode()
+def _embed_batch(
+    batch: Sequence[bytes],
+    missing: Sequence[Sequence[bytes]],
+    faces: FaceCrops,
+    systems: Sequence[System],
+    timings: Timings,
+) -> list[dict[bytes, FaceFeatures]]:
+    """What each system lacks of a batch: digest -> features."""
+    rows_of = {digest: row for row, digest in enumerate(batch)}
+    made: dict[tuple, tuple[FaceCrops, Views]] = {}  # by maker, template and rows
+    seen: dict[tuple, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # images and their features, by recognizer, rows
+    results = []
+    for system, wanted in zip(systems, missing, strict=True):
+        if not wanted:
+            results.append({})
+            continue
+        config, maker = system.recognizer.config, system.view_maker
+        rows = tuple(rows_of[digest] for digest in wanted)
+        place = (maker.fingerprint, config.alignment, config.input_size, rows)
+        if place not in made:
+            with timings.measure(f"views:{system.frontalizer_name}"):
+                chosen = faces if len(rows) == len(faces) else faces[list(rows)]
+                made[place] = chosen, maker(chosen, config.alignment, config.input_size)
+        chosen, views = made[place]
+        with timings.measure(f"embed:{system.recognizer_name}"):
+            features = embed_views(system.recognizer, chosen, views, seen[system.recognizer.fingerprint, rows])
+        results.append(dict(zip(wanted, _faces(features, views), strict=True)))
+    return results
+
+
+def _faces(features: Tensor, views: Views) -> Iterator[FaceFeatures]:
+    usable = (features.isfinite().all(-1) | (views.weights == 0)).all(1).tolist()
+    values, weights, yaw = features.cpu().numpy(), views.weights.cpu().numpy(), views.yaw.tolist()
+    for row, (status, reason) in enumerate(zip(views.status, views.reason, strict=True)):
+        if status == "failed":
+            yield FaceFeatures.failed(reason)
+        elif not usable[row]:
+            yield FaceFeatures.failed("features_not_finite")
+        else:
+            yield FaceFeatures(values[row], weights[row], yaw[row], status, reason)
+
+
+# --- detection, here or in other processes --------------------------------------------------------------------------
+
+_worker_finder: FaceFinder | None = None  # one a worker process
+
+
+def _find_faces(
+    batches: Sequence[Sequence[Image]],
+    finder: FaceFinder,
+    make_finder: Callable[[], FaceFinder],
+    workers: int,
+    timings: Timings,
+) -> Iterator[FaceCrops]:
+    """Faces of each batch in order; with workers, found ahead of their use by one batch a worker."""
+    if not workers:
+        for batch in batches:
+            with timings.measure("detect"):
+                faces = finder([_content(image) for image in batch], [image.name for image in batch])
+            yield faces
+        return
+    # Forking a process that runs torch threads can deadlock.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (make_finder,)) as pool:
+        waiting: deque[list[Future]] = deque()
+        coming = iter(batches)
+        try:
+            while True:
+                while len(waiting) <= workers and (batch := next(coming, None)) is not None:
+                    waiting.append(_submit(pool, batch, workers))
+                if not waiting:
+                    return
+                with timings.measure("detect"):
+                    parts = [_from_arrays(future.result()) for future in waiting.popleft()]
+                yield FaceCrops.concatenate(parts)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process died, perhaps for lack of memory: what was computed is stored; "
+                "run again with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, batch: Sequence[Image], workers: int) -> list[Future]:
+    size = -(-len(batch) // workers)
+    shares = [batch[start : start + size] for start in range(0, len(batch), size)]
+    return [pool.submit(_find_in_worker, [_content(i) for i in share], [i.name for i in share]) for share in shares]
+
+
+def _content(image: Image) -> bytes:
+    try:
+        return image.read()
+    except OSError:
+        return b""  # gone since it was hashed: an empty file is an unreadable image
+
+
+def _start_worker(make_finder: Callable[[], FaceFinder]) -> None:
+    global _worker_finder
+    import cv2
+
+    # The processes share the machine's cores already.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _worker_finder = make_finder()
+
+
+def _find_in_worker(contents: Sequence[bytes], names: Sequence[str]) -> tuple[Any, ...]:
+    assert _worker_finder is not None
+    faces = _worker_finder(contents, names)
+    # As numpy: torch would pass its tensors through shared memory, which containers often have little of.
+    tensors = (faces.pixels.numpy(), faces.crop_to_image.numpy(), faces.landmarks.numpy())
+    return (*tensors, faces.status, faces.reason, faces.extent.numpy())
+
+
+def _from_arrays(found: tuple[Any, ...]) -> FaceCrops:
+    pixels, crop_to_image, landmarks, status, reason, extent = found
+    tensors = map(torch.from_numpy, (pixels, crop_to_image, landmarks))
+    return FaceCrops(*tensors, status, reason, torch.from_numpy(extent))
