@@ -1,16 +1,21 @@
-"""Batched rendering of position maps in plain torch, on any device.
+"""Batched rendering of position maps, on any device.
 
-The rasteriser works on the triangles of many images at once: it lists the pixel centres within each front-facing
-triangle's bounding box, keeps those inside, and settles visibility by one scatter of depth and fragment number packed
-into an integer. A position map is a regular grid, so its triangles need no index lists. What is rendered first is the
-UV coordinate per pixel (`UVRaster`); colours are then read from the texture by bilinear sampling, so a texture may be
-finer than the geometry and gets exact gradients. Geometry gets none: visibility is not differentiable.
+What is rendered first is the UV coordinate per pixel (`UVRaster`); colours are then read from the texture by bilinear
+sampling, so a texture may be finer than the geometry and gets exact gradients. Geometry gets none: visibility is not
+differentiable. A position map is a regular grid, so its triangles need no index lists.
+
+Two rasterisers give the same result. On a CPU it is a compiled loop over the triangles. Elsewhere it is plain torch,
+which lists the pixel centres within the bounding boxes of all images' front-facing triangles, keeps those inside, and
+settles visibility by one scatter of depth and fragment number packed into an integer.
 """
 
+import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numba
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -123,36 +128,92 @@ def render_frontal(
 
 def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int = 1) -> UVRaster:
     """Finds which UV coordinate each pixel sees; arguments as `render`, side `size * supersampling`."""
-    rows, columns = positions.shape[-2] - 1, positions.shape[-1] - 1
     positions = positions.detach().expand(len(camera), -1, -1, -1)
     side = size * supersampling
-    chunks = []
-    for part in _chunks(len(camera), side, positions.device):
-        x, y = ((camera[part].project(positions[part]) + 0.5) * supersampling - 0.5).unbind(1)
-        visible = _rasterize(*_grid_triangles(x, y, camera[part].depth(positions[part])[:, 0], side), len(x), side)
-        # The triangle's number and its barycentric weights give the UV coordinate without any look-up.
-        lower = visible.triangle >= rows * columns
-        cell = visible.triangle - lower.long() * (rows * columns)
-        row = torch.div(cell, columns, rounding_mode="floor")
-        third = 1 - visible.first - visible.second
-        right = torch.where(lower, 1 - third, third) + (cell - row * columns)
-        down = torch.where(lower, 1 - visible.second, visible.second) + row
-        chunks.append(
-            (
-                visible.image((right + 0.5) / (columns + 1), 0.0),
-                visible.image((down + 0.5) / (rows + 1), 0.0),
-                visible.image(visible.depth, -torch.inf),
-            )
-        )
-    u, v, depth = (torch.cat(images) for images in zip(*chunks, strict=True))
-    mask = (depth > -torch.inf).float()
-    return UVRaster(torch.stack([u, v], 1), depth[:, None], mask[:, None])
+    x, y = ((camera.project(positions) + 0.5) * supersampling - 0.5).unbind(1)
+    depth = camera.depth(positions)[:, 0]
+    uv, depth = (_draw_compiled if x.device.type == "cpu" else _draw_scattered)(x, y, depth, side)
+    return UVRaster(uv, depth, (depth > -torch.inf).float())
 
 
-def _chunks(count: int, size: int, device: torch.device) -> list[slice]:
-    """Slices of the batch: on a CPU, arrays that fit its caches are several times faster than one for all."""
-    step = max(1, (1 << 18) // size**2 if device.type == "cpu" else count)
-    return [slice(start, start + step) for start in range(0, max(count, 1), step)]  # an empty batch is one chunk
+def _draw_compiled(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Vertex grids (B x h x w pixels, pixels, depth) to UV (B x 2 x size x size) and depth (B x 1 x size x size)."""
+    uv = torch.zeros(len(x), 2, size, size)
+    nearest = torch.full((len(x), 1, size, size), -torch.inf)
+    inputs = [values.float().contiguous().numpy() for values in (x, y, depth)]
+    outputs = [uv.numpy(), nearest.numpy()]
+
+    def draw(first: int, last: int) -> None:
+        _draw_grids(*(array[first:last] for array in (*inputs, *outputs)), _EDGE_TOLERANCE)
+
+    # The loop releases the interpreter; as many threads as torch itself would use.
+    threads = min(torch.get_num_threads(), len(x))
+    if threads < 2:
+        draw(0, len(x))
+    else:
+        bounds = [len(x) * k // threads for k in range(threads + 1)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(draw, bounds[:-1], bounds[1:]))
+    return uv, nearest
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
+def _draw_grids(x, y, depth, uv, nearest, tolerance):
+    size = uv.shape[-1]
+    images, rows, columns = x.shape
+    for b in range(images):
+        for row in range(rows - 1):
+            for column in range(columns - 1):
+                for lower in range(2):
+                    # Corner 0 is the right angle in UV: top-left or bottom-right; 1 lies below or above, 2 beside it.
+                    r0, c0 = row + lower, column + lower
+                    r1, c2 = row + 1 - lower, column + 1 - lower
+                    x0, y0 = x[b, r0, c0], y[b, r0, c0]
+                    x1, y1 = x[b, r1, c0] - x0, y[b, r1, c0] - y0
+                    x2, y2 = x[b, r0, c2] - x0, y[b, r0, c2] - y0
+                    area = x1 * y2 - x2 * y1
+                    if area > -1e-9:  # seen from behind: y points down
+                        continue
+                    left = max(0, math.ceil(x0 + min(x1, x2, 0)))
+                    right = min(size - 1, math.floor(x0 + max(x1, x2, 0)))
+                    top = max(0, math.ceil(y0 + min(y1, y2, 0)))
+                    bottom = min(size - 1, math.floor(y0 + max(y1, y2, 0)))
+                    if left > right or top > bottom:
+                        continue
+                    # Weights and depth are affine in the pixel: slopes along x and y, and values at the left of a row.
+                    w1_x, w1_y, w2_x, w2_y = y2 / area, -x2 / area, -y1 / area, x1 / area
+                    z0 = depth[b, r0, c0]
+                    z1, z2 = depth[b, r1, c0] - z0, depth[b, r0, c2] - z0
+                    step_u, step_v = (1 - 2 * lower) / columns, (1 - 2 * lower) / rows
+                    u0, v0 = (c0 + 0.5) / columns, (r0 + 0.5) / rows
+                    for j in range(top, bottom + 1):
+                        w1_left = w1_x * (left - x0) + w1_y * (j - y0)
+                        w2_left = w2_x * (left - x0) + w2_y * (j - y0)
+                        for i in range(right - left + 1):
+                            w1, w2 = w1_left + i * w1_x, w2_left + i * w2_x
+                            if w1 < -tolerance or w2 < -tolerance or w1 + w2 > 1 + tolerance:
+                                continue
+                            z = z0 + w1 * z1 + w2 * z2
+                            if z > nearest[b, 0, j, left + i]:
+                                nearest[b, 0, j, left + i] = z
+                                uv[b, 0, j, left + i] = u0 + w2 * step_u
+                                uv[b, 1, j, left + i] = v0 + w1 * step_v
+
+
+def _draw_scattered(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """As `_draw_compiled`, on any device."""
+    batch, rows, columns = x.shape
+    cells = (rows - 1) * (columns - 1)
+    visible = _rasterize(*_grid_triangles(x, y, depth, size), batch, size)
+    # The triangle's number and its barycentric weights give the UV coordinate without any look-up.
+    lower = visible.triangle >= cells
+    cell = visible.triangle - lower.long() * cells
+    row = torch.div(cell, columns - 1, rounding_mode="floor")
+    third = 1 - visible.first - visible.second
+    right = torch.where(lower, 1 - third, third) + (cell - row * (columns - 1))
+    down = torch.where(lower, 1 - visible.second, visible.second) + row
+    u, v = visible.image((right + 0.5) / columns, 0.0), visible.image((down + 0.5) / rows, 0.0)
+    return torch.stack([u, v], 1), visible.image(visible.depth, -torch.inf)[:, None]
 
 
 def _grid_triangles(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

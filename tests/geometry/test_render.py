@@ -4,6 +4,7 @@ import torch
 from scipy.ndimage import binary_fill_holes
 
 from pifr.faces import ARCFACE_112
+from pifr.geometry import render as render_module
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.reference_render import RendererUnavailableError, render_reference
@@ -49,6 +50,19 @@ def test_mask_and_depth_agree_with_brute_force(analytic_face, yaw):
     assert (found != mask).sum() <= 2  # pixel centres on the outline itself
     both = found & mask
     np.testing.assert_allclose(raster.depth[0, 0].numpy()[both], depth[both], atol=0.05)
+
+
+def test_the_two_rasterisers_agree(analytic_face):
+    positions, camera = analytic_face(48).expand(len(YAWS), -1, -1, -1), cameras(YAWS, 100)
+    grids = (*camera.project(positions).unbind(1), camera.depth(positions)[:, 0])
+    (compiled_uv, compiled_depth), (uv, depth) = (
+        draw(*grids, 100) for draw in (render_module._draw_compiled, render_module._draw_scattered)
+    )
+    both = (compiled_depth > -torch.inf) & (depth > -torch.inf)
+    either = (compiled_depth > -torch.inf) | (depth > -torch.inf)
+    assert either.sum() - both.sum() < 1e-4 * either.sum()
+    torch.testing.assert_close(compiled_depth[both], depth[both], atol=0.01, rtol=0)
+    assert (compiled_uv - uv).abs().amax(1, keepdim=True)[both].quantile(0.999) < 1e-3
 
 
 def test_each_pixel_sees_the_surface_point_that_projects_to_it(analytic_face):
