@@ -1,5 +1,7 @@
 """Generator of I-Net (paper, section 3.3.2)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,13 +67,9 @@ class InpaintingNetwork(nn.Module):
         widths = config.widths
         inputs = 8 if config.sees_visibility else 6
         self.stem = NoisyConvolution(inputs, widths[0], config.kernel_size, config.stem_stride)
-        self.encoder = nn.ModuleList(
-            NoisyConvolution(source, width, stride=2) for source, width in zip(widths, widths[1:], strict=False)
-        )
+        self.encoder = nn.ModuleList(NoisyConvolution(source, width, stride=2) for source, width in pairwise(widths))
         self.middle = nn.Sequential(*(DilatedBlock(widths[-1], dilation) for dilation in config.dilations))
-        self.decoder = nn.ModuleList(
-            NoisyConvolution(source + width, width) for source, width in zip(widths[1:], widths, strict=False)
-        )
+        self.decoder = nn.ModuleList(NoisyConvolution(source + width, width) for width, source in pairwise(widths))
         self.head = nn.Conv2d(widths[0], 3, config.kernel_size, padding=config.kernel_size // 2)
 
     def forward(self, texture: Tensor, visibility: Tensor) -> Tensor:

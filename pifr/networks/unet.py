@@ -116,13 +116,13 @@ class ResidualUNet(nn.Module):
         self.stem = _convolution(inputs, widths[0], kernel=5, stride=2)
         self.encoder = nn.ModuleList(
             nn.Sequential(_convolution(source, width, stride=2), *(ResidualBlock(width) for _ in range(blocks)))
-            for source, width, blocks in zip(widths, widths[1:], config.encoder_blocks, strict=False)
+            for source, width, blocks in zip(widths[:-1], widths[1:], config.encoder_blocks, strict=True)
         )
         bottom = widths[-1]
         self.context = nn.Sequential(nn.Linear(bottom, bottom), nn.ReLU(), nn.Linear(bottom, bottom))
         self.decoder = nn.ModuleList(
             _Decoder(source, width, blocks)
-            for source, width, blocks in zip(widths[1:], widths, config.decoder_blocks, strict=False)
+            for source, width, blocks in zip(widths[1:], widths[:-1], config.decoder_blocks, strict=True)
         )
         self.head = nn.Conv2d(widths[0], outputs, 1)
 

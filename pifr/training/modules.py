@@ -1,8 +1,8 @@
 """Lightning modules: one network's loss, validation metrics and pictures; the optimisation that they share.
 
-What a checkpoint resumes exactly: weights, averaged weights, optimiser, step, random state, and (by its step) the data
-and the learning rate of a schedule in steps. On one machine with one number of threads the result is bit-identical to
-an undisturbed run. A schedule in minutes follows the clock, so no two such runs are the same.
+What a checkpoint resumes exactly: weights, averaged weights, optimiser, step, and by the step the data, the noise and
+the learning rate of a schedule in steps. On one machine with one number of threads the result is bit-identical to an
+undisturbed run. A schedule in minutes follows the clock, so no two such runs are the same.
 """
 
 import math
@@ -117,6 +117,8 @@ class NetworkTraining(L.LightningModule):
         if self.schedule.progress(self.completed_steps, self.elapsed) >= 1:
             self.trainer.should_stop = True
             return -1
+        # Noise, like the data, is a function of seed and step: a resumed run draws what it would have drawn.
+        torch.manual_seed(self.optimisation.seed * 1_000_003 + self.completed_steps)
         rate = self.optimisation.learning_rate * self.schedule.rate(self.completed_steps, self.elapsed)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
@@ -136,7 +138,6 @@ class NetworkTraining(L.LightningModule):
             "completed_steps": self.completed_steps,
             "elapsed": self.elapsed,
             "metrics": self.metrics,
-            "random": torch.get_rng_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -146,7 +147,6 @@ class NetworkTraining(L.LightningModule):
             state["elapsed"],
             state["metrics"],
         )
-        torch.set_rng_state(state["random"])
 
     def log_losses(self, **values: Tensor) -> None:
         """Logs training losses and the learning rate."""

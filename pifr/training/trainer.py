@@ -145,7 +145,7 @@ def train(run: Run, features: Features | None = None) -> Path:
         val_check_interval=settings.validation_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=50,
+        log_every_n_steps=min(50, settings.validation_every),
         logger=[
             CSVLogger(run.out, name=None, version="csv"),
             TensorBoardLogger(run.out, name=None, version="tensorboard"),

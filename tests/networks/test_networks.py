@@ -1,0 +1,222 @@
+"""Networks: shapes the paper states, what each output promises, weights files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pydantic import ValidationError
+
+from pifr.errors import CheckpointError
+from pifr.networks.config import (
+    CoarseShapeConfig,
+    DiscriminatorConfig,
+    FineShapeConfig,
+    InpaintingConfig,
+    Pix2PixConfig,
+    PnccConfig,
+    ResidualConfig,
+    SegmentationConfig,
+)
+from pifr.networks.inpainting import NoisyConvolution
+from pifr.networks.shape import CoarseShapeNetwork
+from pifr.networks.weights import build_network, load_network, load_weights, read_metadata, save_network
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+SMALL_UNET = ResidualConfig(widths=(8, 8, 8), encoder_blocks=(0, 1), decoder_blocks=(1, 1))
+SMALL_PNCC = PnccConfig(input_size=32, segmented_input=False, predicts_mask=True, unet=SMALL_UNET)
+
+
+# Shapes need no numbers: networks of the paper's size live on the meta device.
+META = torch.device("meta")
+
+
+def meta(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device=META)
+
+
+def sizes_of(network: torch.nn.Sequential, inputs: torch.Tensor) -> list[tuple[int, ...]]:
+    sizes = []
+    for layer in network:
+        inputs = layer(inputs)
+        sizes.append(tuple(inputs.shape[1:]))
+    return sizes
+
+
+def test_paper_segmentation_maps_256_pixels_to_256_logits() -> None:
+    with META:
+        network = build_network(SegmentationConfig()).eval()
+        assert network(meta(1, 3, 256, 256)).shape == (1, 1, 256, 256)
+
+
+def test_paper_pncc_maps_128_pixels_to_three_codes_and_no_mask() -> None:
+    with META:
+        prediction = build_network(PnccConfig()).eval()(meta(1, 3, 128, 128), meta(1, 1, 128, 128))
+        assert prediction.pncc.shape == (1, 3, 128, 128)
+        assert prediction.mask_logits is None
+
+
+def test_paper_unet_reaches_one_pixel_at_the_bottom() -> None:
+    with META:
+        unet = build_network(PnccConfig()).eval().unet
+        assert sizes_of(unet.down, meta(1, 3, 128, 128)) == [
+            (64, 64, 64), (128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4), (512, 2, 2), (512, 1, 1)
+        ]  # fmt: skip
+
+
+def test_paper_coarse_shape_has_the_layers_of_section_3_5_2() -> None:
+    with META:
+        network = CoarseShapeNetwork(CoarseShapeConfig()).eval()
+        encoder = sizes_of(network.encoder, meta(1, 3, 128, 128))
+        assert len(encoder) == 7
+        assert encoder[-1] == (512, 1, 1)
+        decoder = sizes_of(network.decoder, meta(1, 512, 1, 1))
+        assert [size[1] for size in decoder] == [3, 5, 10, 10, 21, 21, 42, 42, 84, 84]
+        assert decoder[-1] == (3, 84, 84)
+
+
+@pytest.mark.parametrize("resolution", [64, 84, 128])
+def test_coarse_shape_reaches_its_resolution_in_ten_layers(resolution: int) -> None:
+    with META:
+        config = CoarseShapeConfig(resolution=resolution, encoder_widths=(4,) * 7, decoder_widths=(4,) * 9)
+        network = CoarseShapeNetwork(config).eval()
+        assert len(network.decoder) == 10
+        assert network(meta(1, 3, 128, 128)).shape == (1, 3, resolution, resolution)
+
+
+def test_untrained_coarse_shape_stays_near_the_mean() -> None:
+    mean = torch.randn(3, 64, 64) * 50
+    config = CoarseShapeConfig(resolution=64, encoder_widths=(4,) * 7, decoder_widths=(4,) * 9)
+    positions = CoarseShapeNetwork(config, mean).eval()(torch.rand(2, 3, 128, 128))
+    assert (positions - mean).abs().max() < 20
+    with pytest.raises(ValueError, match="3 x 64 x 64"):
+        CoarseShapeNetwork(config, torch.zeros(3, 84, 84))
+
+
+@pytest.mark.parametrize("config", [InpaintingConfig(), InpaintingConfig(sees_visibility=True)])
+def test_paper_inpainting_completes_84_pixel_textures(config: InpaintingConfig) -> None:
+    completed = build_network(config).eval()(torch.rand(1, 3, 84, 84), torch.rand(1, 1, 84, 84))
+    assert completed.shape == (1, 3, 84, 84)
+
+
+def test_inpainting_does_not_look_at_unseen_pixels() -> None:
+    network = build_network(InpaintingConfig(resolution=16, widths=(4, 8), dilations=(1, 2))).eval()
+    texture, seen = torch.rand(1, 3, 16, 16), (torch.rand(1, 1, 16, 16) > 0.5).float()
+    other = torch.where(seen > 0, texture, torch.rand(1, 3, 16, 16))
+    torch.testing.assert_close(network(texture, seen), network(other, seen))
+
+
+def test_inpainting_draws_noise_in_training_only() -> None:
+    layer = NoisyConvolution(2, 3)
+    torch.nn.init.ones_(layer.noise_scale)
+    x = torch.rand(2, 2, 8, 8)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+def test_paper_fine_shape_gives_one_channel_at_the_textures_resolution() -> None:
+    with META:
+        assert build_network(FineShapeConfig()).eval()(meta(1, 3, 84, 84)).shape == (1, 1, 84, 84)
+
+
+def test_discriminator_gives_one_logit_a_texture() -> None:
+    with META:
+        assert build_network(DiscriminatorConfig(widths=(4, 8)))(meta(3, 3, 84, 84)).shape == (3,)
+
+
+def test_segmentation_averages_larger_crops() -> None:
+    network = build_network(SegmentationConfig(input_size=32, unet=SMALL_UNET)).eval()
+    small = torch.rand(2, 3, 32, 32)
+    large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(network(large), network(small))
+
+
+def test_segmented_input_hides_the_background() -> None:
+    network = build_network(SMALL_PNCC.model_copy(update={"segmented_input": True})).eval()
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    face = torch.rand(1, 3, 32, 32)
+    elsewhere = face * mask + torch.rand(1, 3, 32, 32) * (1 - mask)
+    torch.testing.assert_close(network(face, mask).pncc, network(elsewhere, mask).pncc)
+    with pytest.raises(ValueError, match="mask"):
+        network(face)
+
+
+def test_codes_keep_full_precision_under_autocast() -> None:
+    network = build_network(SMALL_PNCC).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.rand(1, 3, 32, 32)).pncc.dtype == torch.float32
+
+
+def test_networks_run_channels_last_alike() -> None:
+    network, pixels = build_network(SMALL_PNCC).eval(), torch.rand(2, 3, 32, 32)
+    expected = network(pixels).pncc
+    actual = network.to(memory_format=torch.channels_last)(pixels.contiguous(memory_format=torch.channels_last)).pncc
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_lite_weights_stay_under_their_budgets() -> None:
+    config = yaml.safe_load((CONFIGS / "lite.yaml").read_text())
+    classes = {
+        "segmentation": SegmentationConfig,
+        "pncc": PnccConfig,
+        "inpainting": InpaintingConfig,
+        "shape-coarse": CoarseShapeConfig,
+        "shape-fine": FineShapeConfig,
+    }
+    with META:
+        counts = {
+            name: sum(p.numel() for p in build_network(kind(**config[name]["network"])).parameters())
+            for name, kind in classes.items()
+        }
+    assert counts["segmentation"] <= 1e6
+    assert counts["pncc"] <= 8e6
+    assert sum(counts.values()) * 2 < 40e6
+
+
+def test_wrong_key_is_named() -> None:
+    with pytest.raises(ValidationError, match="widhts"):
+        Pix2PixConfig(widhts=(1, 2))
+    with pytest.raises(ValidationError, match="decoder_blocks"):
+        ResidualConfig(widths=(8, 8, 8), encoder_blocks=(0, 1), decoder_blocks=(1,))
+
+
+def test_weights_file_rebuilds_the_network(tmp_path: Path) -> None:
+    network = build_network(SMALL_PNCC)
+    network(torch.rand(4, 3, 32, 32))  # moves the running statistics
+    network.eval()
+    path = tmp_path / "weights.safetensors"
+    save_network(network, path, {"steps": "12"})
+    loaded, pixels = load_network(path), torch.rand(1, 3, 32, 32)
+    assert loaded.config == SMALL_PNCC
+    assert not loaded.training
+    torch.testing.assert_close(loaded(pixels).pncc, network(pixels).pncc, atol=0.01, rtol=0.01)
+    assert read_metadata(path)["steps"] == "12"
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_weights_are_half_precision_and_statistics_are_not(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    save_network(build_network(SMALL_PNCC), tmp_path / "w.safetensors", {})
+    types = {name.rsplit(".", 1)[-1]: tensor.dtype for name, tensor in load_file(tmp_path / "w.safetensors").items()}
+    assert types["weight"] == torch.float16
+    assert types["running_var"] == torch.float32
+
+
+def test_foreign_and_damaged_weights_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    foreign, damaged = tmp_path / "foreign.safetensors", tmp_path / "damaged.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    damaged.write_bytes(b"not weights")
+    for path, reason in ((foreign, "no configuration"), (damaged, "cannot be read"), (tmp_path / "none", "read")):
+        with pytest.raises(CheckpointError, match=reason):
+            load_network(path)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    save_network(build_network(SMALL_PNCC), tmp_path / "w.safetensors", {})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_weights(build_network(SegmentationConfig(input_size=32, unet=SMALL_UNET)), tmp_path / "w.safetensors")

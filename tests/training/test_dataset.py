@@ -1,0 +1,131 @@
+"""Batches are functions of (seed, step); validation photos are never trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pifr.errors import DataError
+from pifr.training.augment import Framing
+from pifr.training.dataset import (
+    PairSamples,
+    Shards,
+    TextureSamples,
+    TrainingBatches,
+    ValidationBatches,
+    is_held_out,
+    sample_order,
+    training_loader,
+    visibility_bank,
+)
+
+FRAMING = Framing((1.2, 1.6), 0.1)
+
+
+def test_every_epoch_visits_every_sample_once() -> None:
+    order = [index for step in range(10) for index in sample_order(3, step, 7, 35)]
+    assert sorted(order[:35]) == list(range(35))
+    assert sorted(order[35:]) == list(range(35))
+    assert order[:35] != order[35:]
+
+
+def test_split_goes_by_photo(shards: Path) -> None:
+    train, unseen = Shards(shards, split="train"), Shards(shards, split="validation")
+    assert len(train) + len(unseen) == 128
+    assert len(unseen) > 0
+    assert not set(train.rows["photo"]) & set(unseen.rows["photo"])
+    assert all(map(is_held_out, unseen.rows["photo"]))
+    assert set(Shards(shards, "textures", "validation").rows["photo"]) == set(unseen.rows["photo"])
+
+
+def test_about_three_percent_are_held_out() -> None:
+    share = np.mean([is_held_out(f"set/{number}.jpg") for number in range(20_000)])
+    assert share == pytest.approx(0.03, abs=0.005)
+
+
+def test_shards_in_the_making_are_left_out(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "shard-0000").symlink_to(shards / "shard-0000")
+    (tmp_path / ".shard-0001.77").symlink_to(shards / "shard-0000")
+    for link in tmp_path.iterdir():  # rglob does not follow links: real folders instead
+        target = link.readlink()
+        link.unlink()
+        link.mkdir()
+        for file in target.iterdir():
+            (link / file.name).symlink_to(file)
+    assert len(Shards(tmp_path, split="all")) == 128
+
+
+def test_missing_and_short_shards_are_named(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pairs\.parquet"):
+        Shards(tmp_path)
+    (tmp_path / "pairs.parquet").symlink_to(shards / "shard-0000" / "pairs.parquet")
+    for name in ("image", "position"):
+        (tmp_path / f"{name}.npy").symlink_to(shards / "shard-0000" / f"{name}.npy")
+    with pytest.raises(DataError, match=r"pncc\.npy"):
+        Shards(tmp_path)
+    np.save(tmp_path / "pncc.npy", np.zeros((5, 4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="5 rows"):
+        Shards(tmp_path)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(shards: Path) -> None:
+    def batches(seed: int) -> TrainingBatches:
+        pairs = Shards(shards)
+        return TrainingBatches(len(pairs), PairSamples(pairs, FRAMING, 64), 4, seed)
+
+    first, second = batches(1), batches(1)
+    second[0]
+    for name, value in first[5].items():
+        assert torch.equal(value, second[5][name])
+    assert not torch.equal(first[5]["image"], batches(2)[5]["image"])
+
+
+def test_loader_starts_where_it_is_told_whatever_the_workers(shards: Path) -> None:
+    pairs = Shards(shards)
+    batches = TrainingBatches(len(pairs), PairSamples(pairs, FRAMING, 32), 2, 0)
+    loader = iter(training_loader(batches, start=3, workers=1))
+    for step in (3, 4):
+        assert torch.equal(next(loader)["image"], batches[step]["image"])
+
+
+def test_pair_sample_mirrors_everything(shards: Path) -> None:
+    pairs = Shards(shards)
+    plain = PairSamples(pairs, FRAMING.plain(), 64, augmented=False)(5, np.random.default_rng(0))
+    mirrored = PairSamples(pairs, FRAMING.plain()._replace(mirror=1.0), 64, augmented=False)(
+        5, np.random.default_rng(0)
+    )
+    assert mirrored["yaw"] == -plain["yaw"]
+    np.testing.assert_allclose(mirrored["position"][0], -plain["position"][0][:, ::-1])
+    np.testing.assert_allclose(mirrored["position"][1:], plain["position"][1:, :, ::-1])
+    both = (mirrored["mask"] & plain["mask"][:, ::-1]).astype(bool)
+    assert both.sum() > 0.95 * plain["mask"].sum()
+    difference = mirrored["pncc"][both].astype(float) - plain["pncc"][:, ::-1][both] * [-1, 1, 1] - [1, 0, 0]
+    assert np.abs(difference).mean() < 0.02
+
+
+def test_validation_is_always_the_same(shards: Path) -> None:
+    pairs = Shards(shards, split="all")
+    checks = ValidationBatches(len(pairs), PairSamples(pairs, FRAMING.plain(), 32, augmented=False), 4, limit=10)
+    assert [len(checks[number]["yaw"]) for number in range(len(checks))] == [4, 4, 2]
+    assert torch.equal(checks[1]["image"], checks[1]["image"])
+    assert len(ValidationBatches(0, lambda index, rng: {}, 4, 10)) == 0
+
+
+def test_texture_sample_mirrors_truth_and_trust_together(shards: Path) -> None:
+    textures = Shards(shards, "textures", "all")
+    full = np.full((1, 64, 64), 255, np.uint8)
+    samples = TextureSamples(textures, full, 64, augmented=False)
+    sample = samples(2, np.random.default_rng(0))
+    assert {name: value.shape for name, value in sample.items()} == {
+        "texture": (3, 64, 64), "visibility": (1, 64, 64), "trust": (1, 64, 64), "position": (3, 64, 64)
+    }  # fmt: skip
+    assert sample["visibility"].min() == 1
+    expected = textures.read("texture", 2).reshape(64, 2, 64, 2, 3).mean((1, 3)) / 255
+    np.testing.assert_allclose(sample["texture"].transpose(1, 2, 0), expected, atol=0.6 / 255)
+
+
+def test_visibility_bank_is_empty_where_nothing_is_seen(shards: Path) -> None:
+    bank = visibility_bank(Shards(shards), size=64, count=3, seed=0)
+    assert bank.shape == (3, 64, 64)
+    assert bank.dtype == np.uint8
