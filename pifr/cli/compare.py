@@ -41,13 +41,13 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders that 'pifr evaluate --out' wrote.", show_default=False)],
     format: Annotated[Format, typer.Option("--format", help="How the figures are written.")] = Format.TABLE,
     baseline: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--baseline",
             help="What each row is compared with: a frontalizer, or any of 'run=..,recognizer=..,frontalizer=..,"
-            "fusion=..'; what is not named is the row's own.",
+            "fusion=..'; what is not named is the row's own. (none, where it was run)",
         ),
-    ] = "none",
+    ] = None,
     eer_rule: Annotated[Rule, typer.Option("--eer-rule", help="How the EER is read off.")] = Rule.INTERPOLATED,
     confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap replicates.")] = 1000,
@@ -57,11 +57,12 @@ def compare(
     from protocols.runs import load_runs
 
     statistics = {"eer_rule": eer_rule.value, "confidence": confidence, "replicates": replicates, "seed": seed}
-    typer.echo(render(load_runs(runs), format, parse_baseline(baseline), statistics), nl=False)
+    chosen = parse_baseline(baseline) if baseline else None
+    typer.echo(render(load_runs(runs), format, chosen, statistics), nl=False)
 
 
 def parse_baseline(text: str) -> dict[str, str]:
-    """ "none" or "recognizer=sface,frontalizer=none" -> what `protocols.summary.paired_differences` takes."""
+    """What `protocols.summary.paired_differences` takes, of "none" or of "recognizer=sface,frontalizer=none"."""
     if "=" not in text:
         return {"frontalizer": text}
     return {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in text.split(","))}
@@ -75,12 +76,17 @@ def render(
 ) -> str:
     """The figures of runs as text.
 
+    Args:
+        runs: at least one with a score table.
+        format: how they are written.
+        baseline: as `protocols.summary.paired_differences` takes it; None: the frontalizer `none` if there is one.
+        statistics: arguments of `protocols.summary.summarise`.
+
     Raises:
         DataError: no run has a score table.
         ConfigError: the baseline is not among the systems.
     """
     statistics = dict(statistics or {})
-    baseline = baseline if baseline is not None else {"frontalizer": "none"}
     figures = comparison(runs, baseline, **statistics)
     if format is Format.CSV:
         return figures.to_csv(index=False, lineterminator="\n")
@@ -96,7 +102,7 @@ def render(
 
 def comparison(
     runs: Sequence["Run"],
-    baseline: Mapping[str, str],
+    baseline: Mapping[str, str] | None = None,
     *,
     eer_rule: "EerRule" = "interpolated",
     confidence: float = 0.95,
@@ -110,6 +116,8 @@ def comparison(
         of the paired differences: `baseline`, `difference`, `difference_low`, `difference_high`, `p_value`,
         `beyond_noise`.
     """
+    import json
+
     import pandas as pd
 
     from pifr.errors import DataError
@@ -120,6 +128,10 @@ def comparison(
         raise DataError("none of the runs has a score table: see 'pifr report' for landmarks, shape and identification")
     scores = pd.concat([run.scores.assign(run=run.label) for run in scored], ignore_index=True)
     statistics = {"eer_rule": eer_rule, "confidence": confidence, "replicates": replicates, "seed": seed}
+    if baseline is None:
+        baseline = {"frontalizer": "none"} if (scores["frontalizer"] == "none").any() else {}
+    if "run" in baseline and len({json.dumps(run.record.get("dataset")) for run in scored}) > 1:
+        raise DataError("a run can be the baseline of others on the same data only: these differ in their data set")
     figures = summarise(scores, **statistics)
     by_label = {run.label: run for run in scored}
     data_sets = {label: run.record.get("dataset", {}) for label, run in by_label.items()}

@@ -179,6 +179,31 @@ class TestCompare:
         assert code == 0
         assert "first: small / none / weighted" in output
 
+    def test_runs_on_other_people_are_no_baseline(self, pifr: Pifr, run: Path) -> None:
+        second = run.parent / "second"
+        second.mkdir()
+        (second / "scores.parquet").write_bytes((run / "scores.parquet").read_bytes())
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record["dataset"] |= {"name": "cfp", "synthetic": False}
+        (second / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        code, _, error = pifr("compare", run, second, "--baseline", "run=first", "--replicates", 100)
+        assert code == 1
+        assert "differ in their data set" in error
+        _, output, _ = pifr("compare", run, second, "--replicates", 100)
+        assert "SYNTHETIC tiny FP" in output
+        assert "cfp FP: 4 folds" in output
+
+    def test_a_run_without_the_usual_baseline_is_printed_without_differences(
+        self, pifr: Pifr, cfp_root: Path, tmp_path: Path
+    ) -> None:
+        code, output, _ = pifr(
+            *("evaluate", "cfp", "--data", cfp_root, "--out", tmp_path / "run", "--recognizer", "small"),
+            *("--frontalizer", "mirror", "--setting", "FP", "--store", tmp_path / "s.sqlite"),
+            *("--detector", f"file:{cfp_root / 'landmarks.csv'}"),
+        )
+        assert code == 0
+        assert "less than" not in output
+
     def test_what_cannot_be_compared_is_one_line(self, pifr: Pifr, run: Path, tmp_path: Path) -> None:
         code, _, error = pifr("compare", tmp_path / "nothing")
         assert code == 1
