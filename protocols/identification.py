@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from protocols.experiment import Experiment
+    from protocols.extraction import FeatureTable, Progress, System
     from protocols.multipie import MultiPie
-    from protocols.runner import FeatureTable, Progress, System
 
 IDENTIFICATION_FILE = "identification.parquet"
 
@@ -127,6 +127,7 @@ def run_identification(
     from pifr.errors import DataError
     from protocols import runner
     from protocols.base import require_valid
+    from protocols.extraction import Image, Timings, extract
     from protocols.store import FeatureStore
 
     settings = runner.chosen_settings(protocol, experiment) if experiment.settings else protocol.settings[:1]
@@ -138,10 +139,10 @@ def run_identification(
     rows = {
         sample: path for table in images.values() for sample, path in zip(table["sample"], table["path"], strict=True)
     }
-    systems, timings = runner.load_systems(experiment), runner.Timings()
+    systems, timings = runner.load_systems(experiment), Timings()
     with FeatureStore(experiment.store or runner.default_store()) as store:
-        features = runner.extract(
-            [runner.Image(path, partial(protocol.read, path)) for path in rows.values()],
+        features = extract(
+            [Image(path, partial(protocol.read, path)) for path in rows.values()],
             runner.finder_factory(experiment),
             systems,
             store,
