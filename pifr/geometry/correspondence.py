@@ -34,6 +34,9 @@ _EXPRESSION_DEVIATION = 0.6
 _OUTLIER = 4.0
 """Residuals in mm at which a measurement's weight is halved (Cauchy)."""
 
+_WILD = 20.0
+"""Distance in mm from the mean face's projection at which a PNCC pixel counts half: more than faces differ by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -42,7 +45,7 @@ class Observation:
     Attributes:
         pixels: B x 2 x n x n, where the UV pixel is seen, (x, y) in pixels of the PNCC; only meaningful where
             `weight` is not small.
-        weight: B x 1 x n x n, mask-weighted number of PNCC pixels that say so.
+        weight: B x 1 x n x n, number of PNCC pixels that say so, weighted by mask and plausibility.
     """
 
     pixels: Tensor
@@ -147,6 +150,8 @@ class Correspondence(nn.Module):
         camera = fit_camera(means[thin].flatten(2), places[thin].flatten(2), weight[thin].flatten(1)).camera
 
         difference = places - camera.project(means)
+        distance = difference.square().sum(1, keepdim=True) / (camera.scale[:, None, None, None] * _WILD).square()
+        weight = weight / (1 + distance)
         summed = _splat(torch.cat([difference * weight, weight], 1).flatten(2), uv.flatten(2), self.size)
         total = summed[:, 2:]
         pixels = camera.project(self.mean.expand(batch, -1, -1, -1)) + summed[:, :2] / total.clamp_min(1e-6)

@@ -1,0 +1,188 @@
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from pifr.geometry import warp
+from pifr.geometry.camera import Camera, camera_from_angles
+from pifr.geometry.correspondence import Correspondence, landmarks_from_fit, landmarks_from_pncc
+from pifr.geometry.face_model import load_face_model
+from pifr.geometry.render import rasterize, render
+from pifr.geometry.template import load_template
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def correspondence():
+    return Correspondence()
+
+
+class People:
+    """Random faces of the model with their true PNCC, drawn once."""
+
+    def __init__(self, yaws: list[float], seed: int = 0):
+        model, template = load_face_model(), load_template()
+        generator = torch.Generator().manual_seed(seed)
+        count = len(yaws)
+        identity = torch.randn(count, 40, generator=generator)
+        self.positions = template.position_map(SIZE) + torch.einsum(
+            "bk,kcuv->bcuv", identity, model.identity_maps(40, SIZE)
+        )
+        tilt = 20 * torch.rand(2, count, generator=generator) - 10
+        self.camera = camera_from_angles(torch.tensor(yaws), *tilt, 0.5, torch.full((count, 2), 63.5))
+        self.raster = rasterize(self.positions, self.camera, SIZE)
+        self.pncc, self.mask = self.raster.sample(template.ncc_map(SIZE)[None]), self.raster.mask
+        low = 0.25 + 0.5 * torch.rand(count, 3, 10, 10, generator=generator)
+        self.textures = torch.nn.functional.interpolate(low, size=SIZE, mode="bicubic").clamp(0, 1)
+
+    def unseen(self) -> torch.Tensor:
+        """B x 1 x N x N bool: hidden behind the face by more than 8 mm."""
+        front = warp.sample(self.raster.depth.clamp_min(-1e4), self.camera.project(self.positions))
+        return front > self.camera.depth(self.positions) + 8
+
+
+@pytest.fixture(scope="module")
+def people():
+    return People([-80.0, -40.0, 0.0, 25.0, 60.0, 90.0])
+
+
+@pytest.fixture(scope="module")
+def unwrapped(correspondence, people):
+    images = render(people.positions, people.textures, people.camera, SIZE, 3).attributes
+    return correspondence.unwrap(images, people.pncc, people.mask, SIZE)
+
+
+def test_the_table_names_the_nearest_template_point(correspondence):
+    template = correspondence.template
+    surface = template.position_map(256).flatten(1).t()
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(surface), (4000,), generator=generator)
+    points = surface[chosen] + 2 * torch.randn(4000, 3, generator=generator)
+    ncc = template.to_ncc(points).clamp(0, 1)
+    points = template.from_ncc(ncc)
+    exact, _ = cKDTree(surface.numpy()).query(points.numpy())
+    uv = correspondence.uv_of(ncc.t()[None, :, None])
+    found = (warp.sample_uv(template.position_map(256)[None], uv)[0, :, 0].t() - points).norm(dim=1)
+    excess = found - torch.from_numpy(exact).float()
+    assert excess.mean() < 0.05
+    assert excess.quantile(0.99) < 0.5  # mm
+
+
+def test_the_splat_says_where_each_uv_pixel_is_seen(correspondence, people):
+    observed = correspondence.splat_to_uv(people.pncc, people.mask)
+    positions = torch.nn.functional.interpolate(people.positions, size=correspondence.size, mode="area")
+    error = (observed.pixels - people.camera.project(positions)).norm(dim=1)[observed.weight[:, 0] > 1]
+    assert error.median() < 0.1
+    assert error.quantile(0.95) < 0.5
+
+
+def test_splatted_weight_is_the_masks(correspondence, people):
+    full = correspondence.splat_to_uv(people.pncc, people.mask).weight.sum((1, 2, 3))
+    half = correspondence.splat_to_uv(people.pncc, 0.5 * people.mask).weight.sum((1, 2, 3))
+    torch.testing.assert_close(half, 0.5 * full, rtol=0.02, atol=0)
+    covered = people.mask.sum((1, 2, 3))
+    assert ((full > 0.9 * covered) & (full <= 1.001 * covered)).all()
+
+
+def test_a_true_pncc_gives_the_pose(unwrapped, people):
+    error = (unwrapped.fit.camera.angles() - people.camera.angles()).abs()
+    assert unwrapped.fit.valid.all()
+    assert error[:, 0].mean() < 1.5
+    assert error.max() < 5
+
+
+def test_a_true_pncc_gives_the_image_map(unwrapped, people):
+    error = (unwrapped.pixels - people.camera.project(people.positions)).norm(dim=1, keepdim=True)
+    assert error[unwrapped.visibility > 0.5].median() < 0.3
+    assert error[unwrapped.visibility > 0.5].max() < 4
+
+
+def test_visible_texture_is_the_true_texture(unwrapped, people):
+    squares = (unwrapped.texture - people.textures).square().mean(1, keepdim=True) * unwrapped.visibility
+    psnr = -10 * (squares.sum((1, 2, 3)) / unwrapped.visibility.sum((1, 2, 3))).log10()
+    assert psnr.min() > 30
+
+
+def test_hidden_points_are_not_evidence(unwrapped, people):
+    assert unwrapped.visibility[people.unseen()].mean() < 0.01
+    far_half = unwrapped.visibility[0, 0, :, : SIZE // 2 - 12]  # at -80 degrees the image-left half turns away
+    assert far_half.mean() < 0.12
+    assert unwrapped.visibility[2].mean() > 0.5
+
+
+def test_what_the_mask_leaves_out_is_not_evidence(correspondence, people):
+    rows = slice(2, 4)
+    camera, mask = people.camera[rows], people.mask[rows].clone()
+    mask[:, :, :50] = 0  # a hat
+    images = torch.zeros(2, 3, SIZE, SIZE)
+    found = correspondence.unwrap(images, people.pncc[rows], mask, SIZE)
+    covered = camera.project(people.positions[rows])[:, 1:] < 47
+    assert found.visibility[covered].max() < 0.05
+    assert (found.fit.camera.angles() - camera.angles()).abs()[:, 0].max() < 3
+
+
+def test_garbage_in_a_fifth_of_the_mask_hardly_moves_the_pose(correspondence, people):
+    generator = torch.Generator().manual_seed(3)
+    wild = (torch.rand(people.mask.shape, generator=generator) < 0.2).float()
+    pncc = (people.pncc * (1 - wild) + torch.rand(people.pncc.shape, generator=generator) * wild) * people.mask
+    fit = correspondence.fit_shape(correspondence.splat_to_uv(pncc, people.mask))
+    assert (fit.camera.angles() - people.camera.angles()).abs()[:, 0].mean() < 4
+
+
+def test_images_finer_than_the_pncc_are_read_at_their_own_resolution(correspondence, people):
+    row = slice(2, 3)
+    zoom = torch.tensor([[[3.0, 0, 1], [0, 3, 1]]])
+    camera: Camera = people.camera[row].mapped(zoom)
+    fine = render(people.positions[row], people.textures[row], camera, 3 * SIZE).attributes
+    found = correspondence.unwrap(fine, people.pncc[row], people.mask[row], SIZE, zoom)
+    error = ((found.texture - people.textures[row]).abs() * found.visibility).sum() / found.visibility.sum() / 3
+    assert error < 0.02
+
+
+@pytest.mark.parametrize("case", ["empty", "three pixels", "one colour"])
+def test_a_useless_mask_is_said_and_stays_finite(correspondence, people, case):
+    pncc, mask = people.pncc[:2].clone(), torch.zeros_like(people.mask[:2])
+    if case == "three pixels":
+        mask[:, :, 60, 60:63] = 1
+    elif case == "one colour":
+        mask[:], pncc[:] = 1, 0.5
+    found = correspondence.unwrap(torch.rand(2, 3, SIZE, SIZE), pncc, mask, 64)
+    assert not found.fit.valid.any()
+    assert found.visibility.max() == 0
+    for tensor in (found.texture, found.pixels, found.positions, found.fit.coefficients, found.fit.camera.rotation):
+        assert tensor.isfinite().all()
+
+
+def test_a_face_does_not_depend_on_its_batch(correspondence, people, unwrapped):
+    alone = correspondence.fit_shape(correspondence.splat_to_uv(people.pncc[3:4], people.mask[3:4]))
+    torch.testing.assert_close(alone.coefficients[0], unwrapped.fit.coefficients[3], atol=2e-2, rtol=0)
+    torch.testing.assert_close(alone.camera.rotation[0], unwrapped.fit.camera.rotation[3], atol=1e-3, rtol=0)
+
+
+def test_the_fitted_shape_is_nearer_than_the_mean(correspondence, people, unwrapped):
+    truth = torch.nn.functional.interpolate(people.positions, size=correspondence.size, mode="area")
+    fitted = (unwrapped.positions - truth).square().sum(1).mean((1, 2)).sqrt()
+    mean = (correspondence.mean - truth).square().sum(1).mean((1, 2)).sqrt()
+    assert fitted.mean() < 0.85 * mean.mean()  # much of the depth cannot be seen
+
+
+def test_landmarks_of_the_fit_include_hidden_ones(unwrapped, people):
+    uv = load_template().landmarks("multipie68")
+    found = landmarks_from_fit(unwrapped.pixels, uv)
+    truth = people.camera.project(warp.points_at(people.positions, uv)).transpose(1, 2)
+    error = (found - truth).norm(dim=2)
+    assert error.mean(1).max() < 2  # pixels of 128; about 4 mm, half of the points unseen at the largest yaw
+    assert error[2].mean() < 0.5
+
+
+def test_landmarks_of_the_pncc_are_exact_where_seen_and_doubtful_where_hidden(people):
+    template = load_template()
+    uv = template.landmarks("multipie68")
+    ncc = template.to_ncc(warp.points_at(template.position_map(256)[None], uv)[0].t())
+    found, confidence = landmarks_from_pncc(people.pncc, people.mask, ncc)
+    truth = people.camera.project(warp.points_at(people.positions, uv)).transpose(1, 2)
+    error = (found - truth).norm(dim=2)
+    hidden = warp.points_at(people.unseen().float(), uv)[:, 0] > 0.5
+    assert error[(confidence > 0.9) & ~hidden].mean() < 0.8
+    assert confidence[2, 17:].min() > 0.5  # all inner points of a frontal face
+    assert confidence[hidden].median() < 0.1
