@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -244,26 +245,31 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A floating `table` for the booktabs package; measured rows stand below a rule and say so."""
+    """A floating `table` for the packages booktabs and graphicx; a rule parts rows of different provenance.
+
+    A table wider than the text is shrunk to its width.
+    """
     used = table.used_labels()
     label_count = 1 + len(used)
     groups = list(table.groups())
     spans, rules, start = [], [], label_count + 1
     for heading, columns in groups:
-        spans.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{_latex(heading)}}}")
+        spans.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{_stacked(heading, 12 * len(columns) + 8, 'c')}}}")
         rules.append(rf"\cmidrule(lr){{{start}-{start + len(columns) - 1}}}")
         start += len(columns)
-    names = ["Origin", *(table.label_columns[i] for i in used), *(column.name for column in table.columns)]
+    names = [_latex(name) for name in ("Origin", *(table.label_columns[i] for i in used))]
+    names += [_stacked(column.name, 12, "r") for column in table.columns]
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
         rf"\caption{{{_latex(' '.join([table.title + '.', *table.notes]))}}}",
         rf"\label{{tab:{table.key}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * label_count}{'r' * len(table.columns)}}}",
         r"\toprule",
         " & ".join([""] * label_count + spans) + r" \\",
         "".join(rules),
-        " & ".join(map(_latex, names)) + r" \\",
+        " & ".join(names) + r" \\",
     ]
     previous = None
     for row in table.rows:
@@ -273,7 +279,7 @@ def to_latex(table: Table) -> str:
         cells = [_latex(cell) for cell in (row.origin, *(row.labels[i] for i in used))]
         cells += ["" if e is None else _latex(e.format(minus="−")) for e in row.estimates]
         lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
@@ -349,6 +355,12 @@ _LATEX = {
     "”": "''",
     "’": "'",
 }
+
+
+def _stacked(text: str, width: int, side: str) -> str:
+    """`text` in lines of about `width` characters."""
+    lines = r" \\ ".join(map(_latex, wrap(text, width)))
+    return rf"\shortstack[{side}]{{{lines}}}"
 
 
 def _latex(text: str) -> str:
