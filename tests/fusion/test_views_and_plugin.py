@@ -1,0 +1,154 @@
+"""The frontalizer slot, and the plugin that goes through it."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from torch import Tensor
+
+from feature_extractors.base import RecognizerConfig
+from pifr import views as views_module
+from pifr.errors import UnknownNameError
+from pifr.faces import ARCFACE_112, FaceCrops, nominal_landmarks
+from pifr.plugin import FrontalizedRecognizer, embed_views
+from pifr.views import Mirror, NoFrontalizer, ViewMaker, Views, list_view_makers, load_view_maker
+
+
+def faces(*status: str) -> FaceCrops:
+    generator = torch.Generator().manual_seed(0)
+    count = len(status)
+    return FaceCrops(
+        pixels=torch.rand(count, 3, 256, 256, generator=generator),
+        crop_to_image=torch.eye(2, 3).repeat(count, 1, 1),
+        landmarks=nominal_landmarks().repeat(count, 1, 1),
+        status=status,
+        reason=tuple("" if state == "ok" else "no_face" for state in status),
+    )
+
+
+class Recording:
+    """A recognizer that answers with the mean colour, and remembers what it was asked."""
+
+    def __init__(self, *, uses_yaw: bool = False) -> None:
+        self.config = RecognizerConfig(
+            name="recording",
+            input_size=16,
+            alignment=ARCFACE_112,
+            embedding_size=3,
+            licence="none",
+            origin="made here",
+            uses_yaw=uses_yaw,
+        )
+        self.asked: list[tuple[Tensor, Tensor | None]] = []
+
+    def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+        self.asked.append((batch, yaw))
+        return batch.mean((2, 3))
+
+
+def test_none_is_the_aligned_crop_and_mirror_adds_its_mirror_image() -> None:
+    one, two = (maker(faces("ok", "ok"), ARCFACE_112, 64) for maker in (NoFrontalizer(), Mirror()))
+    assert one.images.shape == (2, 1, 3, 64, 64)
+    torch.testing.assert_close(two.images[:, 0], one.images[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(two.images[:, 1], one.images[:, 0].flip(-1), rtol=0, atol=0)
+    assert two.weights.tolist() == [[0.5, 0.5]] * 2
+    assert two.names == ("crop", "mirror")
+
+
+def test_failed_faces_keep_their_row_and_reason() -> None:
+    views = Mirror()(faces("ok", "failed", "fallback"), ARCFACE_112, 32)
+    assert views.status == ("ok", "failed", "fallback")
+    assert views.reason == ("", "no_face", "no_face")
+
+
+@pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
+def test_built_in_makers_are_view_makers(maker: object) -> None:
+    assert isinstance(maker, ViewMaker)
+
+
+def views_of(**changes: object) -> Views:
+    fields = {
+        "images": torch.zeros(2, 3, 3, 8, 8),
+        "weights": torch.full((2, 3), 1 / 3),
+        "names": ("a", "b", "c"),
+        "yaw": torch.zeros(2),
+        "status": ("ok", "ok"),
+        "reason": ("", ""),
+    }
+    return Views(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.zeros(2, 2, 3, 8, 8)}, "Views.images"),
+        ({"images": torch.zeros(2, 3, 3, 8, 8, dtype=torch.float64)}, "Views.images"),
+        ({"weights": torch.ones(2, 3)}, "sum to 1"),
+        ({"weights": torch.tensor([[1.5, -0.5, 0.0]] * 2)}, "not be negative"),
+        ({"yaw": torch.zeros(3)}, "Views.yaw"),
+        ({"reason": ("",)}, "Views.reason"),
+    ],
+)
+def test_views_that_do_not_fit_together_name_the_field(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        views_of(**change)
+
+
+def test_an_unknown_frontalizer_says_what_is_close() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'mirror'"):
+        load_view_maker("miror")
+
+
+def test_a_package_can_add_a_frontalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("theirs", "their_package:load", views_module.ENTRY_POINT_GROUP)
+    asked = []
+
+    def load(device: str, argument: str) -> NoFrontalizer:
+        asked.append((device, argument))
+        return NoFrontalizer()
+
+    monkeypatch.setattr(EntryPoint, "load", lambda self: load)
+    monkeypatch.setattr(
+        views_module,
+        "entry_points",
+        lambda group, name="theirs": [entry] if (group, name) == (entry.group, "theirs") else [],
+    )
+    assert "theirs" in list_view_makers()
+    assert isinstance(load_view_maker("theirs:fast", "cuda"), NoFrontalizer)
+    assert asked == [("cuda", "fast")]
+
+
+def test_plugin_gives_unit_templates_and_nan_for_failures() -> None:
+    plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=lambda images: faces(*images))
+    templates = plugin.embed_images(["ok", "failed", "ok"])
+    torch.testing.assert_close(templates[[0, 2]].norm(dim=1), torch.ones(2))
+    assert templates[1].isnan().all()
+
+
+def test_plugin_follows_the_view_makers_fusion_unless_told_otherwise() -> None:
+    shapes = [
+        FrontalizedRecognizer(Recording(), Mirror(), fusion, finder=lambda images: faces(*images))
+        .embed_images(["ok"])
+        .shape[1]
+        for fusion in (None, "concatenation")
+    ]
+    assert shapes == [3, 6]
+    with pytest.raises(UnknownNameError, match="no fusion 'sum'"):
+        FrontalizedRecognizer(Recording(), Mirror(), "sum", finder=lambda images: faces(*images))
+
+
+def test_a_recognizer_that_asks_for_yaw_gets_what_each_view_shows() -> None:
+    recognizer = Recording(uses_yaw=True)
+    views = views_of(
+        images=torch.rand(2, 3, 3, 16, 16), names=("crop", "mirror", "frontal"), yaw=torch.tensor([70.0, -30.0])
+    )
+    embed_views(recognizer, faces("ok", "ok"), views)
+    assert [yaw.tolist() for _, yaw in recognizer.asked] == [[70.0, -30.0], [70.0, -30.0], [0.0, 0.0]]
+
+
+def test_yaw_that_the_frontalizer_does_not_know_comes_from_the_landmarks() -> None:
+    recognizer = Recording(uses_yaw=True)
+    views = NoFrontalizer()(faces("ok"), ARCFACE_112, 16)
+    assert views.yaw.isnan().all()
+    embed_views(recognizer, faces("ok"), views)
+    assert abs(recognizer.asked[0][1].item()) < 20  # the average landmarks are those of a frontal face
