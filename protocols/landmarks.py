@@ -172,7 +172,7 @@ def evaluate_landmarks(
     Returns:
         One row a picture and predictor: ``protocol, setting, sample, path, subject, view, predictor, yaw, side,
         nose_length, box, error, nme_nose, nme_box, error_..., status, reason``. A picture without a face keeps its
-        row: NaN, ``failed`` and why.
+        row: NaN, ``failed`` and why. ``yaw`` is the annotation's, else that of the first predictor who gives one.
     """
     import pandas as pd
 
@@ -181,8 +181,11 @@ def evaluate_landmarks(
     for start in range(0, len(annotations), batch):
         some = annotations[start : start + batch]
         faces = finder([_bytes(truth.path) for truth in some])
-        for predictor in predictors:
-            answer = predictor(faces)
+        answers = {predictor.name: predictor(faces) for predictor in predictors}
+        # One yaw a picture, so that predictors are binned alike: the annotation's, else the first that anyone gives.
+        stated = np.stack([[truth.yaw for truth in some], *(answer.yaw for answer in answers.values())])
+        yaw = stated[np.isfinite(stated).argmax(axis=0), np.arange(len(some))]
+        for name, answer in answers.items():
             for k, truth in enumerate(some):
                 errors = landmark_errors(answer.points[k], truth)
                 failed = faces.status[k] == "failed" or not np.isfinite(errors["error"])
@@ -194,8 +197,8 @@ def evaluate_landmarks(
                         "path": str(truth.path),
                         "subject": truth.subject,
                         "view": truth.view,
-                        "predictor": predictor.name,
-                        "yaw": truth.yaw if np.isfinite(truth.yaw) else float(answer.yaw[k]),
+                        "predictor": name,
+                        "yaw": float(yaw[k]),
                         "side": truth.side,
                         **errors,
                         "status": "failed" if failed else faces.status[k],

@@ -83,13 +83,16 @@ def test_a_point_without_annotation_is_left_out_and_one_without_prediction_is_a_
 
 
 class _Constant:
+    fingerprint = "constant"
+    yaw = 70.0
+
     def __init__(self, name: str, shift: float) -> None:
         self.name, self.shift = name, shift
 
     def __call__(self, faces: FaceCrops) -> Prediction:
         points = np.repeat(_face68()[None] + [self.shift, 0], len(faces), axis=0).astype(np.float32)
         points[~faces.usable.numpy()] = np.nan
-        return Prediction(points, np.full(len(faces), 70, np.float32), ("",) * len(faces))
+        return Prediction(points, np.full(len(faces), self.yaw, np.float32), ("",) * len(faces))
 
 
 def _finder(images: list[bytes]) -> FaceCrops:
@@ -122,6 +125,18 @@ def test_failures_keep_their_row_and_are_counted_beside_the_error(tmp_path: Path
     ]
     nose = np.hypot(*(annotations[0].points[18] - annotations[0].points[21]))
     assert summary.loc[("off", 60), "nme_nose"] == pytest.approx(5 / nose, rel=1e-5)
+
+
+def test_predictors_are_binned_by_one_yaw_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    truth = _annotation("cfp30")
+    truth = Annotation("a.jpg", tmp_path / "a.jpg", "1", "p", "cfp30", truth.points)
+    blind = _Constant("blind", 0)
+    blind.yaw = np.nan
+    table = evaluate_landmarks([truth], _finder, [blind, _Constant("seeing", 0)], "cfp")
+    assert table.yaw.tolist() == [70, 70]
+    known = Annotation("a.jpg", tmp_path / "a.jpg", "1", "p", "cfp30", truth.points, yaw=-85.0)
+    assert evaluate_landmarks([known], _finder, [blind], "cfp").yaw.tolist() == [-85]
 
 
 def test_cfp_fiducials_are_read_with_their_pictures(tmp_path: Path) -> None:
