@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reports.content import VERDICT_WORDS, Provenance, Report, Section, Verdict
 from reports.identification import identification_studies
-from reports.measurements import CONTROLS, Statistics
+from reports.measurements import Statistics
 from reports.montage import PanelSource
 from reports.paper import paper_tables
 from reports.reconstruction import reconstruction_studies
@@ -87,7 +87,7 @@ def _headlines(sections: Sequence[Section]) -> tuple[str, ...]:
 
 def _with_controls_last(section: Section) -> Section:
     """What the reader came for first: view makers that bring new texture, then the controls."""
-    return replace(section, findings=tuple(sorted(section.findings, key=lambda finding: finding.view in CONTROLS)))
+    return replace(section, findings=tuple(sorted(section.findings, key=lambda finding: finding.control)))
 
 
 def write_html(report: Report, file: Path) -> None:

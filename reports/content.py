@@ -30,6 +30,7 @@ class Finding:
         text: one sentence with the numbers.
         detail: what it rests on.
         view: the view maker that was judged against the plain crop; empty where something else was judged.
+        control: whether that view maker brings no new texture.
     """
 
     data_set: DataSet
@@ -37,6 +38,7 @@ class Finding:
     text: str
     detail: str = ""
     view: str = ""
+    control: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section
 from reports.figures import Chart, Series
 from reports.measurements import (
-    CONTROLS,
     SYSTEM,
     Measurement,
     Statistics,
+    controls,
     fusions,
     gather,
+    is_control,
     percent,
     slug,
     verdict,
@@ -154,7 +155,8 @@ class IdentificationStudy:
             }
             view = view_name(key, self._fusions)
             text = f"{self.data_set.title}, {key.recognizer}: {view} {words[judged]}."
-            found.append(Finding(self.data_set, judged, text, f"{len(values):,} probes at all poses together.", view))
+            detail = f"{len(values):,} probes at all poses together."
+            found.append(Finding(self.data_set, judged, text, detail, view, is_control(key.frontalizer)))
         return found
 
     def hurts(self) -> list[Finding]:
@@ -243,13 +245,14 @@ class IdentificationStudy:
         return metrics.percentile_interval(draws, s.confidence)
 
     def _first_control(self) -> str:
-        return next((name for name in CONTROLS if (self.table["frontalizer"] == name).any()), "")
+        return next(iter(controls(self.table)), "")
 
     def _pairs(self) -> Iterator[tuple[Any, str, pd.DataFrame]]:
         """System, control, and both systems' hits on the probes they share."""
-        for place, control in enumerate(CONTROLS):
+        present = controls(self.table)
+        for place, control in enumerate(present):
             for key, rows in self.systems:
-                if key.frontalizer in CONTROLS[: place + 1]:
+                if key.frontalizer in present[: place + 1]:
                     continue
                 same = [
                     other

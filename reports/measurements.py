@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SYSTEM = ("recognizer", "frontalizer", "fusion")
 CONTROLS = ("none", "mirror", "align")
-"""View makers that bring no new texture, weakest first: every gain is measured against each that the runs hold."""
+"""View makers that bring no new texture, weakest first: every gain is measured against each that the runs hold. A name
+may carry an argument, as "align:FOLDER"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,17 @@ def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) 
     names = [set(table[system].astype(str).itertuples(index=False, name=None)) for _, table in parts]
     distinct = len(set.union(*names)) == sum(map(len, names))
     return pd.concat([table.assign(run="" if distinct else run.label) for run, table in parts], ignore_index=True)
+
+
+def is_control(frontalizer: str) -> bool:
+    """Whether a frontalizer brings no new texture."""
+    return frontalizer.partition(":")[0] in CONTROLS
+
+
+def controls(table: pd.DataFrame) -> list[str]:
+    """Names of the controls among a table's frontalizers, weakest first."""
+    found = [str(name) for name in table["frontalizer"].unique() if is_control(str(name))]
+    return sorted(found, key=lambda name: (CONTROLS.index(name.partition(":")[0]), name))
 
 
 def fusions(table: pd.DataFrame) -> Mapping[str, int]:

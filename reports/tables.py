@@ -264,6 +264,7 @@ def to_latex(table: Table) -> str:
         r"\centering",
         rf"\caption{{{_latex(' '.join([table.title + '.', *table.notes]))}}}",
         rf"\label{{tab:{table.key}}}",
+        r"\smallskip",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * label_count}{'r' * len(table.columns)}}}",
         r"\toprule",

@@ -16,12 +16,13 @@ from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section, Verdict
 from reports.figures import Chart, Series
 from reports.measurements import (
-    CONTROLS,
     SYSTEM,
     Measurement,
     Statistics,
+    controls,
     fusions,
     gather,
+    is_control,
     percent,
     slug,
     verdict,
@@ -258,7 +259,8 @@ class VerificationStudy:
             if detail:
                 notes.insert(0, f"It is {'; '.join(detail)}.")
             text = f"{self.data_set.title}, {text}"
-            found.append(Finding(self.data_set, _verdict(key), text, " ".join(notes), self.view_name(key)))
+            view, control = self.view_name(key), is_control(key.frontalizer)
+            found.append(Finding(self.data_set, _verdict(key), text, " ".join(notes), view, control))
         return found
 
     def hurts(self) -> list[Finding]:
@@ -424,11 +426,16 @@ class VerificationStudy:
         ]
 
     def montage(self, source: PanelSource, count: int = 3) -> Montage | None:
-        """Pictures of the probes that the last compared view maker changed most, by `reports.montage`'s rule."""
-        if not self.differences:
+        """Pictures of the probes that the last frontalizer changed most; None where the runs hold only controls."""
+        compared = [
+            (key, control)
+            for control, table in self.differences[:1]
+            for key in table.itertuples(index=False)
+            if not is_control(key.frontalizer)
+        ]
+        if not compared:
             return None
-        control, table = self.differences[0]
-        key = list(table.itertuples(index=False))[-1]
+        key, control = compared[-1]
         return build_montage(
             f"{self.key}-montage",
             f"{self.system_name(key)} against {control}",
@@ -471,10 +478,9 @@ class VerificationStudy:
 
 def _differences(scores: pd.DataFrame, statistics: Statistics) -> Iterator[tuple[str, pd.DataFrame]]:
     """For each control among the systems, weakest first, the paired differences of every stronger view maker."""
-    for place, control in enumerate(CONTROLS):
-        if not (scores["frontalizer"] == control).any():
-            continue
-        stronger = scores[~scores["frontalizer"].isin(CONTROLS[:place])]
+    present = controls(scores)
+    for place, control in enumerate(present):
+        stronger = scores[~scores["frontalizer"].isin(present[:place])]
         table = summary.paired_differences(
             stronger, {"frontalizer": control}, eer_rule=statistics.eer_rule, **statistics.bootstrap
         )

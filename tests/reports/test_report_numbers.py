@@ -63,6 +63,23 @@ def test_a_frontalizer_that_changes_nothing_is_within_noise(
     assert (row.estimates[0].value, row.estimates[0].low, row.estimates[0].high) == (0, 0, 0)
 
 
+def test_every_view_maker_is_measured_against_each_weaker_control(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    names = ("none", "mirror", "align:some/weights", "srtc")
+    scores = score_table({("sface", name, "weighted"): 1.0 + k for k, name in enumerate(names)})
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    assert [(row.labels[0], row.labels[3]) for row in section.tables[1].rows] == [
+        ("sface + mirror", "none"),
+        ("sface + align:some/weights", "none"),
+        ("sface + srtc", "none"),
+        ("sface + align:some/weights", "mirror"),
+        ("sface + srtc", "mirror"),
+        ("sface + srtc", "align:some/weights"),
+    ]
+    assert section.findings[0].view == "srtc"
+
+
 def test_the_summary_counts_verdicts_and_warns_of_chance(tmp_path: Path, score_table: Make, write_run: Write) -> None:
     report = report_of(write_run(tmp_path / "run", scores=score_table(CLEAR)))
     assert report.headlines == ("srtc: better in 1 of 1 paired test against the plain crop.",)
