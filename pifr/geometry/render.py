@@ -47,7 +47,7 @@ class UVRaster:
 
     def sample(self, maps: Tensor) -> Tensor:
         """Reads UV maps (B or 1 x C x M x M, any M) at each pixel: B x C x S x S, 0 outside the mask."""
-        return warp.sample_uv(maps, self.uv) * self.mask
+        return warp.sample_uv(maps, self.uv).mul_(self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int =
 
 def _draw_compiled(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Vertex grids (B x h x w pixels, pixels, depth) to UV (B x 2 x size x size) and depth (B x 1 x size x size)."""
-    uv = torch.zeros(len(x), 2, size, size)
+    uv = torch.zeros(len(x), size, size, 2)  # as `grid_sample` wants it
     nearest = torch.full((len(x), 1, size, size), -torch.inf)
     inputs = [values.float().contiguous().numpy() for values in (x, y, depth)]
     outputs = [uv.numpy(), nearest.numpy()]
@@ -154,12 +154,12 @@ def _draw_compiled(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tens
         bounds = [len(x) * k // threads for k in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(draw, bounds[:-1], bounds[1:]))
-    return uv, nearest
+    return uv.permute(0, 3, 1, 2), nearest
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
 def _draw_grids(x, y, depth, uv, nearest, tolerance):
-    size = uv.shape[-1]
+    size = nearest.shape[-1]
     images, rows, columns = x.shape
     for b in range(images):
         for row in range(rows - 1):
@@ -196,8 +196,8 @@ def _draw_grids(x, y, depth, uv, nearest, tolerance):
                             z = z0 + w1 * z1 + w2 * z2
                             if z > nearest[b, 0, j, left + i]:
                                 nearest[b, 0, j, left + i] = z
-                                uv[b, 0, j, left + i] = u0 + w2 * step_u
-                                uv[b, 1, j, left + i] = v0 + w1 * step_v
+                                uv[b, j, left + i, 0] = u0 + w2 * step_u
+                                uv[b, j, left + i, 1] = v0 + w1 * step_v
 
 
 def _draw_scattered(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
