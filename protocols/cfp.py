@@ -44,7 +44,7 @@ class Cfp:
     """
 
     name = "cfp"
-    settings = ("FP", "FF")
+    settings: tuple[str, ...] = ("FP", "FF")
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -123,7 +123,7 @@ class Cfp:
         folds = sorted(entry for entry in folder.glob("*") if entry.name.isdecimal())
         if not folds:
             problems.append(f"{folder}: no folds (folders 01, 02, ...)")
-        pairs = []
+        pairs: list[tuple[int, str, str, bool]] = []
         first_list, second_list = (images[kind] for kind in _LISTS[setting])
         for fold in folds:
             for name, same in (("same.txt", True), ("diff.txt", False)):

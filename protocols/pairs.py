@@ -64,7 +64,7 @@ class PairList:
         images: folder that its names are relative to; None: the list's own.
     """
 
-    settings = ("all",)
+    settings: tuple[str, ...] = ("all",)
 
     def __init__(self, file: str | Path, images: str | Path | None = None) -> None:
         self.file = Path(file)
@@ -170,7 +170,7 @@ class BinPairs:
         file: the `.bin`.
     """
 
-    settings = ("all",)
+    settings: tuple[str, ...] = ("all",)
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
