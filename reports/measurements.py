@@ -67,9 +67,11 @@ class Measurement:
     @property
     def key(self) -> str:
         """For anchors and file names."""
-        parts = [self.name, self.protocol, self.setting, "synthetic" if self.synthetic else ""]
-        distinct = dict.fromkeys(slug(part) for part in parts if part)
-        return "-".join(distinct)
+        key = slug(self.name)
+        for part in (self.protocol, self.setting, "synthetic" if self.synthetic else ""):
+            if part and slug(part) not in key.split("-"):
+                key += f"-{slug(part)}"
+        return key
 
     def data_set(self, setting: str, size: str, detail: str) -> DataSet:
         """The data set as the tables name it."""

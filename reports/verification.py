@@ -461,7 +461,9 @@ class VerificationStudy:
         differences = self.difference_table()
         lead = ()
         if not self.yaw_bins:
-            lead = ("No rates by yaw: no view maker of these runs estimates the pose.",)
+            known = self.scores["yaw"].notna().any()
+            reason = "too few comparisons at any yaw" if known else "no view maker of these runs estimates the pose"
+            lead = (f"No rates by yaw: {reason}.",)
         return Section(
             self.key,
             self.data_set.title,

@@ -65,7 +65,7 @@ def make_scores(
                 score=score.where(~failed),
                 status=np.where(failed, "failed", "ok"),
                 reason=np.where(failed, "probe:no_face", ""),
-                yaw=table["probe"].map(yaw) if frontalizer == "srtc" else np.nan,
+                yaw=table["probe"].map(yaw) if frontalizer.startswith("srtc") else np.nan,
             )
         )
     return pd.concat(parts, ignore_index=True)

@@ -31,7 +31,9 @@ def run(
     score_table: Callable[..., pd.DataFrame],
     write_run: Callable[..., Path],
 ) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "run", scores=score_table(failing=1, pairs=40))
+    names = ("none", "mirror", "srtc:a/folder/of/weights,completion=smooth,shape=fitted-to-the-pncc")
+    systems = {("sface", name, "weighted"): 1.5 + 0.5 * k for k, name in enumerate(names)}
+    return write_run(tmp_path_factory.mktemp("runs") / "run", scores=score_table(systems, failing=1, pairs=40))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_a_browser_shows_sorts_and_reads_out_without_errors(text: str, tmp_path:
     assert numbers == sorted(numbers)
     assert result["sorted"] == [str(text) for text in result["sorted"][: len(numbers)]] + [None] * 3
     assert "False match rate" in result["keyboard"]
-    assert "srtc: " in result["pointer"]
+    assert "srtc:" in result["pointer"]
 
 
 def test_the_command_writes_page_tables_and_figures(run: Path, tmp_path: Path) -> None:
