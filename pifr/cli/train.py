@@ -1,9 +1,13 @@
 """`pifr train`: from a folder of photos to weights."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -146,10 +150,53 @@ def _train(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    # Lightning's own lines say nothing of the training.
-    logging.getLogger("lightning").setLevel(logging.WARNING)
 
+    from pifr.training.config import load_training_config
     from pifr.training.trainer import Run, train
 
+    # Lightning's own lines say nothing of the training; it sets its level when it is imported.
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    perceptual = load_training_config(config).inpainting.perceptual if name == "inpainting" else None
+    features = _activations(perceptual.recognizer, perceptual.layer) if perceptual is not None else None
     run = Run(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, threads)  # type: ignore[arg-type]
-    typer.echo(f"weights: {train(run)}")
+    typer.echo(f"weights: {train(run, features)}")
+
+
+def _activations(recognizer: str, layer: str) -> Callable[["Tensor"], "Tensor"]:
+    """What a layer of a recognizer's network says of textures, B x 3 x N x N in [0, 1], resized to its input.
+
+    Raises:
+        ConfigError: if the recognizer is no torch network or has no such layer.
+    """
+    from torch.nn import functional
+
+    from feature_extractors import load_recognizer
+    from pifr.errors import ConfigError
+
+    loaded = load_recognizer(recognizer)
+    modules = dict(loaded.network.named_modules()) if hasattr(loaded, "network") else {}
+    if layer not in modules:
+        raise ConfigError(f"{recognizer} has no layer {layer!r} for the perceptual loss; it has {', '.join(modules)}")
+    caught: list[Tensor] = []
+
+    class Reached(Exception):
+        """Ends the forward pass: what lies behind the layer is not needed."""
+
+    def stop(module: object, inputs: object, output: "Tensor") -> None:
+        caught.append(output)
+        raise Reached
+
+    modules[layer].register_forward_hook(stop)
+
+    def activations(textures: "Tensor") -> "Tensor":
+        size = loaded.config.input_size
+        loaded.network.to(textures.device)
+        resized = functional.interpolate(textures, (size, size), mode="bilinear", align_corners=False)
+        try:
+            loaded.network(loaded.config.normalise(resized))
+        except Reached:
+            return caught.pop().float()
+        raise ConfigError(f"{recognizer} does not pass through its layer {layer!r}")
+
+    return activations

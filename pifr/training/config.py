@@ -70,21 +70,29 @@ class PnccTask(Config):
     optimisation: Optimisation = Optimisation()
 
 
+class PerceptualConfig(Config):
+    """V of Eq. (4): the activations of one layer of a recognizer (a name of `pifr models`, a module of its network)."""
+
+    recognizer: str = "lightcnn-v4"
+    layer: str = "block3"
+
+
 class InpaintingTask(Config):
     """I-Net, with the weights of Eq. (8); `adversarial` false leaves discriminator, Eq. (5) to (7), away.
 
-    `visibilities` counts the rendered faces whose visibility maps textures are hidden by; `perceptual_recognizer` names
-    the recognizer whose activations Eq. (4) compares (None: the term is left away).
+    `visibilities` counts the rendered faces whose visibility maps textures are hidden by; without `perceptual`, Eq. (4)
+    is left away. The penalty is taken every `penalty_every` steps, as many times as strong (Karras et al. 2020).
     """
 
     network: InpaintingConfig
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     adversarial: bool = True
     visibilities: PositiveInt = 512
-    perceptual_recognizer: str | None = "lightcnn-v4"
+    perceptual: PerceptualConfig | None = PerceptualConfig()
     discriminator_weight: NonNegativeFloat = 0.1
     generator_weight: NonNegativeFloat = 0.2
     penalty_weight: NonNegativeFloat = 1.0
+    penalty_every: PositiveInt = 1
     perceptual_weight: NonNegativeFloat = 0.1
     optimisation: Optimisation = Optimisation()
 

@@ -373,16 +373,15 @@ class InpaintingTraining(NetworkTraining):
         self._descend(optimizers[0], total)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
-            # The penalty is a second derivative; sixteen bits are too few for it.
-            with torch.autocast(target.device.type, enabled=False):
-                logged["discriminator"] = losses.discriminator_loss(
-                    self.discriminator(target), self.discriminator(generated.detach())
-                )
-                logged["penalty"] = losses.gradient_penalty(self.discriminator, target)
-                objective = (
-                    self.task.discriminator_weight * logged["discriminator"]
-                    + self.task.penalty_weight * logged["penalty"]
-                )
+            logged["discriminator"] = losses.discriminator_loss(
+                self.discriminator(target), self.discriminator(generated.detach())
+            )
+            objective = self.task.discriminator_weight * logged["discriminator"]
+            if self.completed_steps % self.task.penalty_every == 0:
+                # A second derivative: sixteen bits are too few for it.
+                with torch.autocast(target.device.type, enabled=False):
+                    logged["penalty"] = losses.gradient_penalty(self.discriminator, target)
+                objective = objective + self.task.penalty_weight * self.task.penalty_every * logged["penalty"]
             self._descend(optimizers[1], objective)
         self.log_losses(loss=total, **logged)
 

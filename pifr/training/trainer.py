@@ -103,8 +103,8 @@ Samples = PairSamples | TextureSamples
 def train(run: Run, features: Features | None = None) -> Path:
     """Trains one network and writes its averaged weights.
 
-    In `run.out`: `weights.safetensors` and `last.ckpt` (both replaced atomically every few minutes), `metrics.csv`,
-    TensorBoard events and `pictures/`.
+    In `run.out`: `weights.safetensors` and `last.ckpt` (both replaced atomically every few minutes), `csv/`,
+    `tensorboard/` and `pictures/`.
 
     Args:
         run: what to train.
@@ -147,8 +147,9 @@ def train(run: Run, features: Features | None = None) -> Path:
         num_sanity_val_steps=0,
         log_every_n_steps=min(50, settings.validation_every),
         logger=[
-            CSVLogger(run.out, name=None, version="csv"),
-            TensorBoardLogger(run.out, name=None, version="tensorboard"),
+            # A logger empties the folder that it finds: what was logged before a resumption keeps its own.
+            CSVLogger(run.out, name="csv", version=f"from-step-{start:07d}"),
+            TensorBoardLogger(run.out, name="tensorboard", version=f"from-step-{start:07d}"),
         ],
         callbacks=[keeper],
         enable_checkpointing=False,
@@ -238,7 +239,7 @@ class _Keeper(Callback):
         self._said_steps = 0
 
     def on_train_start(self, trainer: L.Trainer, module: NetworkTraining) -> None:
-        module.network.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)
         self._said_steps = module.completed_steps
 
     def on_train_batch_end(self, trainer: L.Trainer, module: NetworkTraining, *_: Any) -> None:

@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> Path:
     content["segmentation"]["network"] |= {"input_size": 32, "unet": UNET}
     content["pncc"]["network"] |= {"input_size": 32, "unet": UNET}
     content["inpainting"]["network"] |= {"resolution": 32, "widths": [8, 8], "dilations": [1, 2]}
-    content["inpainting"] |= {"discriminator": {"widths": [8, 8]}, "visibilities": 4, "perceptual_recognizer": None}
+    content["inpainting"] |= {"discriminator": {"widths": [8, 8]}, "visibilities": 4, "perceptual": None}
     content["shape-coarse"]["network"] |= {"encoder_widths": [8] * 7, "decoder_widths": [8] * 9}
     content["shape-fine"]["network"] |= {"resolution": 32, "working_size": 32, "unet": UNET}
     for name in NAMES:
@@ -49,7 +49,7 @@ def test_twenty_steps_give_weights_pictures_and_numbers(name: str, config: Path,
     assert json.loads(metadata["metrics"])
     assert load_network(weights).config.network == name
     assert list((tmp_path / "out" / "pictures").glob("*.jpg"))
-    assert "train/loss" in (tmp_path / "out" / "csv" / "metrics.csv").read_text()
+    assert "train/loss" in (tmp_path / "out" / "csv" / "from-step-0000000" / "metrics.csv").read_text()
 
 
 def test_resumed_training_ends_bit_identical(config: Path, shards: Path, tmp_path: Path) -> None:
