@@ -34,7 +34,7 @@ from protocols.synthetic.photography import (
     random_exposure,
     random_light,
 )
-from protocols.synthetic.scene import Light, Scene, Truth, View
+from protocols.synthetic.scene import Light, Scene, Truth, View, surface_landmarks
 
 FACE_HEIGHT_MM = 190.0
 """From the chin to the upper end of the template."""
@@ -319,7 +319,7 @@ def _write_shape_person(root: Path, seed: int, textures: TextureModel | None, fr
     folder = root / f"{index + 1:03d}"
     _write_scan(folder / "scan.ply", person)
     model = load_face_model()
-    seven = person.neutral[model.landmarks68[list(LANDMARK_SETS["fg7"])]]
+    seven = surface_landmarks(model.at_template(person.neutral))[list(LANDMARK_SETS["fg7"])]
     np.savetxt(folder / "landmarks.txt", seven, fmt="%.4f")
     rng = np.random.default_rng([seed, index, 6])
     light, exposure = random_light(rng), random_exposure(rng)

@@ -96,8 +96,8 @@ class Scene:
         hair = hair or person.hair
         self.person = person
         head = person.with_expression(coefficients)
-        self.landmarks = head[model.landmarks68].astype(np.float64)
         face = model.at_template(head)
+        self.landmarks = surface_landmarks(face)
         outwards = head - HEAD_CENTRE_MM
         outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
         head = head - INWARDS_MM * shared.inside[:, None] * outwards
@@ -191,6 +191,27 @@ class Scene:
             )
             total += placed[:, 2] > depth[row, column] - SHADOW_SLACK_MM * scale
         return total / 5
+
+
+def surface_landmarks(face: np.ndarray) -> np.ndarray:
+    """Multi-PIE's 68 landmarks on a face in the template's topology, V x 3 mm: float64 68 x 3.
+
+    They lie where the template's texture shows them, on the surface that is drawn: eyes and mouth are closed there.
+    """
+    corners, weights = _landmark_anchors()
+    return (face[corners] * weights[..., None]).sum(axis=1).astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _landmark_anchors() -> tuple[np.ndarray, np.ndarray]:
+    """Corners (68 x 3 vertices) and barycentric weights of the triangles that hold the landmarks."""
+    template = load_face_model().template
+    uv, size = template.landmarks("multipie68").numpy().astype(np.float64), 512
+    column, row = np.clip((uv * size).astype(int), 0, size - 1).T
+    corners = template.triangles[template.uv_sampling(size).triangle[row * size + column]]
+    a, b, c = (template.uv[corners[:, k]] for k in range(3))
+    first_two = np.linalg.solve(np.stack([a - c, b - c], axis=-1), (uv - c)[..., None])[..., 0]
+    return corners, np.column_stack([first_two, 1 - first_two.sum(axis=1)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from protocols.multipie import MultiPie, Switches
 from protocols.shape import ShapeOptions, ShapeScans
 from protocols.synthetic import write_cfp, write_multipie, write_shape
 from protocols.synthetic.people import expression, sample_person
-from protocols.synthetic.scene import Light, Scene, View
+from protocols.synthetic.scene import Light, Scene, View, surface_landmarks
 
 
 class _Plain:
@@ -190,3 +190,11 @@ def test_two_people_differ_in_shape_and_skin() -> None:
     first, second = (sample_person(5, index, _Plain()) for index in (0, 1))
     assert np.linalg.norm(first.neutral - second.neutral, axis=1).mean() > 1
     assert np.abs(first.texture - second.texture).mean() > 0.01
+
+
+def test_landmarks_lie_near_the_face_models_own_vertices() -> None:
+    model = load_face_model()
+    distance = np.linalg.norm(surface_landmarks(model.at_template(model.mean)) - model.mean[model.landmarks68], axis=1)
+    # The model's mark lids and lips; the template is closed over them.
+    assert distance[17:].max() < 6
+    assert np.median(distance) < 1.5
