@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protocols import metrics
+from protocols.base import SYSTEM
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section
 from reports.figures import Chart, Series
 from reports.measurements import (
-    SYSTEM,
     Measurement,
     Statistics,
     controls,

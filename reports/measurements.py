@@ -15,7 +15,6 @@ from reports.tables import DataSet, Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-SYSTEM = ("recognizer", "frontalizer", "fusion")
 CONTROLS = ("none", "mirror", "align")
 """View makers that bring no new texture, weakest first: every gain is measured against each that the runs hold. A name
 may carry an argument, as "align:FOLDER"."""

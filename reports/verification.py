@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protocols import metrics, summary
+from protocols.base import SYSTEM
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section, Verdict
 from reports.figures import Chart, Series
 from reports.measurements import (
-    SYSTEM,
     Measurement,
     Statistics,
     controls,
