@@ -135,6 +135,28 @@ def train_all(
         _train(name, config, data, out / name, max_steps, max_minutes, resume, None, validation, threads)
 
 
+@app.command()
+def package(
+    weights: Annotated[Path, typer.Argument(help="Folder of 'pifr train': NETWORK/weights.safetensors.")],
+    configuration: Annotated[str, typer.Option(help="Name under which they are loaded.")] = "lite",
+) -> None:
+    """Make trained weights part of the package (pifr/assets), with their SHA-256."""
+    from safetensors.torch import load_file
+
+    from pifr.errors import DataError
+    from pifr.networks import read_metadata
+    from pifr.zoo import save_weights
+
+    found = [name for name in _NETWORKS if (weights / name / "weights.safetensors").is_file()]
+    if not found:
+        raise DataError(f"{weights} holds no NETWORK/weights.safetensors of {', '.join(_NETWORKS)}")
+    for name in found:
+        file = weights / name / "weights.safetensors"
+        origin = f"pifr train {name} on the sets of MODEL_CARD.md"
+        saved = save_weights(f"{configuration}-{name}", load_file(file), "MIT", origin, read_metadata(file))
+        typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
+
+
 def _train(
     name: str,
     config: Path,
