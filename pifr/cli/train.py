@@ -144,7 +144,7 @@ def package(
     from safetensors.torch import load_file
 
     from pifr.errors import DataError
-    from pifr.networks import read_metadata
+    from pifr.networks.weights import read_metadata
     from pifr.zoo import save_weights
 
     found = [name for name in _NETWORKS if (weights / name / "weights.safetensors").is_file()]
