@@ -91,12 +91,8 @@ class FaceLocator:
         return self._latest[1]
 
     def _locate(self, faces: FaceCrops) -> LocatedFaces:
-        mask = self.segment(faces.pixels) * faces.usable[:, None, None, None]
-        mask_to_crop = resized_to(len(faces), mask.shape[-1], CROP_SIZE, self.device)
-        for _ in range(self.config.passes):
-            pncc_to_crop, found = self.frame(mask, mask_to_crop)
-            pncc, mask = self.code(faces.pixels, mask, mask_to_crop, pncc_to_crop)
-            mask_to_crop = pncc_to_crop
+        pncc, mask, pncc_to_crop, found = self.encode(faces.pixels)
+        found = found & faces.usable
         mask = mask * found[:, None, None, None]
         seen = self.correspondence.unwrap(faces.pixels, pncc, mask, self.config.texture_size, pncc_to_crop)
         camera = seen.fit.camera.mapped(pncc_to_crop)
@@ -116,6 +112,24 @@ class FaceLocator:
             status=status,
             reason=reason,
         )
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """C-Net alone: tensors in, tensors out.
+
+        Args:
+            pixels: B x 3 x 256 x 256.
+
+        Returns:
+            PNCC B x 3 x n x n, its mask B x 1 x n x n, the frame of both (B x 2 x 3, to pixels of `FaceCrops`), and B
+            bool: whether there is any mask.
+        """
+        mask = self.segment(pixels)
+        mask_to_crop = resized_to(pixels.shape[0], mask.shape[-1], CROP_SIZE, pixels.device)
+        for _ in range(self.config.passes):
+            pncc_to_crop, found = self.frame(mask, mask_to_crop)
+            pncc, mask = self.code(pixels, mask, mask_to_crop, pncc_to_crop)
+            mask_to_crop = pncc_to_crop
+        return pncc, mask, pncc_to_crop, found
 
     def segment(self, pixels: Tensor) -> Tensor:
         """Mask of B x 3 x 256 x 256 face crops: B x 1 x n x n float32 probability, at the network's own resolution."""

@@ -1,11 +1,13 @@
 """Trained networks: where their weights lie, and in which precision they run."""
 
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pifr.errors import WeightsError
 from pifr.networks import load_network
@@ -45,7 +47,8 @@ class Pretrained:
         files = {name: _weights_file(configuration, name, weights) for name in names}
         self.fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
         self._networks: dict[str, nn.Module] = {
-            name: load_network(file, device).to(memory_format=torch.channels_last) for name, file in files.items()
+            name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
+            for name, file in files.items()
         }
         self._bfloat16 = _multiplies_bfloat16(self.device) if precision == "auto" else precision == "bfloat16"
 
@@ -55,6 +58,22 @@ class Pretrained:
     def autocast(self) -> AbstractContextManager[None]:
         """The precision in which the networks run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Makes each batch normalisation a part of the convolution before it, in place: the same function, in less time.
+
+    Args:
+        network: in evaluation mode.
+    """
+    for module in list(network.modules()):
+        children = list(module.named_children())
+        for (name, convolution), (norm_name, norm) in pairwise(children):
+            if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                folded = fuse_conv_bn_eval(convolution, norm, transpose=isinstance(convolution, nn.ConvTranspose2d))
+                setattr(module, name, folded)
+                setattr(module, norm_name, nn.Identity())
+    return network
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

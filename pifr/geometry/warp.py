@@ -37,13 +37,13 @@ def sample_uv(maps: Tensor, uv: Tensor) -> Tensor:
         B x C x h x w.
     """
     grid = 2 * uv.permute(0, 2, 3, 1) - 1
-    maps = maps.expand(len(grid), -1, -1, -1)
+    maps = maps.expand(grid.shape[0], -1, -1, -1)
     return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def points_at(maps: Tensor, uv: Tensor) -> Tensor:
     """Values of UV maps (B x C x N x N) at K points (K x 2, in [0, 1]), landmarks say: B x C x K."""
-    points = uv.to(maps).t().reshape(1, 2, 1, -1).expand(len(maps), -1, -1, -1)
+    points = uv.to(maps).t().reshape(1, 2, 1, -1).expand(maps.shape[0], -1, -1, -1)
     return sample_uv(maps, points)[:, :, 0]
 
 
@@ -102,7 +102,7 @@ def affine_warp(
     """
     height, width = (size, size) if isinstance(size, int) else size
     grid = pixel_grid(height, width, device=images.device).to(images.dtype)
-    return sample(images, transform_maps(target_to_source, grid.expand(len(images), -1, -1, -1)), padding)
+    return sample(images, transform_maps(target_to_source, grid.expand(images.shape[0], -1, -1, -1)), padding)
 
 
 def similarity_transform(source: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -1,0 +1,91 @@
+"""ONNX files of the parts of the pipeline that are functions of tensors alone.
+
+`locate.onnx` is C-Net with its framing, mirrored pass and second pass, and S-Net if it is used; `complete.onnx` is
+I-Net with the blend of evidence and completion. Between the two lies the correspondence, whose fit factorises matrices,
+and after them the rasteriser, whose sizes depend on what it sees: neither has ONNX operators.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pifr.errors import ConfigError
+from pifr.faces import CROP_SIZE
+from pifr.frontalizer import Frontalizer
+from pifr.geometry import warp
+
+OPSET = 18
+
+
+class _Locate(nn.Module):
+    def __init__(self, frontalizer: Frontalizer) -> None:
+        super().__init__()
+        self.locator = frontalizer.locator
+        self.shape = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
+        # The tracer knows the weights of submodules only.
+        self.networks = nn.ModuleList([self.locator.pretrained["segmentation"], self.locator.pretrained["pncc"]])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        pncc, mask, pncc_to_crop, found = self.locator.encode(pixels)
+        outputs = (pncc, mask, pncc_to_crop, found)
+        if self.shape is None:
+            return outputs
+        size = self.locator.pretrained["pncc"].config.input_size
+        return (*outputs, self.shape(warp.affine_warp(pixels, pncc_to_crop, size)))
+
+
+class _Complete(nn.Module):
+    def __init__(self, frontalizer: Frontalizer) -> None:
+        super().__init__()
+        self.frontalizer = frontalizer
+        self.network = frontalizer.pretrained["inpainting"] if frontalizer.config.completion == "inet" else None
+
+    def forward(self, texture: Tensor, visibility: Tensor) -> Tensor:
+        return self.frontalizer.complete(texture, visibility)
+
+
+def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, Path]:
+    """Writes `locate.onnx` and `complete.onnx` (opset 18), each for any batch size.
+
+    | file | inputs | outputs |
+    | --- | --- | --- |
+    | locate | pixels B x 3 x 256 x 256 | pncc, mask, pncc_to_crop, found (bool), position_map with S-Net |
+    | complete | uv_partial B x 3 x N x N, visibility B x 1 x N x N | uv_texture B x 3 x N x N |
+
+    Frames, ranges and units are those of `LocatedFaces` and `FrontalizedFaces`; N is the configuration's texture size.
+
+    Args:
+        frontalizer: on the CPU, in float32 (`LocatorConfig(precision="float32")`).
+        folder: where the files go.
+
+    Raises:
+        ConfigError: the frontalizer runs in another precision.
+    """
+    location = frontalizer.locator.config
+    if location.precision != "float32":
+        raise ConfigError(f"only float32 can be exported, not {location.precision!r}: set precision=float32")
+    folder.mkdir(parents=True, exist_ok=True)
+    size = location.texture_size
+    names = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (frontalizer.config.shape == "snet")
+    locate, complete = folder / "locate.onnx", folder / "complete.onnx"
+    _export(_Locate(frontalizer), (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),), locate, ["pixels"], names)
+    maps = (torch.rand(2, 3, size, size), torch.rand(2, 1, size, size))
+    _export(_Complete(frontalizer), maps, complete, ["uv_partial", "visibility"], ["uv_texture"])
+    return locate, complete
+
+
+def _export(module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]) -> None:
+    axes = {name: {0: "batch"} for name in inputs + outputs}
+    with torch.no_grad():
+        # The exporter by tracing needs no package beyond `onnx`.
+        torch.onnx.export(
+            module.eval(),
+            example,
+            str(path),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )

@@ -1,0 +1,63 @@
+"""Exported graphs against the pipeline itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from pifr.errors import ConfigError
+from pifr.frontalizer import Frontalizer
+from pifr.locator import LocatorConfig
+
+from .conftest import painted_faces
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = [
+    # What tracing makes constant does not depend on the batch; the parity below, at other batch sizes, shows it.
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def frontalizer(random_weights) -> Frontalizer:
+    return Frontalizer.from_pretrained(weights=random_weights, location=LocatorConfig(precision="float32"))
+
+
+@pytest.fixture(scope="module")
+def sessions(frontalizer, tmp_path_factory):
+    from pifr.onnx_export import export_onnx
+
+    files = export_onnx(frontalizer, tmp_path_factory.mktemp("onnx"))
+    return [onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in files]
+
+
+@pytest.mark.parametrize("yaw", [[30.0], [-70.0, 0.0, 50.0]])
+def test_the_exported_locator_agrees_at_every_batch_size(frontalizer, sessions, yaw):
+    faces = painted_faces(yaw)
+    pncc, mask, pncc_to_crop, found, positions = sessions[0].run(None, {"pixels": faces.pixels.numpy()})
+    with torch.inference_mode():
+        expected = frontalizer.locator.encode(faces.pixels)
+        located = frontalizer.locator(faces)
+    for exported, own in zip((pncc, mask, pncc_to_crop), expected, strict=False):
+        np.testing.assert_allclose(exported, own.numpy(), atol=1e-4)
+    assert found.tolist() == expected[3].tolist()
+    with torch.inference_mode():
+        np.testing.assert_allclose(positions, frontalizer.shape(faces.pixels, located).numpy(), atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_exported_completion_agrees_at_every_batch_size(frontalizer, sessions, count):
+    generator = torch.Generator().manual_seed(count)
+    texture = torch.rand(count, 3, 128, 128, generator=generator)
+    visibility = (torch.rand(count, 1, 128, 128, generator=generator) - 0.3).clamp(0, 1)
+    found = sessions[1].run(None, {"uv_partial": texture.numpy(), "visibility": visibility.numpy()})[0]
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, frontalizer.complete(texture, visibility).numpy(), atol=1e-4)
+
+
+def test_only_float32_is_exported(random_weights, tmp_path):
+    from pifr.onnx_export import export_onnx
+
+    location = LocatorConfig(precision="bfloat16")
+    with pytest.raises(ConfigError, match="precision=float32"):
+        export_onnx(Frontalizer.from_pretrained(weights=random_weights, location=location), tmp_path)

@@ -1,0 +1,104 @@
+"""Meshes, pictures and the command that writes them."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from pifr.cli.main import main
+from pifr.completion import blend
+from pifr.errors import UnknownNameError
+from pifr.geometry import warp
+from pifr.mesh import face_mesh, write_mesh
+from pifr.panels import panels
+from pifr.pretrained import fold_batch_norms
+
+from .conftest import painted_faces
+
+
+@pytest.fixture
+def result(frontalizer):
+    return frontalizer(painted_faces([0.0, 70.0]))
+
+
+@pytest.mark.parametrize(("suffix", "unit"), [("obj", 1.0), ("ply", 1.0), ("glb", 0.001)])
+def test_a_written_mesh_has_the_size_of_the_face(result, tmp_path, suffix, unit):
+    files = write_mesh(result, 1, tmp_path / f"face.{suffix}")
+    assert files[0] == tmp_path / f"face.{suffix}"
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    extent = result.surface[1].flatten(1).amax(1) - result.surface[1].flatten(1).amin(1)
+    np.testing.assert_allclose(trimesh.load(files[0]).extents, unit * extent.numpy(), rtol=1e-3)
+
+
+def test_mesh_triangles_face_the_camera_of_a_frontal_face(result):
+    mesh = face_mesh(result, 0)
+    assert mesh.face_normals[:, 2].mean() > 0.5
+
+
+def test_texture_coordinates_point_to_each_vertex_colour(result):
+    mesh = face_mesh(result, 0)
+    uv = torch.from_numpy(np.array(mesh.visual.uv)).float()
+    uv[:, 1] = 1 - uv[:, 1]
+    places = uv.t().reshape(1, 2, 1, -1)
+    expected = warp.sample_uv(result.uv_texture[:1], places)[0, :, 0].t()
+    found = mesh.visual.to_color().vertex_colors[:, :3] / 255
+    assert np.abs(found - expected.numpy()).mean() < 0.02
+
+
+def test_an_unknown_mesh_format_lists_the_known_ones(result, tmp_path):
+    with pytest.raises(UnknownNameError, match=r"mesh format 'stl'.*"):
+        write_mesh(result, 0, tmp_path / "face.stl")
+
+
+def test_panels_show_every_step(result):
+    faces = painted_faces([0.0, 70.0])
+    pictures = panels(faces, result)
+    assert [set(row) for row in pictures] == [
+        {"input", "mask", "pncc", "landmarks", "uv_partial", "visibility", "uv_texture", "shape", "frontal"}
+    ] * 2
+    assert all(picture.dtype == np.uint8 and picture.shape[2] == 3 for row in pictures for picture in row.values())
+    assert (pictures[0]["landmarks"] != pictures[0]["input"]).any()
+
+
+def test_the_command_writes_a_row_for_every_image(random_weights, tmp_path):
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), grey)
+    landmarks = tmp_path / "landmarks.csv"
+    landmarks.write_text("path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.png,80,80,120,80,100,100,85,130,115,130\n")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--out", str(out), "--all", "--mesh", "glb"]
+    with pytest.raises(SystemExit) as end:
+        main(["frontalize", *arguments, "--options", str(random_weights), "--detector", f"file:{landmarks}"])
+    assert end.value.code == 0
+    with (out / "faces.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["status"] for row in rows] == ["fallback", "failed"]  # untrained networks find no face
+    assert [row["picture"] for row in rows] == ["", ""]
+    assert (out / "a" / "pncc.png").is_file()
+    assert not (out / "b").exists()
+
+
+def test_folded_normalisation_is_the_same_function():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(8, 4, 4, 2),
+        torch.nn.BatchNorm2d(4),
+    )
+    pixels = torch.rand(4, 3, 16, 16)
+    network(pixels)
+    expected = network.eval()(pixels)
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(pixels), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_blending_rows_do_not_mix():
+    texture, visibility = torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) > 0.5).float()
+    torch.testing.assert_close(blend(texture, visibility)[:1], blend(texture[:1], visibility[:1]))
