@@ -19,9 +19,9 @@ def demo(
     subjects: Annotated[int, typer.Option("--subjects", min=4, help="How many people are drawn.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the people; same seed, same pictures.")] = 1,
     recognizer: Annotated[list[str] | None, typer.Option("--recognizer", help="(sface, lightcnn-v4)")] = None,
-    frontalizer: Annotated[list[str] | None, typer.Option("--frontalizer", help="(none, mirror)")] = None,
+    frontalizer: Annotated[list[str] | None, typer.Option("--frontalizer", help="(none, mirror, align, srtc)")] = None,
 ) -> None:
-    """Draw a small CFP of synthetic people, evaluate real recognizers on it, and print the table.
+    """Draw a small CFP of synthetic people, evaluate real recognizers on it, print the table and write a report.
 
     The pictures go through the same code as real data. A second call with the same people starts from the store.
     """
@@ -38,13 +38,26 @@ def demo(
             "data": data,
             "out": out / RUN_FOLDER,
             "recognizers": recognizer or ["sface", "lightcnn-v4"],
-            "frontalizers": frontalizer or ["none", "mirror"],
+            "frontalizers": frontalizer or ["none", "mirror", "align", "srtc"],
             "detector": DETECTOR,
         },
     )
     evaluate(Cfp(data), experiment)
+    _write_report(experiment.out, data / "Data" / "Images", out / "report.html")
     typer.echo("These people are drawn: the figures say that the pipeline works, not how good a recognizer is.")
-    typer.echo(f"Next: pifr report {experiment.out} --out {out / 'report.html'}")
+    typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _write_report(run: Path, images: Path, page: Path) -> None:
+    from datetime import UTC, datetime
+
+    from reports.build import build_report, write_html
+    from reports.measurements import Statistics
+    from reports.montage import image_panels
+    from reports.runs import read_runs
+
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    write_html(build_report(read_runs([run]), now, Statistics(), image_panels(images, DETECTOR)), page)
 
 
 def _is_drawn(data: Path, subjects: int, seed: int) -> bool:

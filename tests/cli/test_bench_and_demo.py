@@ -62,8 +62,9 @@ def test_demo_draws_evaluates_and_is_labelled_synthetic(
     monkeypatch.setattr("pifr.cli.demo.DETECTOR", f"file:{tmp_path / 'demo' / 'synthetic-cfp' / 'landmarks.csv'}")
     (tmp_path / "demo").mkdir()
     for _ in range(2):
-        code, output, _ = pifr("demo", "--out", tmp_path / "demo", "--subjects", 8, "--recognizer", "small")
-        assert code == 0
-        assert "SYNTHETIC synthetic-cfp FP" in output
-        assert "pifr report" in output
+        options = ("--subjects", 8, "--recognizer", "small", "--frontalizer", "none", "--frontalizer", "mirror")
+        code, output, errors = pifr("demo", "--out", tmp_path / "demo", *options)
+        assert code == 0, errors
+        assert "SYNTHETIC cfp FP" in output
+        assert "synthetic" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8").lower()
     assert drawn == [(8, 1)]  # the second time they are there
