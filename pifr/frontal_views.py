@@ -59,11 +59,12 @@ class Renderings(Config):
     """Which renderings `srtc` shows.
 
     Attributes:
-        render_yaw: degrees; 0 is frontal, others leave the face turned to the side to which it is turned in the photo.
+        render_yaw: degrees; 0 is frontal, others turn the face back only so far (a face turned less stays as it is).
+            45 is what measurement chose (docs/choosing-views.md): more of the rendering then comes from the photo.
         render_mirror: show their mirror images, too.
     """
 
-    render_yaw: tuple[float, ...] = Field((0.0,), min_length=1)
+    render_yaw: tuple[float, ...] = Field((45.0,), min_length=1)
     render_mirror: bool = False
 
     @property
@@ -120,11 +121,13 @@ class SrtcViews:
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
         result = self.frontalizer(faces, alignment, size)
-        side = result.yaw.nan_to_num(0.0).sign()
+        facing = result.yaw.nan_to_num(0.0)
         rendered = [
             result.frontal
             if yaw == 0
-            else self.frontalizer.render(result.position_map, result.uv_texture, alignment, size, yaw * side)
+            else self.frontalizer.render(
+                result.position_map, result.uv_texture, alignment, size, facing.clamp(-yaw, yaw)
+            )
             for yaw in self.renderings.render_yaw
         ]
         if self.renderings.render_mirror:

@@ -36,6 +36,8 @@ _RECIPE = 1  # part of every fingerprint: raise it when results change while wei
 class FrontalizerConfig(Config):
     """How located faces are frontalized, beyond what the networks' weights say.
 
+    The defaults are what recognizers gain most from, by measurement (docs/choosing-views.md).
+
     Attributes:
         completion: what fills the unseen texture: I-Net, the face's other side, or the evidence carried on smoothly.
         shape: S-Net's, the face model fitted to the PNCC, or the mean face.
@@ -43,10 +45,10 @@ class FrontalizerConfig(Config):
         surround: what a rendering shows beside the face: nothing, its mean colour, or its edge carried on smoothly.
     """
 
-    completion: Literal["inet", "mirror", "smooth"] = "inet"
-    shape: Literal["snet", "fit", "mean"] = "snet"
+    completion: Literal["inet", "mirror", "smooth"] = "mirror"
+    shape: Literal["snet", "fit", "mean"] = "fit"
     fine: bool = False
-    surround: Literal["black", "mean", "blur"] = "black"
+    surround: Literal["black", "mean", "blur"] = "blur"
 
     @property
     def networks(self) -> tuple[str, ...]:
