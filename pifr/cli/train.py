@@ -141,19 +141,18 @@ def package(
     configuration: Annotated[str, typer.Option(help="Name under which they are loaded.")] = "lite",
 ) -> None:
     """Make trained weights part of the package (pifr/assets), with their SHA-256."""
-    from safetensors.torch import load_file
-
     from pifr.errors import DataError
     from pifr.networks.weights import read_metadata
-    from pifr.zoo import save_weights
+    from pifr.zoo import package_weights
 
     found = [name for name in _NETWORKS if (weights / name / "weights.safetensors").is_file()]
     if not found:
         raise DataError(f"{weights} holds no NETWORK/weights.safetensors of {', '.join(_NETWORKS)}")
     for name in found:
         file = weights / name / "weights.safetensors"
+        read_metadata(file)  # refuses what pifr did not write
         origin = f"pifr train {name} on the sets of MODEL_CARD.md"
-        saved = save_weights(f"{configuration}-{name}", load_file(file), "MIT", origin, read_metadata(file))
+        saved = package_weights(f"{configuration}-{name}", file, "MIT", origin)
         typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
 
 

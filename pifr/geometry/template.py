@@ -17,7 +17,7 @@ from torch import Tensor
 LEFT_EYE_CENTRE, RIGHT_EYE_CENTRE = 68, 69
 """Rows of `landmark_uv` after Multi-PIE's 68: centres of the image-left and the image-right eye."""
 
-_JAW_LEFT, _BROW_LEFT, _EYE_LEFT = range(0, 9), range(17, 22), range(36, 42)
+_JAW_LEFT, _BROW_LEFT, _EYE_LEFT = range(9), range(17, 22), range(36, 42)
 
 LANDMARK_SETS: dict[str, tuple[int, ...]] = {
     "five": (LEFT_EYE_CENTRE, RIGHT_EYE_CENTRE, 30, 48, 54),
