@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pifr.errors import ConfigError
-from pifr.frontalizer import Frontalizer
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
 
 from .conftest import painted_faces
@@ -20,7 +20,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def frontalizer(random_weights) -> Frontalizer:
-    return Frontalizer.from_pretrained(weights=random_weights, location=LocatorConfig(precision="float32"))
+    return Frontalizer.from_pretrained(
+        weights=random_weights,
+        config=FrontalizerConfig(completion="inet", shape="snet"),
+        location=LocatorConfig(precision="float32"),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ def test_position_maps_are_the_mean_face_that_was_drawn(frontalizer, faces):
 
 
 def test_a_surround_fills_what_the_face_does_not(frontalizer, faces):
+    frontalizer.config = frontalizer.config.model_copy(update={"surround": "black"})
     bare = frontalizer(faces).frontal
     for surround in ("mean", "blur"):
         frontalizer.config = frontalizer.config.model_copy(update={"surround": surround})

@@ -130,7 +130,7 @@ def test_only_what_is_asked_for_is_loaded(random_weights, tmp_path):
     load_view_maker(f"align:{tmp_path}")
     load_view_maker(f"srtc:{tmp_path},completion=smooth,shape=fit")
     with pytest.raises(WeightsError, match="inpainting"):
-        load_view_maker(f"srtc:{tmp_path}")
+        load_view_maker(f"srtc:{tmp_path},completion=inet")
 
 
 def test_mirrored_pass_sees_a_face_and_its_mirror_image_alike(random_weights):
