@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from pifr.faces import FaceCrops, cut, nominal_landmarks
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
-from pifr.training import pairs
+from pifr.training import pairs, registration
+from pifr.training.facemesh import FaceMeshLandmarks
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead, rotation_matrix
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit, write_parquet
@@ -121,8 +123,8 @@ def test_texture_of_a_frontal_photo_is_seen_almost_everywhere():
 @pytest.fixture
 def registered(tmp_path) -> tuple[Path, Path]:
     """Four "photos" of two sets and their registration."""
-    photos, registration = tmp_path / "photos", tmp_path / "registration"
-    registration.mkdir()
+    photos, fits = tmp_path / "photos", tmp_path / "registration"
+    fits.mkdir()
     rows = []
     for k in range(4):
         name = f"set{k % 2}/{k}.png"
@@ -136,12 +138,12 @@ def registered(tmp_path) -> tuple[Path, Path]:
             "scale": fit.scale, "rotation": fit.rotation.ravel(), "translation": fit.translation,
             "residual": fit.residual.ravel(),
         })  # fmt: skip
-    write_parquet(pd.DataFrame(rows), registration / "registration.parquet")
-    return photos, registration
+    write_parquet(pd.DataFrame(rows), fits / "registration.parquet")
+    return photos, fits
 
 
-def _render(photos, registration, out, **kwargs):
-    return list(render(registration, photos, out, RenderSettings(views=2, seed=5), workers=1, **kwargs))
+def _render(photos, fits, out, **kwargs):
+    return list(render(fits, photos, out, RenderSettings(views=2, seed=5), workers=1, **kwargs))
 
 
 def test_a_fit_survives_the_table(registered):
@@ -173,10 +175,10 @@ def test_a_run_with_other_settings_refuses_the_folder(registered, tmp_path):
 
 
 def test_a_failing_disk_leaves_nothing_half_written(registered, tmp_path, monkeypatch):
-    photos, registration = registered
+    photos, fits = registered
     out = tmp_path / "out"
     out.mkdir()
-    rows = pd.read_parquet(registration / "registration.parquet")
+    rows = pd.read_parquet(fits / "registration.parquet")
 
     def full(*_args):
         raise OSError(28, "No space left on device")
@@ -186,4 +188,63 @@ def test_a_failing_disk_leaves_nothing_half_written(registered, tmp_path, monkey
         with pytest.raises(OSError, match="No space"):
             pairs._render_shard((photos, rows, rows["photo"].tolist(), out / "shard-0000", RenderSettings(2, 5)))
     assert list(out.iterdir()) == []
-    assert _render(photos, registration, out) == [(1, 1)]
+    assert _render(photos, fits, out) == [(1, 1)]
+
+
+class _NoLandmarks:
+    """Stands for Face Mesh where no photo reaches it."""
+
+    def from_five_points(self, *_args):
+        raise AssertionError("a photo without a face reached the landmark detector")
+
+
+class _SeveralFaces:
+    """A finder that meets two faces everywhere."""
+
+    def __call__(self, images):
+        return FaceCrops.failed(("several_faces",) * len(images))
+
+
+class _NoFace:
+    def __call__(self, images):
+        return FaceCrops.failed(("no_face",) * len(images))
+
+
+@pytest.mark.parametrize(
+    ("content", "finder", "reason"),
+    [
+        (b"not an image", _NoFace(), "unreadable"),
+        (b"", _NoFace(), "unreadable"),
+        (cv2.imencode(".png", np.full((64, 64, 3), 200, np.uint8))[1].tobytes(), _NoFace(), "no_face"),
+        (cv2.imencode(".png", np.full((64, 64, 3), 200, np.uint8))[1].tobytes(), _SeveralFaces(), "several_faces"),
+    ],
+    ids=["text", "empty", "no face", "two faces"],
+)
+def test_a_photo_that_cannot_be_used_is_rejected_with_a_reason(tmp_path, content, finder, reason):
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    row = registration._register_photo(path, Path("set/photo.png"), _NoLandmarks(), finder)
+    assert row["status"] == "rejected"
+    assert row["reason"] == reason
+    assert row["set"] == "set"
+
+
+def test_a_drawing_is_rejected_by_the_landmark_networks_doubt(monkeypatch):
+    """Face Mesh answers on anything; its presence logit says when it does not believe in a face."""
+    points = np.column_stack([_landmarks(np.zeros(50), np.zeros(57), (0, 0, 0)), np.zeros(468)])
+
+    class Doubtful:
+        def from_five_points(self, *_args):
+            return FaceMeshLandmarks(points, presence=-4.0)
+
+    class Found:
+        def __call__(self, images):
+            return cut(images[0], np.array([60.0, 50.0, 196.0, 200.0]), nominal_landmarks().numpy())
+
+    row = registration.register_image(_portrait(0), Doubtful(), Found())
+    assert (row["status"], row["reason"]) == ("rejected", "not_a_face")
+
+
+def test_an_empty_folder_says_what_it_lacks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no photos"):
+        registration.find_photos(tmp_path)
