@@ -167,7 +167,8 @@ def _write_shard(photos: Path, rows, names: list[str], folder: Path, settings: R
             place = k * settings.views + view
             result = _draw_view(head, row.Index, view, photos, names, settings)
             images[place], pncc[place] = result.image, result.pncc
-            positions[place] = head.position_map(result.vertices)
+            own_shape = result.vertices is head.vertices
+            positions[place] = shapes[k] if own_shape else head.position_map(result.vertices)
             kind = "photo" if view == 0 and not settings.grid else "render"
             pairs.append(
                 source | {"kind": kind, "view": view, "yaw": result.yaw, "pitch": result.pitch, "roll": result.roll}
