@@ -21,6 +21,7 @@ from pifr.training.facemesh import FaceMesh
 from pifr.training.heads import TexturedHead
 from pifr.training.registration import read_fit, register_image
 from pifr.zoo import find_weights
+from protocols.shape import fit_similarity
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
 from protocols.synthetic.scene import Scene, View
@@ -89,8 +90,5 @@ def _register_one(seed: int, index: int, detector: FaceMesh, finder: FaceFinder)
 
 def _rmse(shape: np.ndarray, truth: np.ndarray) -> float:
     """RMSE in mm of corresponding points after a similarity alignment."""
-    source, target = shape - shape.mean(0), truth - truth.mean(0)
-    u, singular, vt = np.linalg.svd(target.T @ source)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-    aligned = (singular * sign).sum() / (source**2).sum() * source @ ((u * sign) @ vt).T
-    return float(np.sqrt(((aligned - target) ** 2).sum(1).mean()))
+    aligned = fit_similarity(shape, truth)(shape)
+    return float(np.sqrt(((aligned - truth) ** 2).sum(1).mean()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,8 +126,6 @@ def run_identification(
     from pifr.errors import DataError
     from protocols import runner
     from protocols.base import require_valid
-    from protocols.extraction import Image, Timings, extract
-    from protocols.store import FeatureStore
 
     settings = runner.chosen_settings(protocol, experiment) if experiment.settings else protocol.settings[:1]
     require_valid(protocol)
@@ -139,19 +136,7 @@ def run_identification(
     rows = {
         sample: path for table in images.values() for sample, path in zip(table["sample"], table["path"], strict=True)
     }
-    systems, timings = runner.load_systems(experiment), Timings()
-    with FeatureStore(experiment.store or runner.default_store()) as store:
-        features = extract(
-            [Image(path, partial(protocol.read, path)) for path in rows.values()],
-            runner.finder_factory(experiment),
-            systems,
-            store,
-            batch_size=experiment.batch_size,
-            workers=experiment.workers,
-            device=experiment.device,
-            progress=progress,
-            timings=timings,
-        )
+    systems, features, timings = runner.extract_systems(protocol, rows.values(), experiment, progress)
     place = {sample: row for row, sample in enumerate(rows)}
     with timings.measure("search"):
         table = pd.concat(

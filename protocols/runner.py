@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -51,20 +51,7 @@ def run_verification(
     for setting in settings:
         samples = protocol.samples(setting)
         paths |= dict(zip(samples["sample"], samples["path"], strict=True))
-    images = [Image(path, partial(protocol.read, path)) for path in paths.values()]
-    systems, timings = load_systems(experiment), Timings()
-    with FeatureStore(experiment.store or default_store()) as store:
-        tables = extract(
-            images,
-            finder_factory(experiment),
-            systems,
-            store,
-            batch_size=experiment.batch_size,
-            workers=experiment.workers,
-            device=experiment.device,
-            progress=progress,
-            timings=timings,
-        )
+    systems, tables, timings = extract_systems(protocol, paths.values(), experiment, progress)
     rows = {sample: row for row, sample in enumerate(paths)}
     with timings.measure("score"):
         scores = pd.concat(
@@ -76,6 +63,30 @@ def run_verification(
             ignore_index=True,
         )
     return scores, run_record(protocol.name, protocol.root, experiment, systems, tables, timings)
+
+
+def extract_systems(
+    protocol: VerificationProtocol, paths: Iterable[str], experiment: Experiment, progress: Progress | None = None
+) -> tuple[list[System], list[FeatureTable], Timings]:
+    """Every system of an experiment, what it sees of the protocol's images, and how long that took.
+
+    Raises:
+        PifrError: as `load_systems` and `extract`.
+    """
+    systems, timings = load_systems(experiment), Timings()
+    with FeatureStore(experiment.store or default_store()) as store:
+        tables = extract(
+            [Image(path, partial(protocol.read, path)) for path in paths],
+            finder_factory(experiment),
+            systems,
+            store,
+            batch_size=experiment.batch_size,
+            workers=experiment.workers,
+            device=experiment.device,
+            progress=progress,
+            timings=timings,
+        )
+    return systems, tables, timings
 
 
 def chosen_settings(protocol: VerificationProtocol, experiment: Experiment) -> tuple[str, ...]:
