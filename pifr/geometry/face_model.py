@@ -60,6 +60,19 @@ class FaceModel:
             result = result + np.tensordot(np.asarray(expression, np.float32), self.expression, 1)
         return result
 
+    def offset(self, identity: np.ndarray, expression: np.ndarray, expressions: np.ndarray) -> np.ndarray:
+        """What changes of coefficients do to a head mesh: float32 V x 3 mm.
+
+        Args:
+            identity: K changes of the leading identity modes.
+            expression: E changes of the expressions whose indices are `expressions`.
+        """
+        modes = self.identity[: len(identity)].reshape(len(identity), -1)
+        moved = np.asarray(identity, np.float32) @ modes
+        for change, index in zip(expression, expressions, strict=True):
+            moved += np.float32(change) * self.expression[index].ravel()
+        return moved.reshape(-1, 3)
+
     def at_template(self, head_values: np.ndarray) -> np.ndarray:
         """Values at head vertices (..., V, C) to the template's vertices (..., V_template, C)."""
         template = self.template

@@ -76,6 +76,29 @@ def _hair_weight() -> np.ndarray:
     return weight.astype(np.float32)
 
 
+@lru_cache(maxsize=1)
+def _mouth_lining() -> np.ndarray:
+    """float32 V x 2 in [0, 1]: the inside of the mouth, and the part of it where the upper teeth would show."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    model = load_face_model()
+    first, last = model.face_end, model.eyeball_begin
+    inner = model.triangles[((model.triangles >= first) & (model.triangles < last)).all(1)] - first
+    edges = np.concatenate([inner[:, [0, 1]], inner[:, [1, 2]]])
+    graph = coo_matrix((np.ones(len(edges)), edges.T), (last - first, last - first))
+    _, component = connected_components(graph, directed=False)
+    points = model.mean[first:last]
+    lips = model.mean[model.landmarks68[60:68]].mean(0)
+    behind = np.linalg.norm(points - (lips - [0, 0, 15]), axis=1)
+    lining = np.zeros((len(model.mean), 2), np.float32)
+    mouth = first + np.flatnonzero(component == component[behind.argmin()])
+    lining[mouth, 0] = 1
+    above = model.mean[mouth] - lips
+    lining[mouth, 1] = (above[:, 2] > -18) & (above[:, 1] > -1) & (above[:, 1] < 11)
+    return lining
+
+
 class TexturedHead:
     """A photo and the head fitted to it.
 
@@ -166,6 +189,7 @@ class TexturedHead:
         offset: np.ndarray | None = None,
         hair_mm: float = 0.0,
         light: tuple[np.ndarray, float] | None = None,
+        mouth: np.ndarray | None = None,
     ) -> HeadRender:
         """Draw the head turned.
 
@@ -175,6 +199,8 @@ class TexturedHead:
             offset: V x 3 mm added to the shape (another identity or expression).
             hair_mm: lift of the hair off the skull.
             light: unit direction in camera coordinates and strength of an added directional light.
+            mouth: 2 x 3 colours in 0..255 of the inside of the mouth and of the teeth, where the offset opens a mouth
+                that is shut in the photo; None: as the photo shows them.
         """
         vertices = self.vertices if offset is None else (self.vertices + offset).astype(np.float32)
         lifted = vertices + (_hair_weight()[:, None] * hair_mm) * self.normals if hair_mm else vertices
@@ -185,11 +211,15 @@ class TexturedHead:
         placed[:, :2] += to_canvas[:, 2]
         raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)
         normals = self.normals @ rotation.T.astype(np.float32)
-        surface = raster.interpolate(np.column_stack([self.sources, _head_attributes(), normals]))
+        layers = [self.sources, _head_attributes(), normals] + ([] if mouth is None else [_mouth_lining()])
+        surface = raster.interpolate(np.column_stack(layers))
         colours = self.colours(surface[..., :6])
+        if mouth is not None:
+            inside, teeth = surface[..., 13:14], surface[..., 14:15]
+            colours += inside * (mouth[0] + teeth * (mouth[1] - mouth[0]) - colours)
         if light is not None:
             direction, strength = light
-            colours *= (1 + strength * (np.clip(surface[..., 10:] @ direction, -0.3, 1) - 0.5))[..., None]
+            colours *= (1 + strength * (np.clip(surface[..., 10:13] @ direction, -0.3, 1) - 0.5))[..., None]
         # A soft edge: real cameras mix head and background in the pixels between them.
         alpha = cv2.GaussianBlur(raster.covered.astype(np.float32), (3, 3), 0.7) * raster.covered
         image = colours * alpha[..., None] + background * (1 - alpha[..., None])

@@ -38,8 +38,11 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 PHOTOS_PER_SHARD = 100
-MIXED_MODES = 40
-"""Identity modes along which a render's shape may differ from its photo's."""
+ANOTHER_SHAPE, ANOTHER_EXPRESSION = 0.6, 0.55
+"""Shares of renders that wear another person's shape, and another expression than the photo's."""
+MOUTH_SHAPES = ("mouthFunnel", "mouthPucker", "mouthSmile", "mouthStretch", "mouthUpperUp", "mouthLowerDown",
+                "mouthFrown", "cheekPuff", "browInnerUp", "browDown", "eyeSquint")  # fmt: skip
+"""Expressions that are mixed in beside the open jaw; both sides of the face alike."""
 YAW_GRID = tuple(range(-90, 91, 10))
 """The paper's poses (section 3.6.4)."""
 
@@ -195,18 +198,43 @@ def _draw_view(
         return head.photo_view()
     angles = (float(YAW_GRID[view % len(YAW_GRID)]), 0.0, 0.0) if settings.grid else _random_angles(rng)
     background = _background(head, angles[0], photos / names[rng.integers(len(names))], rng)
-    offset = None
-    if rng.random() < 0.5:
-        model = load_face_model()
-        mixture = 0.5 * np.clip(rng.normal(size=MIXED_MODES), -2.5, 2.5)
-        offset = model.vertices(mixture) - model.mean
+    offset, opened = _another_face(head, rng)
     hair = rng.uniform(3, 30) if rng.random() < 0.6 else 0.0
     light = None
     if rng.random() < 0.6:
         direction = rng.normal(size=3)
         direction[2] = abs(direction[2])
         light = direction / np.linalg.norm(direction), rng.uniform(0, 0.6)
-    return head.render(angles, background, offset, hair, light)
+    mouth = None
+    if opened:
+        mouth = np.array([[70.0, 25.0, 25.0], [215.0, 205.0, 190.0]]) * rng.uniform(0.1, 1.0, (2, 1))
+    return head.render(angles, background, offset, hair, light, mouth)
+
+
+def _another_face(head: TexturedHead, rng: np.random.Generator) -> tuple[np.ndarray | None, bool]:
+    """What turns the photo's shape into another: offset V x 3 mm (None: none), and whether that opens a shut mouth.
+
+    The photo is textured onto the shape of another person, drawn from the face model, so that shapes are known exactly
+    and vary as people do, whatever the fit made of the photo; and people speak and laugh in photos of their profiles.
+    """
+    model = load_face_model()
+    identity = np.zeros(len(head.fit.identity), np.float32)
+    if rng.random() < ANOTHER_SHAPE:
+        identity = np.clip(rng.normal(size=len(identity)), -2.5, 2.5).astype(np.float32) - head.fit.identity
+    own = np.asarray(head.fit.expression, np.float32)
+    expression = own.copy()
+    jaw = model.expression_names.index("jawOpen")
+    if rng.random() < ANOTHER_EXPRESSION:
+        expression[jaw] += rng.uniform(0.1, 0.7) if rng.random() < 0.7 else 0.0
+        for name in rng.choice(MOUTH_SHAPES, 2, replace=False):
+            sides = [k for k, full in enumerate(model.expression_names) if full.split("_")[0] == name]
+            expression[sides] += rng.uniform(0, 0.6)
+        expression = np.clip(expression, 0, 1)
+    opened = bool(own[jaw] < 0.1 and expression[jaw] > own[jaw])
+    changed = np.flatnonzero(expression != own)
+    if not identity.any() and not len(changed):
+        return None, False
+    return model.offset(identity, (expression - own)[changed], changed), opened
 
 
 def _random_angles(rng: np.random.Generator) -> tuple[float, float, float]:
