@@ -23,7 +23,7 @@ from feature_extractors import load_recognizer
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.images import read_image
 from pifr.training.heads import TexturedHead
-from pifr.training.pairs import _background
+from pifr.training.pairs import draw_background
 from pifr.training.registration import read_fit
 from pifr.views import load_view_maker
 from protocols.metrics import equal_error_rate
@@ -96,7 +96,7 @@ def turned_photos(photos: Path, registration: Path, seed: int = 3) -> tuple[list
         for yaw in YAWS:
             rng = np.random.default_rng([seed, row.Index, int(yaw)])
             angles = (yaw * rng.choice([-1, 1]), rng.normal(0, 6), rng.normal(0, 5))
-            background = _background(head, angles[0], photos / names[rng.integers(len(names))], rng)
+            background = draw_background(head, angles[0], photos / names[rng.integers(len(names))], rng)
             turned.append(head.render(angles, background, hair_mm=rng.uniform(0, 20)).image)
             labels.append((row.Index, yaw))
     return originals, turned, labels

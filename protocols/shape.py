@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pifr.errors import DataError
+from pifr.geometry.similarity import Similarity, fit_similarity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,19 +69,6 @@ class ShapeOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Similarity:
-    """x -> scale * rotation @ x + translation; ``rotation`` 3 x 3 with determinant +1."""
-
-    scale: float
-    rotation: np.ndarray
-    translation: np.ndarray
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Map points, n x 3."""
-        return self.scale * points @ self.rotation.T + self.translation
-
-
-@dataclass(frozen=True, slots=True)
 class Surface:
     """A triangle mesh with the seven points of :data:`LANDMARKS`.
 
@@ -118,25 +106,6 @@ class ShapePredictor(Protocol):
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
         """The seven points of one prediction, V x 3 -> 7 x 3."""
         ...
-
-
-def fit_similarity(source: np.ndarray, target: np.ndarray, scale: bool = True) -> Similarity:
-    """Least-squares similarity from one point set to another, without reflection.
-
-    Args:
-        source: n x 3, n >= 3.
-        target: n x 3, the same points elsewhere.
-        scale: False fits a rigid motion.
-
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
-    """
-    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    a, b = source - source_mean, target - target_mean
-    u, singular, vt = np.linalg.svd(b.T @ a)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = u * signs @ vt
-    size = float((singular * signs).sum() / (a**2).sum()) if scale else 1.0
-    return Similarity(size, rotation, target_mean - size * rotation @ source_mean)
 
 
 def face_region(vertices: np.ndarray, landmarks: np.ndarray, radius: float, forehead: float) -> np.ndarray:

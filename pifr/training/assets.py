@@ -20,10 +20,13 @@ import cv2
 import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg
+import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
+from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.rasterize import rasterize, vertex_normals
+from pifr.geometry.similarity import fit_similarity
 from pifr.training.facemesh import LIPS, FaceMesh
 
 log = logging.getLogger(__name__)
@@ -231,8 +234,8 @@ def _landmarks_on_mesh(
     scale = 0.68 * size / np.ptp(front[:, 1])
     normals = vertex_normals(vertices, triangles)
     seen = []
-    for yaw in np.radians([0, -12, 12, -22, 22]):
-        rotation = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    angles = torch.tensor([[yaw, 0, 0] for yaw in (0, -12, 12, -22, 22)], dtype=torch.float64)
+    for rotation in rotation_from_angles(angles).numpy():
         turned = (vertices - centre) @ rotation.T * scale
         raster = rasterize(np.column_stack([size / 2 + turned[:, 0], size / 2 - turned[:, 1], turned[:, 2]]),
                            triangles, size, size)  # fmt: skip
@@ -342,9 +345,9 @@ def warp_template(
     skin = _outer_skin(head)
     source_points = np.array(links["template_point"])
     target_points = target[links["template_head_vertex"]]
-    scale, rotation, shift = _similarity(source_points, target_points)
-    moved = _symmetric(scale * vertices @ rotation.T + shift, mirror)
-    source_points = scale * source_points @ rotation.T + shift
+    to_head = fit_similarity(source_points, target_points)
+    moved = _symmetric(to_head(vertices), mirror)
+    source_points = to_head(source_points)
     plates = RBFInterpolator(source_points, target_points - source_points, kernel="thin_plate_spline", smoothing=20.0)
     moved = _symmetric(moved + plates(moved), mirror)
 
@@ -371,16 +374,6 @@ def _outer_skin(head: dict[str, np.ndarray]) -> np.ndarray:
     visible = (triangles < FACE_END).all(1) | (triangles >= int(head["eyeball_begin"])).all(1)
     front = mean[triangles][:, :, 2].mean(1) > mean[:FACE_END, 2].min() + 30
     return np.ascontiguousarray(triangles[visible & front])
-
-
-def _similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Umeyama's scale, rotation, shift with target = scale * source @ rotation.T + shift."""
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    u, singular, vt = np.linalg.svd((target - target_mean).T @ (source - source_mean))
-    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ sign @ vt
-    scale = (singular * np.diag(sign)).sum() / ((source - source_mean) ** 2).sum()
-    return scale, rotation, target_mean - scale * rotation @ source_mean
 
 
 def unwrap_template(vertices: np.ndarray, triangles: np.ndarray, mirror: np.ndarray, rounds: int = 12) -> np.ndarray:

@@ -12,7 +12,9 @@ from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
+import torch
 
+from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import FaceModel, load_face_model
 from pifr.geometry.rasterize import Raster, rasterize, vertex_normals
 from pifr.training.registration import PhotoFit, residual_spread
@@ -204,7 +206,7 @@ class TexturedHead:
         """
         vertices = self.vertices if offset is None else (self.vertices + offset).astype(np.float32)
         lifted = vertices + (_hair_weight()[:, None] * hair_mm) * self.normals if hair_mm else vertices
-        rotation = rotation_matrix(*angles)
+        rotation = rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy()
         turned = (lifted @ rotation.T * [1, -1, 1]).astype(np.float32)
         to_canvas = self._canvas_transform(turned[:, :2])
         placed = turned * to_canvas[0, 0]
@@ -250,12 +252,3 @@ def _mask_and_pncc(raster: Raster, attributes: np.ndarray) -> tuple[np.ndarray, 
 def _prefiltered(image: np.ndarray, scale: float) -> np.ndarray:
     """Blurred as much as shrinking by `scale` needs, so that the warp does not alias."""
     return cv2.GaussianBlur(image, (0, 0), 0.45 / scale) if scale < 0.7 else image
-
-
-def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """`Rz(-roll) @ Rx(-pitch) @ Ry(yaw)` for angles in degrees: 3 x 3 float64 (docs/architecture.md)."""
-    (cy, cp, cr), (sy, sp, sr) = (f(np.radians([yaw, pitch, roll])) for f in (np.cos, np.sin))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-    return about_z @ about_x @ about_y

@@ -197,7 +197,7 @@ def _draw_view(
     if view == 0 and not settings.grid:
         return head.photo_view()
     angles = (float(YAW_GRID[view % len(YAW_GRID)]), 0.0, 0.0) if settings.grid else _random_angles(rng)
-    background = _background(head, angles[0], photos / names[rng.integers(len(names))], rng)
+    background = draw_background(head, angles[0], photos / names[rng.integers(len(names))], rng)
     offset, opened = _another_face(head, rng)
     hair = rng.uniform(3, 30) if rng.random() < 0.6 else 0.0
     light = None
@@ -248,7 +248,7 @@ def _photo(path: Path) -> np.ndarray:
     return read_image(path)
 
 
-def _background(head: TexturedHead, yaw: float, other: Path, rng: np.random.Generator) -> np.ndarray:
+def draw_background(head: TexturedHead, yaw: float, other: Path, rng: np.random.Generator) -> np.ndarray:
     """uint8 CANVAS x CANVAS x 3: a piece of another photo, the own photo turned along, or a flat colour."""
     choice = rng.random()
     if choice < 0.1:

@@ -14,7 +14,7 @@ from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
 from pifr.training import pairs, registration
 from pifr.training.facemesh import FaceMeshLandmarks
-from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead, rotation_matrix
+from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit, write_parquet
 
@@ -31,7 +31,8 @@ def _landmarks(identity, expression, angles):
     fitter, model = load_fitter(), load_face_model()
     points = np.zeros((468, 2))
     vertices = model.vertices(identity, expression)[fitter.vertices]
-    points[fitter.landmarks] = _project(vertices, rotation_matrix(*angles))
+    rotation = rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy()
+    points[fitter.landmarks] = _project(vertices, rotation)
     return points
 
 
@@ -44,12 +45,6 @@ def _portrait(seed: int) -> np.ndarray:
     """256 x 256 RGB noise, smooth enough to survive resampling."""
     noise = np.random.default_rng(seed).uniform(0, 255, (16, 16, 3)).astype(np.float32)
     return np.clip(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize("angles", [(0, 0, 0), (30, 0, 0), (-25, 12, -8), (10, -20, 15)])
-def test_rotation_matrix_is_the_cameras(angles):
-    expected = rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy()
-    assert np.allclose(rotation_matrix(*angles), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (30.0, -10.0, 5.0), (-35.0, 15.0, -12.0)])

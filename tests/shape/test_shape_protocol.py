@@ -7,18 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pifr.errors import DataError
+from pifr.geometry.similarity import Similarity, fit_similarity
 from protocols.shape import (
     ShapeOptions,
     ShapeScans,
-    Similarity,
     Surface,
     average_shape,
     face_region,
-    fit_similarity,
     measure,
     refine_icp,
     shape_errors,
@@ -65,27 +62,6 @@ def test_a_plane_shifted_along_its_normal_errs_by_the_shift() -> None:
 def test_the_error_is_measured_to_the_surface_not_to_its_vertices() -> None:
     fine, coarse = _plane(n=61), _plane(n=4)
     np.testing.assert_allclose(shape_errors(fine, coarse, ShapeOptions()), 0, atol=1e-9)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 999), scale=st.floats(0.1, 10))
-def test_a_similarity_is_recovered_exactly(seed: int, scale: float) -> None:
-    rotation, shift = _rotation(seed), np.random.default_rng(seed).normal(size=3) * 50
-    found = fit_similarity(POINTS, scale * POINTS @ rotation.T + shift)
-    assert found.scale == pytest.approx(scale)
-    np.testing.assert_allclose(found.rotation, rotation, atol=1e-9)
-    np.testing.assert_allclose(found.translation, shift, atol=1e-6)
-
-
-def test_a_mirrored_prediction_is_never_mirrored_back() -> None:
-    uneven = POINTS + np.random.default_rng(0).normal(size=POINTS.shape) * 5
-    found = fit_similarity(uneven * [-1, 1, 1], uneven)
-    assert np.linalg.det(found.rotation) == pytest.approx(1)
-    assert np.abs(found(uneven * [-1, 1, 1]) - uneven).max() > 1
-
-
-def test_rigid_alignment_keeps_the_size() -> None:
-    assert fit_similarity(POINTS, 2 * POINTS, scale=False).scale == 1
 
 
 def test_moving_turning_and_scaling_a_prediction_changes_nothing() -> None:
