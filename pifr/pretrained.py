@@ -78,7 +78,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
-        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
