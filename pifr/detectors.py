@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from pifr.alignment import ARCFACE_112
 from pifr.errors import DataError, UnknownNameError
 from pifr.zoo import ZOO
 
@@ -48,7 +49,8 @@ def load_detector(name: str) -> Detector:
     """Make the detector that a configuration names.
 
     Args:
-        name: "yunet", "mtcnn", or "file:PATH" for landmarks from a CSV file.
+        name: "yunet", "mtcnn", "aligned" for images that are aligned faces already, or "file:PATH" for landmarks from a
+            CSV file.
 
     Raises:
         UnknownNameError: no such detector.
@@ -185,8 +187,10 @@ class LandmarkFile:
         reader = csv.DictReader(text.splitlines())
         if missing := [column for column in self.COLUMNS if column not in (reader.fieldnames or ())]:
             raise DataError(f"landmark file '{path}' lacks the columns {', '.join(missing)}: its first line names them")
-        self.fingerprint = f"file-{hashlib.sha256(content).hexdigest()[:12]}"
         self._folder = path.parent
+        # The folder decides which images are found: a failure that came of a misplaced file must not outlive it.
+        place = str(self._folder.resolve()).encode()
+        self.fingerprint = f"file-{hashlib.sha256(content + place).hexdigest()[:12]}"
         self._points: dict[Path, list[np.ndarray]] = {}
         for row in reader:
             values = [row[column] for column in self.COLUMNS[1:]]
@@ -210,6 +214,22 @@ class LandmarkFile:
         return Detections(_landmark_boxes(points), points, np.ones(len(points)))
 
 
+class Aligned:
+    """No detector: the whole image is one face that is aligned to ArcFace's template, as in InsightFace's packed sets.
+
+    Its landmarks are the template's, scaled to the image. An image that is not square is the middle of the square, as
+    crops of 96 x 112 are.
+    """
+
+    missing = "no_face"
+    fingerprint = f"aligned-{ARCFACE_112.name}"
+
+    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+        size = np.array(image.shape[1::-1])
+        points = ARCFACE_112.scaled(int(size.max())).numpy()[None] - (size.max() - size) / 2
+        return Detections(_landmark_boxes(points), points, np.ones(1))
+
+
 def _landmark_boxes(landmarks: np.ndarray) -> np.ndarray:
     """The box that a detector would put around five landmarks: N x 5 x 2 -> N x 4."""
     low, high = landmarks.min(1), landmarks.max(1)
@@ -217,4 +237,4 @@ def _landmark_boxes(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1)
 
 
-DETECTORS: dict[str, type[Detector]] = {"yunet": YuNet, "mtcnn": Mtcnn}
+DETECTORS: dict[str, type[Detector]] = {"yunet": YuNet, "mtcnn": Mtcnn, "aligned": Aligned}

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pifr.alignment import ARCFACE_112 as ARCFACE_112
+from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
 from pifr.geometry.camera import fit_camera
@@ -31,38 +33,6 @@ _NOMINAL = ((104.9, 111.0), (150.1, 111.0), (127.5, 136.2), (108.3, 156.8), (146
 
 # The five landmarks of the template's mean face (pifr.geometry.template), millimetres in the model frame.
 _FIVE_MM = ((-32.9, 30.8, 22.9), (32.9, 30.8, 22.9), (0.0, 0.3, 59.1), (-25.5, -39.1, 30.9), (25.5, -39.1, 30.9))
-
-
-@dataclass(frozen=True, slots=True)
-class AlignmentTemplate:
-    """Where a recognizer wants the five landmarks.
-
-    Attributes:
-        name: part of keys and reports.
-        size: side of the square that the points are given for, in pixels.
-        points: five (x, y), pixel centres at whole numbers, order as in `Detections`.
-    """
-
-    name: str
-    size: int
-    points: tuple[tuple[float, float], ...]
-
-    def __post_init__(self) -> None:
-        if np.shape(self.points) != (5, 2):
-            raise ValueError(f"template {self.name!r}: points have shape {np.shape(self.points)}, not (5, 2)")
-
-    def scaled(self, size: int) -> Tensor:
-        """The points for an output of another size: 5 x 2 float64. Resizing an image moves them the same way."""
-        points = torch.tensor(self.points, dtype=torch.float64)
-        return (points + 0.5) * (size / self.size) - 0.5
-
-
-ARCFACE_112 = AlignmentTemplate(
-    "arcface-112",
-    112,
-    ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
-)
-"""The template of ArcFace and InsightFace (insightface/utils/face_align.py, `arcface_dst`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,7 +261,8 @@ class FaceFinder:
     """Finds one face in each image and cuts it out.
 
     Args:
-        detector: "yunet", "mtcnn", "file:PATH" (landmarks from a CSV file), or a `Detector`.
+        detector: "yunet", "mtcnn", "aligned" (images that are aligned faces already), "file:PATH" (landmarks from a CSV
+            file), or a `Detector`.
         policy: one of `POLICIES`.
         fallback: None, or "centre-crop": where no face is found, cut the central square that holds the whole image,
             with unknown landmarks and the status "fallback", so that every report can count it.

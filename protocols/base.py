@@ -39,7 +39,11 @@ SYSTEM = ("recognizer", "frontalizer", "fusion")
 
 
 class VerificationProtocol(Protocol):
-    """Images and comparisons of a data set. `protocols.cfp.Cfp` is the plainest example."""
+    """Images and comparisons of a data set. `protocols.cfp.Cfp` is the plainest example.
+
+    One whose images are crops that are aligned to ArcFace's template already says so by an attribute `aligned = True`;
+    no detector is then run on them unless an experiment names one.
+    """
 
     name: str
     settings: tuple[str, ...]

@@ -23,7 +23,8 @@ class Experiment(BaseModel):
         recognizers, frontalizers: names, as `pifr models` lists them.
         fusions: None: each frontalizer's own default.
         sides: `both`: references go through the frontalizer as probes do; `probe`: references keep their first view.
-        detector, policy, fallback: as for `pifr.faces.FaceFinder`.
+        detector, policy, fallback: as for `pifr.faces.FaceFinder`. An experiment that names no detector takes aligned
+            crops as they are (`for_aligned_images`).
         batch_size: faces that go through the networks together; written to the store together.
         workers: processes that decode and detect; 0: this one does.
         device: where networks run.
@@ -46,6 +47,10 @@ class Experiment(BaseModel):
     workers: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
     store: Path | None = None
+
+    def for_aligned_images(self) -> "Experiment":
+        """The same on images that are aligned already: "aligned" in place of the detector, unless one was named."""
+        return self if "detector" in self.model_fields_set else self.model_copy(update={"detector": "aligned"})
 
     def configuration(self) -> dict[str, Any]:
         """For `run.json`: plain values."""

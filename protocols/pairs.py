@@ -170,6 +170,7 @@ class BinPairs:
         file: the `.bin`.
     """
 
+    aligned = True
     settings: tuple[str, ...] = ("all",)
 
     def __init__(self, file: str | Path) -> None:

@@ -46,6 +46,8 @@ def run_verification(
     import pandas as pd
 
     settings = chosen_settings(protocol, experiment)
+    if getattr(protocol, "aligned", False):
+        experiment = experiment.for_aligned_images()
     require_valid(protocol)
     paths: dict[str, str] = {}
     for setting in settings:

@@ -17,7 +17,9 @@ def extract(
     recognizer: Annotated[str, typer.Option(help="Name, NAME:CHECKPOINT or onnx:PATH.")] = "sface",
     frontalizer: Annotated[str, typer.Option(help="none, mirror, align, srtc, or an installed one.")] = "none",
     fusion: Annotated[str | None, typer.Option(help="How views become one embedding. (the frontalizer's own)")] = None,
-    detector: Annotated[str, typer.Option(help="yunet, mtcnn, or file:CSV (path,x1,y1,...,x5,y5).")] = "yunet",
+    detector: Annotated[
+        str, typer.Option(help="yunet, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5).")
+    ] = "yunet",
     policy: Annotated[str, typer.Option(help="With several faces: largest, central or reject.")] = "largest",
     fallback: Annotated[str | None, typer.Option(help="With no face: centre-crop. (the image fails)")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,

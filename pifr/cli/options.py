@@ -28,7 +28,9 @@ _SHARED: dict[str, Any] = {
         ),
     ],
     "sides": Annotated[str | None, typer.Option("--sides", help="Who is frontalized: both sides or probe. (both)")],
-    "detector": Annotated[str | None, typer.Option("--detector", help="As 'pifr extract' takes it. (yunet)")],
+    "detector": Annotated[
+        str | None, typer.Option("--detector", help="As 'pifr extract' takes it. (yunet; of a .bin file: aligned)")
+    ],
     "policy": Annotated[
         str | None, typer.Option("--policy", help="With several faces: largest, central or reject. (largest)")
     ],

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,24 @@ def test_pairs_of_a_list_run_through_the_same_runner(pifr: Pifr, cfp_root: Path,
     )
     assert code == 0
     assert "list all" in output
+
+
+@pytest.mark.parametrize("given", [None, "file"])
+def test_aligned_crops_need_no_detector_unless_one_is_named(
+    pifr: Pifr, cfp_root: Path, tmp_path: Path, given: str | None
+) -> None:
+    images = [path.read_bytes() for path in sorted((cfp_root / "Data" / "Images").glob("*/frontal/0[12].png"))]
+    (tmp_path / "tiny.bin").write_bytes(pickle.dumps((images, [True] * 8)))
+    detector = () if given is None else ("--detector", f"file:{cfp_root / 'landmarks.csv'}")
+    code, _, error = pifr(
+        *("evaluate", "pairs", "--data", tmp_path / "tiny.bin", "--out", tmp_path / "run", "--recognizer", "small"),
+        *("--frontalizer", "none", "--store", tmp_path / "s.sqlite", *detector),
+    )
+    assert code == 0, error
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["configuration"]["detector"] == (detector[1] if detector else "aligned")
+    # The landmark file knows files, and a .bin has none.
+    assert record["counts"]["failures"] == ({"no_landmarks": 16} if detector else {})
 
 
 class TestCompare:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from pifr._torchvision import ensure_operators, nms
 from pifr.detectors import LandmarkFile, load_detector
 from pifr.errors import DataError, UnknownNameError, WeightsError
-from pifr.faces import FaceFinder
+from pifr.faces import ARCFACE_112, FaceFinder, align
 
 POINTS = [[30, 40], [70, 41], [50, 60], [35, 80], [65, 81]]
 
@@ -76,6 +77,42 @@ def test_the_fingerprint_of_a_landmark_file_is_its_content(tmp_path: Path) -> No
     first = LandmarkFile(landmark_file(tmp_path, line("a.jpg"))).fingerprint
     assert LandmarkFile(landmark_file(tmp_path, line("b.jpg"))).fingerprint != first
     assert LandmarkFile(landmark_file(tmp_path, line("a.jpg"))).fingerprint == first
+
+
+def test_landmarks_that_a_misplaced_file_did_not_find_are_looked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    first = LandmarkFile(landmark_file(tmp_path / "elsewhere", line("a.jpg")))
+    assert LandmarkFile(landmark_file(tmp_path, line("a.jpg"))).fingerprint != first.fingerprint
+
+
+# Aligned crops
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(0).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+    return np.clip(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
+
+
+def test_an_aligned_image_is_one_face_at_the_templates_points() -> None:
+    found = load_detector("aligned")(smooth(224, 224))
+    assert [len(part) for part in found] == [1, 1, 1]
+    np.testing.assert_allclose((found.landmarks[0] + 0.5) / 2 - 0.5, ARCFACE_112.points)
+
+
+@pytest.mark.parametrize("size", [112, 224])
+def test_an_aligned_image_reaches_the_recognizer_as_it_is(size: int) -> None:
+    image = smooth(size, size)
+    faces = FaceFinder("aligned")([image])
+    seen = align(faces.pixels, faces.landmarks, ARCFACE_112, size, faces.extent)[0].permute(1, 2, 0).numpy() * 255
+    assert faces.status == ("ok",)
+    inner = slice(4, -4)  # beyond the image it is black, which blends in at its edge
+    assert np.abs(seen - image)[inner, inner].max() < 5
+
+
+def test_a_narrow_aligned_image_is_the_middle_of_the_square() -> None:
+    square = smooth(112, 112)
+    narrow, wide = (load_detector("aligned")(image) for image in (square[:, 8:-8], square))
+    np.testing.assert_allclose(narrow.landmarks + [8, 0], wide.landmarks)
 
 
 # Networks
