@@ -229,7 +229,7 @@ class MediaPipeLandmarks:
         weights = find_weights("face-mesh")
         self.fingerprint = f"face-mesh-{weights.sha256[:12]}" if model is None else str(model)
         try:
-            from pifr.training.facemesh import FaceMesh
+            from pifr.facemesh import FaceMesh
 
             self._mesh = FaceMesh(model or weights.path())
         except ModuleNotFoundError as error:

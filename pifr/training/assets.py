@@ -24,10 +24,10 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
+from pifr.facemesh import LIPS, FaceMesh
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.rasterize import rasterize, vertex_normals
 from pifr.geometry.similarity import fit_similarity
-from pifr.training.facemesh import LIPS, FaceMesh
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut, nominal_landmarks
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
 from pifr.training import pairs, registration
-from pifr.training.facemesh import FaceMeshLandmarks
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit, write_parquet
