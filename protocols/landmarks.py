@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pifr.errors import DataError, UnknownNameError
+from pifr.errors import DataError
 from protocols.multipie import CAMERA_YAW, image_path
+from protocols.predictors import Predictors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,7 +154,7 @@ def landmark_errors(points: np.ndarray, truth: Annotation) -> dict[str, float]:
 
 def evaluate_landmarks(
     annotations: Sequence[Annotation],
-    finder: Callable[[Sequence[bytes]], FaceCrops],
+    finder: Callable[[Sequence[Path]], FaceCrops],
     predictors: Iterable[LandmarkPredictor],
     setting: str,
     batch: int = 64,
@@ -163,7 +164,7 @@ def evaluate_landmarks(
 
     Args:
         annotations: ground truth.
-        finder: pictures' bytes to face crops, one row a picture.
+        finder: picture files to face crops, one row a picture.
         predictors: who is measured.
         setting: written into the table: where the annotations come from.
         batch: pictures at a time.
@@ -180,7 +181,7 @@ def evaluate_landmarks(
     rows: list[dict[str, object]] = []
     for start in range(0, len(annotations), batch):
         some = annotations[start : start + batch]
-        faces = finder([_bytes(truth.path) for truth in some])
+        faces = finder([truth.path for truth in some])
         answers = {predictor.name: predictor(faces) for predictor in predictors}
         # One yaw a picture, so that predictors are binned alike: the annotation's, else the first that anyone gives.
         stated = np.stack([[truth.yaw for truth in some], *(answer.yaw for answer in answers.values())])
@@ -279,22 +280,9 @@ class CNetLandmarks:
         return Prediction(np.asarray(points, np.float32), np.asarray(yaw, np.float32), reason)
 
 
-PREDICTORS: dict[str, Callable[[str], LandmarkPredictor]] = {
-    "cnet": CNetLandmarks,
-    "mediapipe": lambda device: MediaPipeLandmarks(),
-}
-
-
-def load_landmark_predictor(name: str, device: str = "cpu") -> LandmarkPredictor:
-    """A predictor by name.
-
-    Raises:
-        UnknownNameError: there is none of this name.
-        WeightsError, MissingExtraError: it cannot be used on this machine.
-    """
-    if name not in PREDICTORS:
-        raise UnknownNameError("landmark predictor", name, PREDICTORS)
-    return PREDICTORS[name](device)
+LANDMARK_PREDICTORS: Predictors[LandmarkPredictor] = Predictors(
+    "landmark predictor", {"cnet": CNetLandmarks, "mediapipe": lambda device: MediaPipeLandmarks()}
+)
 
 
 MEDIAPIPE_68: tuple[int, ...] = (
@@ -323,7 +311,9 @@ def read_cfp(root: str | Path, view: str = "profile") -> list[Annotation]:
     for path in sorted(folder.glob(f"*/{view}/*.txt")):
         sample = path.relative_to(folder).with_suffix(".jpg").as_posix()
         points = _read_points(path, SCHEMES["cfp30"].count)
-        found.append(Annotation(sample, Path(root) / "Data" / "Images" / sample, sample[:3], view, "cfp30", points))
+        found.append(
+            Annotation(sample, Path(root) / "Data" / "Images" / sample, sample.partition("/")[0], view, "cfp30", points)
+        )
     if not found:
         raise DataError(f"no fiducials '{folder}/NNN/{view}/MM.txt'")
     return found
@@ -436,27 +426,16 @@ def landmark_record(
     configuration: dict[str, object],
 ) -> dict[str, object]:
     """What ``run.json`` says of a run of :func:`evaluate_landmarks`."""
-    from datetime import UTC, datetime
+    from protocols.runs import begin_record
 
-    import pifr
-    from protocols.base import read_dataset
-
-    dataset = read_dataset(root, str(table["setting"].iloc[0]))
+    images = int(table["sample"].nunique())
     failed = table[table["status"] == "failed"]
     return {
-        "pifr_version": pifr.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "protocol": "landmarks",
-        "dataset": {
-            "name": dataset.name,
-            "synthetic": dataset.synthetic,
-            "root": str(root.resolve()),
-            "counts": {"images": int(table["sample"].nunique())},
-        },
+        **begin_record("landmarks", root, {"images": images}, name=str(table["setting"].iloc[0])),
         "configuration": {**configuration, "finder": finder.fingerprint},
         "weights": {predictor.name: predictor.fingerprint for predictor in predictors},
         "counts": {
-            "images": int(table["sample"].nunique()),
+            "images": images,
             "failures": {name: rows["reason"].value_counts().to_dict() for name, rows in failed.groupby("predictor")},
         },
     }
@@ -464,13 +443,6 @@ def landmark_record(
 
 def _rows(sets: dict[str, tuple[int, ...]], scheme: Scheme, side: str) -> tuple[int, ...]:
     return sets[f"{scheme.name}-{side}" if scheme.sided else scheme.name]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # the finder makes it a row with the reason "unreadable"
 
 
 def _read_points(path: Path, count: int | None = None) -> np.ndarray:

@@ -1,11 +1,8 @@
 """Runs the systems of an experiment on a verification protocol: features, fused templates, the table of scores."""
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import pifr
 from pifr.errors import UnknownNameError
 from pifr.faces import FaceFinder
 from pifr.fusion import Fusion
 from pifr.views import load_view_maker
 from pifr.zoo import home
-from protocols.base import SCORE_COLUMNS, VerificationProtocol, read_dataset, require_valid
+from protocols.base import SCORE_COLUMNS, VerificationProtocol, require_valid
 from protocols.experiment import Experiment
 from protocols.extraction import FeatureTable, Image, Progress, System, Timings, extract
+from protocols.runs import begin_record
 from protocols.store import FeatureStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PACKAGES = ("torch", "numpy", "onnxruntime", "opencv-python-headless", "pandas")
 _PAIRS = 65_536  # comparisons whose templates are gathered at once
 
 
@@ -131,24 +127,14 @@ def run_record(
     timings: Timings,
 ) -> dict[str, Any]:
     """What `run.json` says of a run: enough to repeat it, and to caption its figures."""
-    dataset = read_dataset(root, protocol)
     failures: Counter[str] = Counter()
     for row in range(len(tables[0])):
         reason = next((table.reason[row] for table in tables if table.status[row] == "failed"), None)
         if reason is not None:
             failures[reason] += 1
     return {
-        "pifr_version": pifr.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "protocol": protocol,
-        "dataset": {
-            "name": dataset.name,
-            "synthetic": dataset.synthetic,
-            "root": str(root.resolve()),
-            "counts": {"images": len(tables[0])},
-        },
+        **begin_record(protocol, root, {"images": len(tables[0])}),
         "configuration": experiment.configuration(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "weights": {
             **{system.recognizer_name: system.recognizer.fingerprint for system in systems},
             **{system.frontalizer_name: system.view_maker.fingerprint for system in systems},
@@ -161,13 +147,6 @@ def run_record(
         },
         "timings": timings.record(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # another distribution may bring the same module
-        return None
 
 
 def score_setting(

@@ -2,20 +2,26 @@
 
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pifr
 from pifr.errors import DataError
-from protocols.base import SCORE_COLUMNS
+from protocols.base import SCORE_COLUMNS, read_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCORES_FILE = "scores.parquet"
 RECORD_FILE = "run.json"
+
+_PACKAGES = ("torch", "numpy", "onnxruntime", "opencv-python-headless", "pandas")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +45,40 @@ class Run:
     def passes(self) -> dict[str, int]:
         """Recognizer passes a face by frontalizer; empty where the run has no record."""
         return {name: int(count) for name, count in self.record.get("views", {}).items()}
+
+
+def begin_record(protocol: str, root: Path, counts: dict[str, int], name: str = "") -> dict[str, Any]:
+    """What `run.json` says of every run: what was measured, when, and by which versions.
+
+    Args:
+        protocol: its name.
+        root: of the data set.
+        counts: how much of it was used ({"images": 36}).
+        name: of a data set that does not state its own; by default the protocol's.
+
+    Raises:
+        DataError: as `read_dataset`.
+    """
+    dataset = read_dataset(root, name or protocol)
+    return {
+        "pifr_version": pifr.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": protocol,
+        "dataset": {
+            "name": dataset.name,
+            "synthetic": dataset.synthetic,
+            "root": str(root.resolve()),
+            "counts": counts,
+        },
+        "versions": {"python": platform.python_version()} | {package: _version(package) for package in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # another distribution may bring the same module
+        return None
 
 
 def save_run(

@@ -240,7 +240,7 @@ class ShapeScans:
 
 def evaluate_shape(
     protocol: ShapeScans,
-    finder: Callable[[Sequence[bytes]], FaceCrops],
+    finder: Callable[[Sequence[Path]], FaceCrops],
     predictors: Sequence[ShapePredictor],
     batch: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -249,7 +249,7 @@ def evaluate_shape(
 
     Args:
         protocol: scans, frames, options.
-        finder: pictures' bytes to face crops, one row a picture.
+        finder: picture files to face crops, one row a picture.
         predictors: who is measured.
         batch: pictures at a time.
         progress: told the subjects done and to do.
@@ -264,7 +264,7 @@ def evaluate_shape(
         frames = protocol.frames(subject)
         parts: dict[str, list[np.ndarray]] = {predictor.name: [] for predictor in predictors}
         for start in range(0, len(frames), batch):
-            faces = finder([path.read_bytes() for path in frames[start : start + batch]])
+            faces = finder(frames[start : start + batch])
             usable = faces.usable.cpu().numpy()
             for predictor in predictors:
                 found = predictor(faces)
@@ -287,27 +287,16 @@ def shape_record(
     protocol: ShapeScans, finder: FaceFinder, predictors: Sequence[ShapePredictor], table: pd.DataFrame
 ) -> dict[str, object]:
     """What ``run.json`` says of a run of :func:`evaluate_shape`."""
-    from datetime import UTC, datetime
+    from protocols.runs import begin_record
 
-    import pifr
-    from protocols.base import read_dataset
-
-    dataset = read_dataset(protocol.root, protocol.name)
     one = table[table["predictor"] == predictors[0].name]
+    images = int(one["frames"].sum())
     return {
-        "pifr_version": pifr.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "protocol": protocol.name,
-        "dataset": {
-            "name": dataset.name,
-            "synthetic": dataset.synthetic,
-            "root": str(protocol.root.resolve()),
-            "counts": {"subjects": len(one), "images": int(one["frames"].sum())},
-        },
+        **begin_record(protocol.name, protocol.root, {"subjects": len(one), "images": images}),
         "configuration": {**protocol.configuration(), "finder": finder.fingerprint},
         "weights": {predictor.name: predictor.fingerprint for predictor in predictors},
         "counts": {
-            "images": int(one["frames"].sum()),
+            "images": images,
             "failures": table.groupby("predictor")["failed_frames"].sum().astype(int).to_dict(),
         },
     }

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pifr.errors import UnknownNameError
 from pifr.geometry.template import load_template
 from protocols.landmarks import MEDIAPIPE_68, MediaPipeLandmarks
+from protocols.predictors import Predictors
 
 if TYPE_CHECKING:
     from pifr.faces import FaceCrops
@@ -89,21 +89,12 @@ def _snet(device: str, *, fine: bool) -> PositionMapShapes:
     return PositionMapShapes(name, predict, str(getattr(predict, "fingerprint", name)))
 
 
-SHAPE_PREDICTORS: dict[str, Callable[[str], ShapePredictor]] = {
-    "snet-coarse": lambda device: _snet(device, fine=False),
-    "snet-fine": lambda device: _snet(device, fine=True),
-    "mean": lambda device: _mean_face(),
-    "mediapipe": lambda device: MediaPipeShapes(),
-}
-
-
-def load_shape_predictor(name: str, device: str = "cpu") -> ShapePredictor:
-    """A predictor by name.
-
-    Raises:
-        UnknownNameError: there is none of this name.
-        WeightsError, MissingExtraError: it cannot be used on this machine.
-    """
-    if name not in SHAPE_PREDICTORS:
-        raise UnknownNameError("shape predictor", name, SHAPE_PREDICTORS)
-    return SHAPE_PREDICTORS[name](device)
+SHAPE_PREDICTORS: Predictors[ShapePredictor] = Predictors(
+    "shape predictor",
+    {
+        "snet-coarse": lambda device: _snet(device, fine=False),
+        "snet-fine": lambda device: _snet(device, fine=True),
+        "mean": lambda device: _mean_face(),
+        "mediapipe": lambda device: MediaPipeShapes(),
+    },
+)

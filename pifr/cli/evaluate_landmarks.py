@@ -28,10 +28,10 @@ def app(
     from pifr.cli.progress import progress_bar
     from pifr.faces import FaceFinder
     from protocols.landmarks import (
+        LANDMARK_PREDICTORS,
         LANDMARKS_FILE,
         evaluate_landmarks,
         landmark_record,
-        load_landmark_predictor,
         read_cfp,
         read_csv,
         read_multipie,
@@ -44,7 +44,7 @@ def app(
         "csv": lambda: read_csv(data),
     }[truth]()
     finder = FaceFinder(detector)
-    predictors = [load_landmark_predictor(name, device) for name in predictor or ["cnet"]]
+    predictors = [LANDMARK_PREDICTORS.load(name, device) for name in predictor or ["cnet"]]
     with progress_bar("landmarks") as show:
         table = evaluate_landmarks(
             annotations, finder, predictors, truth, progress=lambda done: show(done, len(annotations))

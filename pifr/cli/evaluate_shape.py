@@ -32,7 +32,7 @@ def app(
     from pifr.faces import FaceFinder
     from protocols.runs import save_run
     from protocols.shape import SHAPE_FILE, ShapeOptions, ShapeScans, evaluate_shape, shape_record
-    from protocols.shape_predictors import load_shape_predictor
+    from protocols.shape_predictors import SHAPE_PREDICTORS
 
     try:
         options = ShapeOptions(radius, forehead, not metric, icp, every)
@@ -42,7 +42,7 @@ def app(
     if problems := protocol.validate():
         raise DataError("\n  ".join(["shape: the data cannot be used:", *problems[:20]]))
     finder = FaceFinder(detector)
-    predictors = [load_shape_predictor(name, device) for name in predictor or ["snet-coarse", "mean"]]
+    predictors = [SHAPE_PREDICTORS.load(name, device) for name in predictor or ["snet-coarse", "mean"]]
     with progress_bar("shape") as progress:
         table, _ = evaluate_shape(protocol, finder, predictors, progress=progress)
     record = shape_record(protocol, finder, predictors, table)

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.io import savemat
 
-from pifr.errors import DataError
-from pifr.faces import FaceCrops
+from pifr.errors import DataError, UnknownNameError
+from pifr.faces import FaceCrops, FaceFinder
 from pifr.geometry.template import LANDMARK_SETS
 from protocols.landmarks import (
+    LANDMARK_PREDICTORS,
     SCHEMES,
     Annotation,
     Prediction,
@@ -95,13 +97,13 @@ class _Constant:
         return Prediction(points, np.full(len(faces), self.yaw, np.float32), ("",) * len(faces))
 
 
-def _finder(images: list[bytes]) -> FaceCrops:
-    """Every picture has a face but the one that is empty."""
+def _finder(files: list[Path]) -> FaceCrops:
+    """Every picture has a face but the one that is not there."""
     faces = [
         FaceCrops(torch.zeros(1, 3, 256, 256), torch.eye(2, 3)[None], torch.full((1, 5, 2), torch.nan), ("ok",), ("",))
-        if image
+        if file.exists()
         else FaceCrops.failed(["unreadable"])
-        for image in images
+        for file in files
     ]
     return FaceCrops.concatenate(faces)
 
@@ -127,6 +129,21 @@ def test_failures_keep_their_row_and_are_counted_beside_the_error(tmp_path: Path
     assert summary.loc[("off", 60), "nme_nose"] == pytest.approx(5 / nose, rel=1e-5)
 
 
+def test_a_landmark_file_finds_the_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200)).save(tmp_path / "a.jpg")
+    five = "80,80,120,80,100,100,85,120,115,120"
+    (tmp_path / "five.csv").write_text(f"path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,{five}\n")
+    truth = Annotation("a.jpg", tmp_path / "a.jpg", "1", "p", "cfp30", _annotation("cfp30").points)
+    finder = FaceFinder(f"file:{tmp_path / 'five.csv'}")
+    (row,) = evaluate_landmarks([truth], finder, [_Constant("exact", 0)], "cfp").to_dict("records")
+    assert (row["status"], row["reason"]) == ("ok", "")
+
+
+def test_an_unknown_predictor_names_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"no landmark predictor 'net'\. Did you mean 'cnet'"):
+        LANDMARK_PREDICTORS.load("net")
+
+
 def test_predictors_are_binned_by_one_yaw_a_picture(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"picture")
     truth = _annotation("cfp30")
@@ -140,13 +157,13 @@ def test_predictors_are_binned_by_one_yaw_a_picture(tmp_path: Path) -> None:
 
 
 def test_cfp_fiducials_are_read_with_their_pictures(tmp_path: Path) -> None:
-    folder = tmp_path / "Data" / "Fiducials" / "007" / "profile"
+    folder = tmp_path / "Data" / "Fiducials" / "1007" / "profile"  # generated sets may have over 999 people
     folder.mkdir(parents=True)
     points = _annotation("cfp30").points
     (folder / "02.txt").write_text("\n".join(f"{x:.6f},{y:.6f}" for x, y in points))
     (found,) = read_cfp(tmp_path)
     np.testing.assert_allclose(found.points, points, atol=1e-5)
-    assert (found.subject, found.path) == ("007", tmp_path / "Data" / "Images" / "007" / "profile" / "02.jpg")
+    assert (found.subject, found.path) == ("1007", tmp_path / "Data" / "Images" / "1007" / "profile" / "02.jpg")
 
 
 def test_a_short_fiducial_file_is_refused_by_name(tmp_path: Path) -> None:

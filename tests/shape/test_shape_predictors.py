@@ -14,7 +14,7 @@ from pifr.faces import FaceCrops
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS, load_template
 from protocols.shape import ShapeOptions, ShapeScans, Surface, evaluate_shape, shape_errors
-from protocols.shape_predictors import PositionMapShapes, grid_triangles, load_shape_predictor
+from protocols.shape_predictors import SHAPE_PREDICTORS, PositionMapShapes, grid_triangles
 from protocols.synthetic.scene import surface_landmarks
 
 
@@ -28,8 +28,10 @@ def _faces(count: int) -> FaceCrops:
     )
 
 
-def _finder(images: list[bytes]) -> FaceCrops:
-    return FaceCrops.concatenate([_faces(1) if image else FaceCrops.failed(["unreadable"]) for image in images])
+def _finder(files: list[Path]) -> FaceCrops:
+    return FaceCrops.concatenate(
+        [_faces(1) if file.read_bytes() else FaceCrops.failed(["unreadable"]) for file in files]
+    )
 
 
 def _seven(head: np.ndarray) -> np.ndarray:
@@ -52,7 +54,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_the_mean_face_fits_a_scan_of_the_mean_face(tree: Path) -> None:
     table, errors = evaluate_shape(
-        ShapeScans(tree, ShapeOptions(every=1)), _finder, [load_shape_predictor("mean")], batch=2
+        ShapeScans(tree, ShapeOptions(every=1)), _finder, [SHAPE_PREDICTORS.load("mean")], batch=2
     )
     (row,) = table.to_dict("records")
     assert (row["frames"], row["failed_frames"], row["status"]) == (3, 1, "ok")
@@ -75,7 +77,7 @@ def test_a_position_map_is_the_surface_that_its_triangles_span() -> None:
 
 def test_a_wider_face_than_the_scan_is_measured_as_wider(tree: Path) -> None:
     scan = ShapeScans(tree).scan("001")
-    predictor = load_shape_predictor("mean")
+    predictor = SHAPE_PREDICTORS.load("mean")
     (vertices,) = predictor(_faces(1))
     exact = Surface(vertices, predictor.triangles, predictor.landmarks(vertices))
     wide = Surface(vertices * [1.1, 1, 1], predictor.triangles, predictor.landmarks(vertices) * [1.1, 1, 1])
@@ -85,4 +87,4 @@ def test_a_wider_face_than_the_scan_is_measured_as_wider(tree: Path) -> None:
 
 def test_an_unknown_predictor_names_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="snet-coarse"):
-        load_shape_predictor("snet")
+        SHAPE_PREDICTORS.load("snet")

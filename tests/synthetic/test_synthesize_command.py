@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ def test_shape_is_synthesized_and_evaluated(tmp_path: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert shown.startswith("synthetic people: ")
     assert (run / "shape.parquet").is_file()
-    assert (run / "run.json").is_file()
+    record = json.loads((run / "run.json").read_text())
+    assert record["dataset"]["counts"] == {"subjects": 1, "images": 1}
+    assert record["versions"]["torch"]
 
 
 class _NoFinder:
