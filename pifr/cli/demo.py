@@ -26,6 +26,7 @@ def demo(
     The pictures go through the same code as real data. A second call with the same people starts from the store.
     """
     from pifr.cli.evaluate import evaluate
+    from pifr.cli.report import report
     from protocols.cfp import Cfp
     from protocols.experiment import load_experiment
 
@@ -43,21 +44,8 @@ def demo(
         },
     )
     evaluate(Cfp(data), experiment)
-    _write_report(experiment.out, data / "Data" / "Images", out / "report.html")
     typer.echo("These people are drawn: the figures say that the pipeline works, not how good a recognizer is.")
-    typer.echo(f"Report: {out / 'report.html'}")
-
-
-def _write_report(run: Path, images: Path, page: Path) -> None:
-    from datetime import UTC, datetime
-
-    from reports.build import build_report, write_html
-    from reports.measurements import Statistics
-    from reports.montage import image_panels
-    from reports.runs import read_runs
-
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_html(build_report(read_runs([run]), now, Statistics(), image_panels(images, DETECTOR)), page)
+    report([experiment.out], out=out / "report.html", images=data / "Data" / "Images", detector=DETECTOR)
 
 
 def _is_drawn(data: Path, subjects: int, seed: int) -> bool:

@@ -33,6 +33,9 @@ def report(
             show_default=False,
         ),
     ] = None,
+    detector: Annotated[
+        str, typer.Option("--detector", help="Of the faces of --images, as 'pifr extract' takes it.")
+    ] = "yunet",
     panels: Annotated[
         Path | None,
         typer.Option(
@@ -70,7 +73,7 @@ def report(
 
     if eer_rule not in EER_RULES:
         raise UnknownNameError("EER rule", eer_rule, EER_RULES)
-    source = folder_panels(panels) if panels else image_panels(images) if images else None
+    source = folder_panels(panels) if panels else image_panels(images, detector) if images else None
     content = build_report(
         read_runs(runs),
         timestamp or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
