@@ -33,8 +33,9 @@ COLUMNS: tuple[str, ...] = (
     "illumination",
 )
 """Columns of ``identification.parquet``: those of the score table for the probe and its true reference, then the true
-reference's ``rank`` (Int64, 1 is best, NA when either side failed), the reference of another subject that came nearest
-and its score, and how the probe was taken (``camera``, ``camera_yaw`` in degrees, ``illumination``)."""
+reference's ``rank`` (Int64, 1 is best, NA when either side failed; a subject without a reference has the reason
+``reference:not_enrolled``), the reference of another subject that came nearest and its score, and how the probe was
+taken (``camera``, ``camera_yaw`` in degrees, ``illumination``)."""
 
 TIE = 1e-6
 """Two cosines nearer than this are a tie: float32 sums of some hundred products differ by as much between libraries."""
@@ -180,20 +181,24 @@ def identify(
     """
     import pandas as pd
 
+    from protocols import runner
+
     references, probes = (images[images["role"] == role].reset_index(drop=True) for role in ("reference", "probe"))
     enrolled = pd.Series(np.arange(len(references)), index=references["subject"])
     truth = probes["subject"].map(enrolled)
     known = truth.notna().to_numpy()
+    truth = truth.fillna(0).to_numpy(int)
     probe_rows, reference_rows = (table["sample"].map(place).to_numpy() for table in (probes, references))
     if fusions is None or features.passes == 1:
         fusions = [system.view_maker.default_fusion]
+    status, reason = runner.pair_status(features, probe_rows, np.where(known, reference_rows[truth], -1))
     parts = []
     for fusion in fusions:
         templates = features.templates(fusion).float().numpy()
         gallery = features.templates(fusion, first_view_only=sides == "probe").float().numpy()[reference_rows]
-        found = search(templates[probe_rows], gallery, truth.fillna(0).to_numpy(int))
+        found = search(templates[probe_rows], gallery, truth)
         rank = np.where(known, found.rank, np.nan)
-        own = references.loc[truth.fillna(0).astype(int)]
+        own = references.loc[truth]
         impostor = references["sample"].to_numpy()[found.best_impostor]
         parts.append(
             pd.DataFrame(
@@ -210,8 +215,8 @@ def identify(
                     "frontalizer": system.frontalizer_name,
                     "fusion": fusion,
                     "score": np.where(known, found.score, np.nan),
-                    "status": np.where(np.isnan(rank), "failed", features.status[probe_rows]),
-                    "reason": _reasons(features, probe_rows, reference_rows[truth.fillna(0).astype(int)], known),
+                    "status": status,
+                    "reason": reason,
                     "yaw": features.yaw.numpy()[probe_rows].astype(np.float64),
                     "rank": pd.array(rank, dtype="Int64"),
                     "best_impostor": np.where(found.best_impostor >= 0, impostor, None),
@@ -223,15 +228,6 @@ def identify(
             )
         )
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
-
-
-def _reasons(features: FeatureTable, probe: np.ndarray, reference: np.ndarray, known: np.ndarray) -> list[str]:
-    reasons = []
-    for p, r, enrolled in zip(probe, reference, known, strict=True):
-        probe_reason, reference_reason = features.reason[p], features.reason[r] if enrolled else "not_enrolled"
-        sides = (("probe", probe_reason), ("reference", reference_reason))
-        reasons.append(";".join(f"{side}:{reason}" for side, reason in sides if reason))
-    return reasons
 
 
 def identification_rates(table: pd.DataFrame, by: Sequence[str] = (), ranks: Sequence[int] = (1, 5)) -> pd.DataFrame:

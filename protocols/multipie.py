@@ -241,9 +241,8 @@ class MultiPie:
             due = expected - (len(enrolled) if camera == FRONTAL_CAMERA and self._gallery_is_probe_shot else 0)
             if found < due:
                 lines.append(f"camera {camera}: {due - found} of {due} probe images are missing")
-        absent = [
-            f"{session:02d}" for session, _ in self.switches.recordings(setting) if session not in self.attendance
-        ]
+        sessions = dict.fromkeys(session for session, _ in self.switches.recordings(setting))
+        absent = [f"{session:02d}" for session in sessions if session not in self.attendance]
         if absent:
             lines.append(f"sessions without a folder: {', '.join(absent)}")
         return lines

@@ -170,7 +170,7 @@ def score_setting(
 
     comparisons = protocol.comparisons(setting)
     probe, reference = (comparisons[side].map(rows).to_numpy(np.int64, copy=True) for side in ("probe", "reference"))
-    status, reason = _pair_status(table, probe, reference)
+    status, reason = pair_status(table, probe, reference)
     yaw = comparisons["yaw"].to_numpy(np.float64) if "yaw" in comparisons else table.yaw.double().numpy()[probe]
     if fusions is None or table.passes == 1:
         fusions = [system.view_maker.default_fusion]
@@ -202,15 +202,21 @@ def _dot(probes: Tensor, references: Tensor, probe: np.ndarray, reference: np.nd
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 
-def _pair_status(table: FeatureTable, probe: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Status and reason of each comparison, as `SCORE_COLUMNS` describes them."""
+def pair_status(table: FeatureTable, probe: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Status and reason of each comparison, as `SCORE_COLUMNS` describes them.
+
+    Args:
+        table: what a system saw.
+        probe, reference: rows of the table; -1 is someone who is not enrolled.
+    """
     prefix = np.where(table.status == "fallback", "fallback:", "").astype(object)
-    stated = np.where(table.status == "ok", "", prefix + table.reason)
+    stated = np.append(np.where(table.status == "ok", "", prefix + table.reason), "not_enrolled")
     sides = [
         np.where(stated[index] == "", "", f"{name}:" + stated[index])
         for name, index in (("probe", probe), ("reference", reference))
     ]
     between = np.where((sides[0] != "") & (sides[1] != ""), ";", "").astype(object)
-    states = np.stack([table.status[probe], table.status[reference]])
+    status = np.append(table.status, "failed")
+    states = np.stack([status[probe], status[reference]])
     worst = np.where((states == "failed").any(0), "failed", np.where((states == "fallback").any(0), "fallback", "ok"))
     return worst, sides[0] + between + sides[1]

@@ -139,6 +139,12 @@ def test_a_partial_tree_runs_and_says_what_it_lacks(tmp_path: Path) -> None:
     assert not unenrolled.loc["002"].any()
 
 
+def test_a_session_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    root = _write(tmp_path, {1: [1], 2: [1], 3: [1]}, shots=("07",))
+    notices = MultiPie(root, Switches(test_subjects="all", session4_neutral="both")).notices("2")
+    assert "sessions without a folder: 04" in notices
+
+
 def test_a_folder_without_sessions_is_refused_with_the_remedy(tmp_path: Path) -> None:
     assert "give the folder that holds session01" in MultiPie(tmp_path).validate()[0]
 

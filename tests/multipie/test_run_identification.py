@@ -66,10 +66,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tup
     systems = [System("small", recognizer, name, maker) for name, maker in makers.items()]
     monkeypatch.setattr(runner, "load_systems", lambda experiment: systems)
 
-    def evaluate(root: Path) -> tuple[pd.DataFrame, dict]:
-        experiment = Experiment(
-            data=root, out=tmp_path / "out", detector=f"file:{root / 'landmarks.csv'}", store=tmp_path / "store.sqlite"
-        )
+    def evaluate(root: Path, **options: str) -> tuple[pd.DataFrame, dict]:
+        places = {"data": root, "out": tmp_path / "out", "store": tmp_path / "store.sqlite"}
+        experiment = Experiment(**places, detector=f"file:{root / 'landmarks.csv'}", **options)
         return run_identification(MultiPie(root, SWITCHES), experiment)
 
     return evaluate
@@ -137,3 +136,28 @@ def test_a_corrupted_reference_makes_misses_of_its_subject(run, tmp_path: Path) 
     assert lost["rank"].isna().all()
     assert set(lost.reason) == {"reference:unreadable"}
     assert table.loc[table.probe_subject != "002", "rank"].notna().all()
+
+
+def test_a_subject_without_a_reference_is_a_miss_that_says_so(run, tmp_path: Path) -> None:
+    root = _write(tmp_path / "tree", {person: person + 1 for person in range(4)})
+    (root / image_path("002", 1, "01", "05_1", "07")).unlink()
+    table, _ = run(root)
+    lost = table[table.probe_subject == "002"]
+    assert lost["rank"].isna().all()
+    assert (set(lost.status), set(lost.reason)) == ({"failed"}, {"reference:not_enrolled"})
+    assert set(table.loc[table.probe_subject != "002", "status"]) == {"ok"}
+
+
+def test_a_side_that_fell_back_is_named_and_counts_as_a_fallback(run, tmp_path: Path) -> None:
+    root = _write(tmp_path / "tree", {person: person + 1 for person in range(4)})
+    reference, probe = image_path("002", 1, "01", "05_1", "07"), image_path("003", 1, "01", "24_0", "00")
+    lines = (root / "landmarks.csv").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith((reference, probe))]
+    (root / "landmarks.csv").write_text("\n".join(kept))
+    table, _ = run(root, fallback="centre-crop")
+    assert table["rank"].notna().all()
+    fallen = table[table["status"] == "fallback"]
+    assert set(fallen.loc[fallen["probe_subject"] == "002", "reason"]) == {"reference:fallback:no_landmarks"}
+    assert fallen.loc[fallen["probe"] == probe, "reason"].unique().tolist() == ["probe:fallback:no_landmarks"]
+    assert len(fallen) == 2 * (8 + 1)
+    assert set(table.loc[~table.index.isin(fallen.index), "status"]) == {"ok"}
