@@ -122,7 +122,7 @@ class IdentificationStudy:
             tuple(rows),
             (
                 "Difference on the probes that both systems searched, failures being misses; above zero is better. "
-                f"Brackets: {self.statistics.interval} of {self.statistics.resamples}. “Within noise”: the interval "
+                f"Brackets: {self.statistics.interval} of {self.statistics.resamples()}. “Within noise”: the interval "
                 "holds zero.",
             ),
         )
@@ -131,7 +131,7 @@ class IdentificationStudy:
         """What captions say."""
         return (
             *self.measurement.conditions(self.data_set),
-            f"Closed-set search; brackets: {self.statistics.interval} of {self.statistics.resamples}. "
+            f"Closed-set search; brackets: {self.statistics.interval} of {self.statistics.resamples()}. "
             "Failed probes are misses. FTA: share of probes without a rank. Passes: runs of the recognizer a face.",
         )
 
@@ -163,9 +163,11 @@ class IdentificationStudy:
         """What is worse than the weakest control beyond noise, over all probes or at one pose."""
         found = [finding for finding in self.findings if finding.verdict == "worse"]
         for key, control, values in self._pairs():
+            if control != self._first_control():
+                continue
             for pose, rows in values.groupby("pose"):
                 difference = self._difference(rows)
-                if control == self._first_control() and self._verdict(difference) == "worse":
+                if self._verdict(difference) == "worse":
                     name = f"{key.recognizer} + {view_name(key, self._fusions)}"
                     text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {_points(difference)}."
                     found.append(Finding(self.data_set, "worse", text, f"{len(rows):,} probes, against {control}."))
@@ -240,9 +242,7 @@ class IdentificationStudy:
         return Column(name, self.data_set, "measured", better)
 
     def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
-        s = self.statistics
-        draws = metrics.bootstrap_mean(values, rows["probe_subject"].to_numpy(), replicates=s.replicates, seed=s.seed)
-        return metrics.percentile_interval(draws, s.confidence)
+        return self.statistics.interval_of_mean(values, rows["probe_subject"].to_numpy())
 
     def _first_control(self) -> str:
         return next(iter(controls(self.table)), "")

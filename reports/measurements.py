@@ -13,6 +13,7 @@ from reports.runs import RunTables
 from reports.tables import DataSet, Estimate
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 CONTROLS = ("none", "mirror", "align")
@@ -34,10 +35,14 @@ class Statistics:
         """E.g. "95 % interval"."""
         return f"{100 * self.confidence:g} % interval"
 
-    @property
-    def resamples(self) -> str:
+    def resamples(self, of: str = "subjects") -> str:
         """E.g. "1,000 bootstrap resamples of subjects"."""
-        return f"{self.replicates:,} bootstrap resamples of subjects"
+        return f"{self.replicates:,} bootstrap resamples of {of}"
+
+    def interval_of_mean(self, values: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
+        """Interval of the mean of `values`, all values of a `subject` drawn together."""
+        draws = metrics.bootstrap_mean(values, subject, replicates=self.replicates, seed=self.seed)
+        return metrics.percentile_interval(draws, self.confidence)
 
     @property
     def bootstrap(self) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protocols import metrics
 from reports import figures
 from reports.content import Failure, Finding, Section
 from reports.figures import Chart, Series
@@ -157,7 +156,7 @@ class ReconstructionStudy:
         return (
             *self.measurement.conditions(self.data_set),
             f"Means over the {self.kind.items} that were measured; brackets: {self.statistics.interval} of "
-            f"{self.statistics.resamples}. Failures are left out of means and counted beside.",
+            f"{self.statistics.resamples()}. Failures are left out of means and counted beside.",
         )
 
     def findings(self) -> list[Finding]:
@@ -235,7 +234,5 @@ class ReconstructionStudy:
     def _column(self, name: str, better: Better = "") -> Column:
         return Column(name, self.data_set, "measured", better)
 
-    def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[Any, Any]:
-        s = self.statistics
-        draws = metrics.bootstrap_mean(values, rows["subject"].to_numpy(), replicates=s.replicates, seed=s.seed)
-        return metrics.percentile_interval(draws, s.confidence)
+    def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
+        return self.statistics.interval_of_mean(values, rows["subject"].to_numpy())

@@ -66,6 +66,8 @@ class VerificationStudy:
         self.scores = scores.assign(yaw=scores["probe"].map(scores.groupby("probe", sort=False)["yaw"].median()))
         comparisons = scores.drop_duplicates(COMPARISON)
         subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
+        self.resampled = "comparisons" if "" in subjects else "subjects"
+        who = "subjects not named" if "" in subjects else f"{len(subjects):,} subjects"
         images = set(comparisons["probe"]) | set(comparisons["reference"])
         same = comparisons["same"].astype(bool)
         folds = comparisons["fold"].nunique()
@@ -73,7 +75,7 @@ class VerificationStudy:
         self.data_set = measurement.data_set(
             measurement.setting,
             f"{folds} fold{'s' if folds > 1 else ''}, {len(comparisons):,} comparisons",
-            f"{len(subjects):,} subjects, {len(images):,} images, {int(same.sum()):,} genuine and {self.impostors:,} "
+            f"{who}, {len(images):,} images, {int(same.sum()):,} genuine and {self.impostors:,} "
             f"impostor comparisons in {folds} fold{'s' if folds > 1 else ''}.",
         )
 
@@ -152,7 +154,7 @@ class VerificationStudy:
         return (
             *self.measurement.conditions(self.data_set),
             f"{EER_RULES[self.statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
-            f"{self.statistics.interval} of {self.statistics.resamples}.",
+            f"{self.statistics.interval} of {self.statistics.resamples(self.resampled)}.",
             "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
             "Passes: runs of the recognizer a face.",
         )
@@ -224,8 +226,8 @@ class VerificationStudy:
             (
                 "Difference on the comparisons that both systems measured; below zero is better. Brackets: "
                 f"{self.statistics.interval}, both systems on the same {self.statistics.replicates:,} resamples of "
-                "subjects. “Within noise”: the interval holds zero. p: two-sided paired t-test over the folds, shown "
-                "beside, not used for the verdict.",
+                f"{self.resampled}. “Within noise”: the interval holds zero. p: two-sided paired t-test over the "
+                "folds, shown beside, not used for the verdict.",
             ),
         )
 
@@ -252,15 +254,16 @@ class VerificationStudy:
                 if self._id(row) == self._id(key)
             ]
             text = _sentence(key.recognizer, self.view_name(key), baseline, plain, own, key)
-            gained, lost = self._flips(key, baseline)
-            notes = [
-                f"At their own EER thresholds: {gained:,} wrong decisions became right, {lost:,} right ones wrong."
-            ]
-            if detail:
-                notes.insert(0, f"It is {'; '.join(detail)}.")
+            notes = [f"It is {'; '.join(detail)}."] if detail else []
+            judged = _verdict(key)
+            if judged != "unknown":
+                gained, lost = self._flips(key, baseline)
+                notes.append(
+                    f"At their own EER thresholds: {gained:,} wrong decisions became right, {lost:,} right ones wrong."
+                )
             text = f"{self.data_set.title}, {text}"
             view, control = self.view_name(key), is_control(key.frontalizer)
-            found.append(Finding(self.data_set, _verdict(key), text, " ".join(notes), view, control))
+            found.append(Finding(self.data_set, judged, text, " ".join(notes), view, control))
         return found
 
     def hurts(self) -> list[Finding]:
@@ -318,8 +321,7 @@ class VerificationStudy:
         for recognizer in self.summary["recognizer"].unique():
             systems = self.summary[self.summary["recognizer"] == recognizer]
             charts += self._curves(recognizer, systems)
-            if self.yaw_summaries:
-                charts.append(self._yaw_chart(recognizer, systems))
+            charts += self._yaw_chart(recognizer, systems)
         return charts
 
     def _difference_chart(self) -> Chart:
@@ -361,7 +363,7 @@ class VerificationStudy:
             return
         accepts = [Series(s.label, s.x, 1 - s.y, 1 - s.high, 1 - s.low, s.style) for s in rejects]
         note = (
-            f"All folds together, band: {self.statistics.interval} over subjects. Begins at the FMR that three "
+            f"All folds together, band: {self.statistics.interval} over {self.resampled}. Begins at the FMR that three "
             "impostor comparisons make."
         )
         key = f"{self.key}-{slug(recognizer)}"
@@ -377,7 +379,7 @@ class VerificationStudy:
     def _fmr_grid(self) -> np.ndarray:
         return np.geomspace(min(0.5, 3 / max(self.impostors, 1)), 1.0, 80)
 
-    def _yaw_chart(self, recognizer: str, systems: pd.DataFrame) -> Chart:
+    def _yaw_chart(self, recognizer: str, systems: pd.DataFrame) -> Iterator[Chart]:
         series = []
         for key in systems.itertuples(index=False):
             points = [
@@ -386,15 +388,19 @@ class VerificationStudy:
                 for row in table.itertuples(index=False)
                 if self._id(row) == self._id(key)
             ]
-            series.append(Series(self.view_name(key), *np.array(points, float).T, style=self.style(key)))
+            if points:  # a run may hold only probes that no view maker knows the yaw of
+                series.append(Series(self.view_name(key), *np.array(points, float).T, style=self.style(key)))
+        if not series:
+            return
         counts = ", ".join(
             f"{label}: {len(scores.drop_duplicates(['fold', 'probe', 'reference'])):,}"
             for label, _, scores in self.yaw_bins
         )
-        return figures.by_yaw(
+        yield figures.by_yaw(
             f"{self.key}-{slug(recognizer)}-yaw",
             f"EER by yaw of the probe, {recognizer}",
-            f"Pooled EER and {self.statistics.interval} of {self._bin_statistics.resamples}. Comparisons: {counts}.",
+            f"Pooled EER and {self.statistics.interval} of {self._bin_statistics.resamples(self.resampled)}. "
+            f"Comparisons: {counts}.",
             series,
             "EER",
             {middle: label for label, middle, _ in self.yaw_bins},
@@ -426,12 +432,12 @@ class VerificationStudy:
         ]
 
     def montage(self, source: PanelSource, count: int = 3) -> Montage | None:
-        """Pictures of the probes that the last frontalizer changed most; None where the runs hold only controls."""
+        """Pictures of the probes that the last frontalizer changed most; None where no frontalizer can be judged."""
         compared = [
             (key, control)
             for control, table in self.differences[:1]
             for key in table.itertuples(index=False)
-            if not is_control(key.frontalizer)
+            if not is_control(key.frontalizer) and _verdict(key) != "unknown"
         ]
         if not compared:
             return None

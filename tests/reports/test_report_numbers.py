@@ -44,6 +44,40 @@ def test_a_clear_gain_is_called_better_and_hurts_nobody(tmp_path: Path, score_ta
     assert not section.hurts
 
 
+@pytest.mark.parametrize("system", ["none", "srtc"])
+@pytest.mark.parametrize("genuine_only", [True, False])
+def test_a_system_that_measured_nothing_is_reported_and_not_judged(
+    tmp_path: Path, score_table: Make, write_run: Write, system: str, genuine_only: bool
+) -> None:
+    scores = score_table(CLEAR)
+    lost = (scores["frontalizer"] == system) & (scores["same"] | (not genuine_only))
+    scores.loc[lost, ["score", "status", "reason"]] = [np.nan, "failed", "probe:no_face"]
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    (finding,) = section.findings
+    assert finding.verdict == "unknown"
+    assert "too few comparisons" in finding.text
+    assert [failure.reason for failure in section.failures] == ["no_face"]
+
+
+def test_unnamed_subjects_are_not_counted_as_one(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR).assign(probe_subject="", reference_subject="")
+    section = only_section(write_run(tmp_path / "run", scores=scores))
+    assert section.data_set.detail.startswith("subjects not named, ")
+    captions = " ".join(note for table in section.tables for note in table.notes)
+    assert "resamples of comparisons" in captions
+    assert "resamples of subjects" not in captions
+
+
+def test_a_system_whose_probes_have_no_known_yaw_has_no_point_by_yaw(
+    tmp_path: Path, score_table: Make, write_run: Write
+) -> None:
+    scores = score_table(CLEAR, pairs=200)
+    other = score_table({("other", "none", "weighted"): 1.0}).assign(setting="FP")
+    other["probe"] = "unseen/" + other["probe"]
+    section = only_section(write_run(tmp_path / "run", scores=pd.concat([scores, other], ignore_index=True)))
+    assert [chart.key for chart in section.charts if chart.key.endswith("-yaw")] == ["cfp-fp-sface-yaw"]
+
+
 def test_a_clear_loss_is_called_worse_and_listed_as_harm(tmp_path: Path, score_table: Make, write_run: Write) -> None:
     section = only_section(write_run(tmp_path / "run", scores=score_table(HARMFUL)))
     assert [finding.verdict for finding in section.findings] == ["worse"]
