@@ -1,8 +1,12 @@
 """Complete textures: evidence from the photo where it shows the face, a completion elsewhere, no seam between them."""
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from pifr.geometry.compiled import compilable, over_images
 
 
 def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None) -> Tensor:
@@ -20,8 +24,8 @@ def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None)
         B x 3 x N x N in [0, 1].
     """
     if completion is None:
-        return pull_push(texture, visibility).clamp(0, 1)
-    return (completion + pull_push(texture - completion, visibility)).clamp(0, 1)
+        return pull_push(texture, visibility).clamp_(0, 1)
+    return pull_push(texture - completion, visibility).add_(completion).clamp_(0, 1)
 
 
 def mirrored(texture: Tensor, visibility: Tensor) -> Tensor:
@@ -43,6 +47,10 @@ def pull_push(values: Tensor, weights: Tensor) -> Tensor:
     Source: Gortler et al., The Lumigraph, SIGGRAPH 1996, section 3.4.
     """
     size = values.shape[-1]
+    if compilable(values, weights) and values.numel():
+        filled = torch.empty(values.shape)
+        over_images(_pull_push_images, len(values), values, weights, filled)
+        return filled
     if size == 1:
         return values * (weights > 0).to(values.dtype)
     pooled = functional.avg_pool2d(torch.cat([values * weights, weights], 1), 2, ceil_mode=True)
@@ -50,3 +58,82 @@ def pull_push(values: Tensor, weights: Tensor) -> Tensor:
     coarse = pull_push(summed / total.clamp_min(1e-6), (4 * total).clamp_max(1))
     filled = functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
     return torch.lerp(filled, values, weights)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+def _pull_push_images(first, last, values, weights, filled):
+    channels, size = values.shape[1], values.shape[2]
+    # The pyramid, one level after the other; its first level is the image itself.
+    sides, starts = [size], [0]
+    while sides[-1] > 1:
+        starts.append(starts[-1] + sides[-1] ** 2)
+        sides.append((sides[-1] + 1) // 2)
+    known = np.empty((channels, starts[-1] + 1), np.float32)
+    weight = np.empty(starts[-1] + 1, np.float32)
+    share, row, smooth = np.empty(size, np.float32), np.empty(size + 2, np.float32), np.empty(size, np.float32)
+    for b in range(first, last):
+        for c in range(channels):
+            known[c, : size**2] = values[b, c].ravel()
+        weight[: size**2] = weights[b, 0].ravel()
+        for level in range(1, len(sides)):
+            _pull(known, weight, starts[level - 1], sides[level - 1], starts[level], sides[level], share)
+        for c in range(channels):
+            known[c, starts[-1]] *= np.float32(weight[starts[-1]] > 0)
+            for level in range(len(sides) - 1, 0, -1):
+                _push(known[c], weight, starts[level - 1], sides[level - 1], starts[level], sides[level], row, smooth)
+            filled[b, c] = known[c, : size**2].reshape(size, size)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+def _pull(known, weight, fine, side, coarse, half, share):
+    """The weighted mean of each 2 x 2 pixels of a level (from `fine` on) to the next level (from `coarse` on)."""
+    least, one, odd = np.float32(4e-6), np.float32(1), side % 2
+    for j in range(half):
+        high = fine + 2 * j * side
+        low = high if 2 * j + 1 == side else high + side  # beyond the edge, the edge counts twice
+        upper, lower, means = weight[high : high + side], weight[low : low + side], weight[coarse + j * half :]
+        for i in range(half - odd):
+            total = upper[2 * i] + upper[2 * i + 1] + lower[2 * i] + lower[2 * i + 1]
+            share[i], means[i] = one / max(total, least), min(total, one)
+        if odd:
+            total = 2 * (upper[side - 1] + lower[side - 1])
+            share[half - 1], means[half - 1] = one / max(total, least), min(total, one)
+        for c in range(len(known)):
+            above, below = known[c, high : high + side], known[c, low : low + side]
+            result = known[c, coarse + j * half :]
+            for i in range(half - odd):
+                left = upper[2 * i] * above[2 * i] + lower[2 * i] * below[2 * i]
+                right = upper[2 * i + 1] * above[2 * i + 1] + lower[2 * i + 1] * below[2 * i + 1]
+                result[i] = share[i] * (left + right)
+            if odd:
+                total = upper[side - 1] * above[side - 1] + lower[side - 1] * below[side - 1]
+                result[half - 1] = share[half - 1] * 2 * total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+def _push(known, weight, fine, side, coarse, half, row, smooth):
+    """Fills a level (from `fine` on) with the next one (from `coarse` on), read bilinearly."""
+    zero, middle, near, far = np.float32(0), np.float32(0.5), np.float32(0.75), np.float32(0.25)
+    zoom = np.float32(half) / np.float32(side)
+    for j in range(side):
+        place = max((np.float32(j) + middle) * zoom - middle, zero)
+        top = np.int64(place)
+        down = place - np.float32(top)
+        high, low = coarse + top * half, coarse + min(top + 1, half - 1) * half
+        upper, lower = known[high : high + half], known[low : low + half]
+        for i in range(half):
+            row[i + 1] = upper[i] + down * (lower[i] - upper[i])
+        row[0], row[half + 1] = row[1], row[half]
+        if side == 2 * half:
+            for i in range(half):
+                smooth[2 * i] = far * row[i] + near * row[i + 1]
+                smooth[2 * i + 1] = near * row[i + 1] + far * row[i + 2]
+        else:
+            for i in range(side):
+                place = max((np.float32(i) + middle) * zoom - middle, zero)
+                left = np.int64(place)
+                smooth[i] = row[left + 1] + (place - np.float32(left)) * (row[left + 2] - row[left + 1])
+        start = fine + j * side
+        line, certain = known[start : start + side], weight[start : start + side]
+        for i in range(side):
+            line[i] = smooth[i] + certain[i] * (line[i] - smooth[i])

@@ -11,17 +11,18 @@ settles visibility by one scatter of depth and fragment number packed into an in
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numba
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
+from pifr.geometry.compiled import compilable, over_images
 
 if TYPE_CHECKING:
     from pifr.faces import AlignmentTemplate
@@ -78,6 +79,10 @@ def render(positions: Tensor, attributes: Tensor, camera: Camera, size: int, sup
     Returns:
         `Rendering`, B x C x size x size. Triangles seen from behind are not drawn.
     """
+    if compilable(attributes) and len(camera):
+        grids = _vertex_grids(positions, camera, supersampling)
+        if compilable(*grids):
+            return _render_compiled(*grids, attributes, size, supersampling)
     raster = rasterize(positions, camera, size, supersampling)
     drawn, depth, mask = raster.sample(attributes), raster.depth, raster.mask
     if supersampling > 1:
@@ -128,76 +133,139 @@ def render_frontal(
 
 def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int = 1) -> UVRaster:
     """Finds which UV coordinate each pixel sees; arguments as `render`, side `size * supersampling`."""
-    positions = positions.detach().expand(len(camera), -1, -1, -1)
-    side = size * supersampling
-    x, y = ((camera.project(positions) + 0.5) * supersampling - 0.5).unbind(1)
-    depth = camera.depth(positions)[:, 0]
-    uv, depth = (_draw_compiled if x.device.type == "cpu" else _draw_scattered)(x, y, depth, side)
+    x, y, depth = _vertex_grids(positions, camera, supersampling)
+    draw = _draw_compiled if x.device.type == "cpu" else _draw_scattered
+    uv, depth = draw(x, y, depth, size * supersampling)
     return UVRaster(uv, depth, (depth > -torch.inf).float())
+
+
+def _vertex_grids(positions: Tensor, camera: Camera, supersampling: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the camera sees each vertex: x, y in pixels of the samples, and depth, B x N x N each; without gradient."""
+    positions = positions.detach().expand(len(camera), -1, -1, -1)
+    x, y = ((camera.project(positions) + 0.5) * supersampling - 0.5).detach().unbind(1)
+    return x, y, camera.depth(positions)[:, 0].detach()
 
 
 def _draw_compiled(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Vertex grids (B x h x w pixels, pixels, depth) to UV (B x 2 x size x size) and depth (B x 1 x size x size)."""
     uv = torch.zeros(len(x), size, size, 2)  # as `grid_sample` wants it
-    nearest = torch.full((len(x), 1, size, size), -torch.inf)
-    inputs = [values.float().contiguous().numpy() for values in (x, y, depth)]
-    outputs = [uv.numpy(), nearest.numpy()]
+    nearest = torch.full((len(x), size, size), -torch.inf)
+    over_images(_draw_grids, len(x), x.float(), y.float(), depth.float(), uv, nearest, _EDGE_TOLERANCE)
+    return uv.permute(0, 3, 1, 2), nearest[:, None]
 
-    def draw(first: int, last: int) -> None:
-        _draw_grids(*(array[first:last] for array in (*inputs, *outputs)), _EDGE_TOLERANCE)
 
-    # The loop releases the interpreter; as many threads as torch itself would use.
-    threads = min(torch.get_num_threads(), len(x))
-    if threads < 2:
-        draw(0, len(x))
-    else:
-        bounds = [len(x) * k // threads for k in range(threads + 1)]
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(draw, bounds[:-1], bounds[1:]))
-    return uv.permute(0, 3, 1, 2), nearest
+def _render_compiled(
+    x: Tensor, y: Tensor, depth: Tensor, attributes: Tensor, size: int, supersampling: int
+) -> Rendering:
+    """`render` of vertex grids (B x h x w, in pixels of the samples), an image at a time."""
+    batch, channels = len(x), attributes.shape[1]
+    drawn = torch.empty(batch, channels, size, size)
+    nearest, mask = torch.empty(2, batch, 1, size, size)
+    attributes = attributes.permute(0, 2, 3, 1)
+    over_images(_render_grids, batch, x, y, depth, attributes, supersampling, drawn, nearest, mask, _EDGE_TOLERANCE)
+    return Rendering(drawn, nearest, mask)
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
-def _draw_grids(x, y, depth, uv, nearest, tolerance):
+def _draw_grids(first, last, x, y, depth, uv, nearest, tolerance):
+    for b in range(first, last):
+        _draw_grid(x[b], y[b], depth[b], uv[b], nearest[b], tolerance)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
+def _render_grids(first, last, x, y, depth, attributes, supersampling, drawn, nearest, mask, tolerance):
+    side = drawn.shape[-1] * supersampling
+    uv, near = np.empty((side, side, 2), np.float32), np.empty((side, side), np.float32)
+    for b in range(first, last):
+        near[:] = -np.inf
+        _draw_grid(x[b], y[b], depth[b], uv, near, tolerance)
+        _shade(uv, near, attributes[min(b, len(attributes) - 1)], supersampling, drawn[b], nearest[b, 0], mask[b, 0])
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+def _shade(uv, near, attributes, supersampling, drawn, nearest, mask):
+    """Attributes (M x M x C) at every sample, averaged over the samples of each pixel; the nearest depth of them."""
+    rows, columns, channels = attributes.shape
+    zero, half, share = np.float32(0), np.float32(0.5), np.float32(1 / supersampling**2)
+    height, width = np.float32(rows), np.float32(columns)
+    last_row, last_column = np.float32(rows - 1), np.float32(columns - 1)
+    # Three sums fit in registers; where fewer channels are left, the last one is summed again.
+    for first in range(0, channels, 3):
+        second, third = min(first + 1, channels - 1), min(first + 2, channels - 1)
+        for j in range(drawn.shape[1]):
+            for i in range(drawn.shape[2]):
+                covered, deepest = zero, np.float32(-np.inf)
+                sum1, sum2, sum3 = zero, zero, zero
+                for sample_j in range(j * supersampling, (j + 1) * supersampling):
+                    for sample_i in range(i * supersampling, (i + 1) * supersampling):
+                        z = near[sample_j, sample_i]
+                        if z == -np.inf:
+                            continue
+                        deepest = max(deepest, z)
+                        covered += share
+                        right = min(max(uv[sample_j, sample_i, 0] * width - half, zero), last_column)
+                        down = min(max(uv[sample_j, sample_i, 1] * height - half, zero), last_row)
+                        left, top = np.uint32(right), np.uint32(down)
+                        beside, below = min(left + 1, np.uint32(columns - 1)), min(top + 1, np.uint32(rows - 1))
+                        right, down = right - np.float32(left), (down - np.float32(top)) * share
+                        d = right * down
+                        b, c = right * share - d, down - d
+                        a = share - down - b
+                        upper, lower = attributes[top], attributes[below]
+                        sum1 += a * upper[left, first] + b * upper[beside, first]
+                        sum1 += c * lower[left, first] + d * lower[beside, first]
+                        sum2 += a * upper[left, second] + b * upper[beside, second]
+                        sum2 += c * lower[left, second] + d * lower[beside, second]
+                        sum3 += a * upper[left, third] + b * upper[beside, third]
+                        sum3 += c * lower[left, third] + d * lower[beside, third]
+                drawn[first, j, i], drawn[second, j, i], drawn[third, j, i] = sum1, sum2, sum3
+                nearest[j, i], mask[j, i] = deepest, covered
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
+def _draw_grid(x, y, depth, uv, nearest, tolerance):
     size = nearest.shape[-1]
-    images, rows, columns = x.shape
-    for b in range(images):
-        for row in range(rows - 1):
-            for column in range(columns - 1):
-                for lower in range(2):
-                    # Corner 0 is the right angle in UV: top-left or bottom-right; 1 lies below or above, 2 beside it.
-                    r0, c0 = row + lower, column + lower
-                    r1, c2 = row + 1 - lower, column + 1 - lower
-                    x0, y0 = x[b, r0, c0], y[b, r0, c0]
-                    x1, y1 = x[b, r1, c0] - x0, y[b, r1, c0] - y0
-                    x2, y2 = x[b, r0, c2] - x0, y[b, r0, c2] - y0
-                    area = x1 * y2 - x2 * y1
-                    if area > -1e-9:  # seen from behind: y points down
-                        continue
-                    left = max(0, math.ceil(x0 + min(x1, x2, 0)))
-                    right = min(size - 1, math.floor(x0 + max(x1, x2, 0)))
-                    top = max(0, math.ceil(y0 + min(y1, y2, 0)))
-                    bottom = min(size - 1, math.floor(y0 + max(y1, y2, 0)))
-                    if left > right or top > bottom:
-                        continue
-                    # Weights and depth are affine in the pixel: slopes along x and y, and values at the left of a row.
-                    w1_x, w1_y, w2_x, w2_y = y2 / area, -x2 / area, -y1 / area, x1 / area
-                    z0 = depth[b, r0, c0]
-                    z1, z2 = depth[b, r1, c0] - z0, depth[b, r0, c2] - z0
-                    step_u, step_v = (1 - 2 * lower) / columns, (1 - 2 * lower) / rows
-                    u0, v0 = (c0 + 0.5) / columns, (r0 + 0.5) / rows
-                    for j in range(top, bottom + 1):
-                        w1_left = w1_x * (left - x0) + w1_y * (j - y0)
-                        w2_left = w2_x * (left - x0) + w2_y * (j - y0)
-                        for i in range(right - left + 1):
-                            w1, w2 = w1_left + i * w1_x, w2_left + i * w2_x
-                            if w1 < -tolerance or w2 < -tolerance or w1 + w2 > 1 + tolerance:
-                                continue
-                            z = z0 + w1 * z1 + w2 * z2
-                            if z > nearest[b, 0, j, left + i]:
-                                nearest[b, 0, j, left + i] = z
-                                uv[b, j, left + i, 0] = u0 + w2 * step_u
-                                uv[b, j, left + i, 1] = v0 + w1 * step_v
+    rows, columns = x.shape
+    for row in range(rows - 1):
+        for column in range(columns - 1):
+            for lower in range(2):
+                # Corner 0 is the right angle in UV: top-left or bottom-right; 1 lies below or above, 2 beside it.
+                r0, c0 = row + lower, column + lower
+                r1, c2 = row + 1 - lower, column + 1 - lower
+                x0, y0 = x[r0, c0], y[r0, c0]
+                x1, y1 = x[r1, c0] - x0, y[r1, c0] - y0
+                x2, y2 = x[r0, c2] - x0, y[r0, c2] - y0
+                area = x1 * y2 - x2 * y1
+                if area > -1e-9:  # seen from behind: y points down
+                    continue
+                left = max(0, math.ceil(x0 + min(x1, x2, 0)))
+                right = min(size - 1, math.floor(x0 + max(x1, x2, 0)))
+                top = max(0, math.ceil(y0 + min(y1, y2, 0)))
+                bottom = min(size - 1, math.floor(y0 + max(y1, y2, 0)))
+                if left > right or top > bottom:
+                    continue
+                # Weights and depth are affine in the pixel: slopes along x and y, and values at the left of a row.
+                w1_x, w1_y, w2_x, w2_y = y2 / area, -x2 / area, -y1 / area, x1 / area
+                z0 = depth[r0, c0]
+                z1, z2 = depth[r1, c0] - z0, depth[r0, c2] - z0
+                step_u, step_v = (1 - 2 * lower) / columns, (1 - 2 * lower) / rows
+                u0, v0 = (c0 + 0.5) / columns, (r0 + 0.5) / rows
+                for j in range(top, bottom + 1):
+                    w1_left = w1_x * (left - x0) + w1_y * (j - y0)
+                    w2_left = w2_x * (left - x0) + w2_y * (j - y0)
+                    entered = False
+                    for i in range(right - left + 1):
+                        w1, w2 = w1_left + i * w1_x, w2_left + i * w2_x
+                        if w1 < -tolerance or w2 < -tolerance or w1 + w2 > 1 + tolerance:
+                            if entered:
+                                break
+                            continue
+                        entered = True
+                        z = z0 + w1 * z1 + w2 * z2
+                        if z > nearest[j, left + i]:
+                            nearest[j, left + i] = z
+                            uv[j, left + i, 0] = u0 + w2 * step_u
+                            uv[j, left + i, 1] = v0 + w1 * step_v
 
 
 def _draw_scattered(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:

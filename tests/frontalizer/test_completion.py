@@ -63,3 +63,14 @@ def test_any_size_can_be_filled(size):
     values, weights = torch.full((1, 3, size, size), 0.5), torch.zeros(1, 1, size, size)
     weights[..., 0, 0] = 1
     torch.testing.assert_close(pull_push(values, weights), values)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 84, 128])
+def test_the_compiled_filling_is_that_of_torch(size):
+    generator = torch.Generator().manual_seed(2)
+    values = torch.rand(3, 2, size, size, generator=generator)
+    weights = (2 * torch.rand(3, 1, size, size, generator=generator) - 1).clamp_min(0)
+    weights[0] = 0
+    weights[1, :, : size // 2] = 0
+    plain = pull_push(values.clone().requires_grad_(), weights).detach()
+    torch.testing.assert_close(pull_push(values, weights), plain, atol=1e-6, rtol=0)

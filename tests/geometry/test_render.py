@@ -65,6 +65,18 @@ def test_the_two_rasterisers_agree(analytic_face):
     assert (compiled_uv - uv).abs().amax(1, keepdim=True)[both].quantile(0.999) < 1e-3
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("supersampling", [1, 2, 3])
+def test_a_rendering_is_the_same_with_and_without_gradients(analytic_face, channels, supersampling):
+    positions, camera = analytic_face(48)[None], cameras(YAWS, 60)
+    texture = torch.rand(1, channels, 40, 70, generator=torch.Generator().manual_seed(0))
+    compiled = render(positions, texture, camera, 60, supersampling)
+    plain = render(positions, texture.requires_grad_(), camera, 60, supersampling)
+    torch.testing.assert_close(compiled.attributes, plain.attributes.detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(compiled.mask, plain.mask)
+    torch.testing.assert_close(compiled.depth, plain.depth)
+
+
 def test_each_pixel_sees_the_surface_point_that_projects_to_it(analytic_face):
     positions, camera = analytic_face(64)[None], cameras(YAWS, 96)
     raster = rasterize(positions, camera, 96)
