@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfig
 from pifr.errors import CheckpointError
+from pifr.zoo import file_sha256
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -73,3 +75,30 @@ def load_strictly(
         more = f" (and {len(mismatches) - 1} more differences)" if len(mismatches) > 1 else ""
         raise CheckpointError(f"checkpoint '{source}' does not fit {type(network).__name__}: {mismatches[0]}{more}")
     network.load_state_dict({name: own[name] for name in counters} | given)
+
+
+def recognizer_of(
+    network: nn.Module,
+    config: RecognizerConfig,
+    file: Path,
+    device: str | torch.device,
+    precision: Precision,
+    *,
+    ignored: tuple[str, ...] = (),
+    state: dict[str, Tensor] | None = None,
+) -> ModuleRecognizer:
+    """A network with a checkpoint's parameters as a recognizer whose fingerprint is the file's hash.
+
+    Args:
+        network: the network.
+        config: its input and its name.
+        file: the checkpoint.
+        device, precision: as for `ModuleRecognizer`.
+        ignored: as for `load_strictly`.
+        state: the checkpoint's content, if it was read before.
+
+    Raises:
+        CheckpointError: as `read_checkpoint` and `load_strictly`.
+    """
+    load_strictly(network, read_checkpoint(file) if state is None else state, file, ignored)
+    return ModuleRecognizer(network, config, f"{config.name}-{file_sha256(file)[:16]}", device, precision)

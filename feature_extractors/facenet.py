@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfig
-from feature_extractors.checkpoints import load_strictly, read_checkpoint
+from feature_extractors.checkpoints import recognizer_of
 from feature_extractors.registry import register
 from pifr.faces import AlignmentTemplate
-from pifr.zoo import UserFile, file_sha256
+from pifr.zoo import UserFile
 
 FACENET_160 = AlignmentTemplate(
     "facenet-160",
@@ -49,5 +49,4 @@ def load_facenet(
     from facenet_pytorch import InceptionResnetV1
 
     network = InceptionResnetV1(pretrained=None, classify=False)
-    load_strictly(network, read_checkpoint(file), file, ignored=("logits.",))
-    return ModuleRecognizer(network, config, f"{config.name}-{file_sha256(file)[:16]}", device, precision)
+    return recognizer_of(network, config, file, device, precision, ignored=("logits.",))

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from feature_extractors.base import ModuleRecognizer, Precision, Recognizer, RecognizerConfig
-from feature_extractors.checkpoints import load_strictly, read_checkpoint
+from feature_extractors.checkpoints import read_checkpoint, recognizer_of
 from feature_extractors.onnx import load_onnx_as
 from feature_extractors.registry import register
 from pifr.faces import ARCFACE_112, AlignmentTemplate
-from pifr.zoo import UserFile, file_sha256
+from pifr.zoo import UserFile
 
 
 class ImprovedBlock(nn.Module):
@@ -177,9 +177,7 @@ RESNET50_DREAM = RecognizerConfig(
 def load_resnet50(config: RecognizerConfig, file: Path, device: str | torch.device, precision: Precision) -> Recognizer:
     if file.suffix == ".onnx":
         return load_onnx_as(config, file, device)
-    network = IR50()
-    load_strictly(network, read_checkpoint(file), file)
-    return ModuleRecognizer(network, config, f"{config.name}-{file_sha256(file)[:16]}", device, precision)
+    return recognizer_of(IR50(), config, file, device, precision)
 
 
 @register(RESNET50_DREAM)
@@ -188,5 +186,4 @@ def load_resnet50_dream(
 ) -> ModuleRecognizer:
     state = read_checkpoint(file)
     network = DreamResNet50(gated=any(name.startswith("fc1.") for name in state))
-    load_strictly(network, state, file, ignored=("fc.",))
-    return ModuleRecognizer(network, config, f"{config.name}-{file_sha256(file)[:16]}", device, precision)
+    return recognizer_of(network, config, file, device, precision, ignored=("fc.",), state=state)

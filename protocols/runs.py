@@ -1,10 +1,8 @@
 """A run on disk: `scores.parquet` with every score, `run.json` with how they came about."""
 
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pifr
 from pifr.errors import DataError
+from pifr.files import write_whole
 from protocols.base import SCORE_COLUMNS, read_dataset
 
 if TYPE_CHECKING:
@@ -99,12 +98,12 @@ def save_run(
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / file, lambda name: table.to_parquet(name, index=False, compression="zstd"))
+        write_whole(folder / file, lambda name: table.to_parquet(name, index=False, compression="zstd"))
         if csv:
             target = (folder / file).with_suffix(".csv")
-            _replace(target, lambda name: table.to_csv(name, index=False, lineterminator="\n"))
+            write_whole(target, lambda name: table.to_csv(name, index=False, lineterminator="\n"))
         content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        _replace(folder / RECORD_FILE, lambda name: Path(name).write_text(content, encoding="utf-8"))
+        write_whole(folder / RECORD_FILE, lambda name: name.write_text(content, encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the run cannot be written to '{folder}': {error.strerror or error}") from error
 
@@ -148,29 +147,20 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
     return [load_run(path, label) for path, label in zip(paths, labels, strict=True)]
 
 
-def _read_scores(file: Path) -> "pd.DataFrame":
+def read_table(file: Path) -> "pd.DataFrame":
+    """A table of a run. Raises `DataError` where the file is damaged."""
     import pandas as pd
     from pyarrow import ArrowException
 
     try:
-        scores = pd.read_parquet(file)
+        return pd.read_parquet(file)
     except (OSError, ArrowException, ValueError) as error:
         raise DataError(f"'{file}' is not a Parquet table ({error})") from error
+
+
+def _read_scores(file: Path) -> "pd.DataFrame":
+    scores = read_table(file)
     missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
     if missing:
         raise DataError(f"'{file}' is not a score table: it has no column {', '.join(missing)}")
     return scores
-
-
-def _replace(target: Path, write: Callable[[str], object]) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        write(name)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

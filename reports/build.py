@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pifr.files import write_whole
 from reports.content import VERDICT_WORDS, Provenance, Report, Section, Verdict
 from reports.identification import identification_studies
 from reports.measurements import Statistics
@@ -120,16 +119,6 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write UTF-8 with Unix line ends through a temporary file in the same folder."""
+    """Write UTF-8 with Unix line ends; the file appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(file, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))

@@ -80,9 +80,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunTables]:
         DataError: as `protocols.runs.load_runs`; or a run holds no table, or does not say what was measured and whether
             it is synthetic.
     """
-    import pandas as pd
-
-    from protocols.runs import load_runs
+    from protocols.runs import load_runs, read_table
 
     found = []
     for run in load_runs(folders):
@@ -94,7 +92,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunTables]:
             )
         files = {name: run.folder / f"{name}.parquet" for name in OTHER_TABLES}
         tables = {} if run.scores is None else {"scores": run.scores}
-        tables |= {name: pd.read_parquet(file) for name, file in files.items() if file.is_file()}
+        tables |= {name: read_table(file) for name, file in files.items() if file.is_file()}
         if not tables:
             raise DataError(f"'{run.folder}' holds no table: a run is the folder that 'pifr evaluate --out' wrote")
         found.append(RunTables(run.label, run.record, tables))

@@ -29,14 +29,13 @@ def extract(
 
     An image without a usable face keeps its row, with status "failed" and a reason.
     """
-    import os
-
     import pandas as pd
 
     from feature_extractors import load_recognizer
     from pifr.cli.progress import progress_bar
     from pifr.errors import DataError
     from pifr.faces import FaceFinder
+    from pifr.files import write_whole
     from pifr.fusion import check_fusion
     from pifr.plugin import FrontalizedRecognizer
     from pifr.views import load_view_maker
@@ -62,10 +61,8 @@ def extract(
                 embedding = None if status == "failed" else template
                 rows.append({"path": str(path), "status": status, "reason": reason, "embedding": embedding})
             progress(start + len(batch), len(files))
-    part = out.with_name(f".{out.name}.part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_parquet(part)
-    os.replace(part, out)
+    write_whole(out, pd.DataFrame(rows).to_parquet)
     failed = sum(row["status"] == "failed" for row in rows)
     typer.echo(f"{len(rows)} images, {failed} failed: {out}")
 

@@ -59,6 +59,13 @@ def test_a_system_that_measured_nothing_is_reported_and_not_judged(
     assert [failure.reason for failure in section.failures] == ["no_face"]
 
 
+def test_a_damaged_table_is_named(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    folder = write_run(tmp_path / "run", scores=score_table(CLEAR))
+    (folder / "shape.parquet").write_bytes(b"half a table")
+    with pytest.raises(DataError, match=r"shape\.parquet' is not a Parquet table"):
+        read_runs([folder])
+
+
 def test_unnamed_subjects_are_not_counted_as_one(tmp_path: Path, score_table: Make, write_run: Write) -> None:
     scores = score_table(CLEAR).assign(probe_subject="", reference_subject="")
     section = only_section(write_run(tmp_path / "run", scores=scores))
