@@ -8,6 +8,9 @@ from torch.nn import functional
 
 from pifr.geometry.compiled import compilable, over_images
 
+_SEEN = 0.1
+"""Evidence of both sides together from which on nothing is carried on from beside."""
+
 
 def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None) -> Tensor:
     """Evidence where it is visible, the completion elsewhere, matched in colour to the evidence.
@@ -29,8 +32,21 @@ def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None)
 
 
 def mirrored(texture: Tensor, visibility: Tensor) -> Tensor:
-    """The face's other side as its completion, and what neither side shows carried on smoothly: B x 3 x N x N."""
-    return pull_push(texture.flip(3), visibility.flip(3))
+    """Evidence of either side of the face, the better seen one first; what neither side shows is carried on smoothly.
+
+    Both sides come from one photo, so their colours are left as they are: to match them at the midline would spread
+    what bleeds in at the outline of a profile over the hidden half.
+
+    Args:
+        texture, visibility: as in `blend`.
+
+    Returns:
+        B x 3 x N x N in [0, 1].
+    """
+    other = (1 - visibility) * visibility.flip(3)
+    total = visibility + other
+    mixed = (texture * visibility + texture.flip(3) * other) / total.clamp_min(1e-4)
+    return pull_push(mixed, (total / _SEEN).clamp(0, 1)).clamp_(0, 1)
 
 
 def pull_push(values: Tensor, weights: Tensor) -> Tensor:

@@ -229,9 +229,19 @@ def align(
     if extent is None:
         return aligned
     grid = pixel_grid(size, size, device=pixels.device).to(landmarks.dtype).expand(len(pixels), -1, -1, -1)
-    where, edges = transform_maps(to_crop, grid), extent[:, :, None, None]
-    depth = torch.minimum(where - edges[:, :2], edges[:, 2:] - where)  # of a pixel inside the photo, both axes
-    return aligned * (depth + 0.5).clamp(0, 1).prod(1, keepdim=True)
+    return aligned * inside_photo(transform_maps(to_crop, grid), extent)
+
+
+def inside_photo(places: Tensor, extent: Tensor) -> Tensor:
+    """How much of a pixel at places in face crops (B x 2 x H x W) lies within the photo: B x 1 x H x W in [0, 1].
+
+    Args:
+        places: (x, y) in pixels of the crops.
+        extent: `FaceCrops.extent`.
+    """
+    edges = extent[:, :, None, None]
+    depth = torch.minimum(places - edges[:, :2], edges[:, 2:] - places)  # of a pixel inside the photo, both axes
+    return (depth + 0.5).clamp(0, 1).prod(1, keepdim=True)
 
 
 def yaw_from_landmarks(landmarks: Tensor) -> Tensor:

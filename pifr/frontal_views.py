@@ -121,12 +121,12 @@ class SrtcViews:
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
         result = self.frontalizer(faces, alignment, size)
-        facing = result.yaw.nan_to_num(0.0)
+        faces = faces.to(result.pncc.device)
         rendered = [
             result.frontal
             if yaw == 0
-            else self.frontalizer.render(
-                result.position_map, result.uv_texture, alignment, size, facing.clamp(-yaw, yaw)
+            else self.frontalizer.turn(
+                faces, result, result.position_map, result.uv_texture, alignment, size, largest_yaw=yaw
             )
             for yaw in self.renderings.render_yaw
         ]

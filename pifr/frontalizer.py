@@ -25,12 +25,13 @@ from pifr.completion import blend, mirrored, pull_push
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
-from pifr.geometry.render import render_frontal
+from pifr.geometry.render import frontal_camera, render
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.pretrained import Pretrained
+from pifr.turned_photo import turn_photo
 
-_RECIPE = 1  # part of every fingerprint: raise it when results change while weights and configuration do not
+_RECIPE = 2  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class FrontalizerConfig(Config):
@@ -42,13 +43,15 @@ class FrontalizerConfig(Config):
         completion: what fills the unseen texture: I-Net, the face's other side, or the evidence carried on smoothly.
         shape: S-Net's, the face model fitted to the PNCC, or the mean face.
         fine: add S-Net's fine detail to the shape. A frontal rendering does not show it, a mesh does.
-        surround: what a rendering shows beside the face: nothing, its mean colour, or its edge carried on smoothly.
+        surround: what the frontal view shows beside the face. "photo": the photo, which then also gives what it shows of
+            the face itself (`pifr.turned_photo`); otherwise the texture is rendered, on black, on its mean colour, or
+            with its edge carried on smoothly.
     """
 
     completion: Literal["inet", "mirror", "smooth"] = "mirror"
     shape: Literal["snet", "fit", "mean"] = "fit"
     fine: bool = False
-    surround: Literal["black", "mean", "blur"] = "blur"
+    surround: Literal["photo", "black", "mean", "blur"] = "photo"
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -137,7 +140,7 @@ class Frontalizer:
         shape = self.shape(faces.pixels.to(self.device), located)
         displacement = self.detail(texture, shape)
         shape = _resize(shape, displacement.shape[-1])
-        frontal = self.render(shape, texture, alignment, size)
+        frontal = self.turn(faces.to(self.device), located, shape, texture, alignment, size)
         known = {field.name: getattr(located, field.name) for field in fields(LocatedFaces)}
         return FrontalizedFaces(
             **known, uv_texture=texture, position_map=shape, displacement=displacement, frontal=frontal
@@ -160,7 +163,7 @@ class Frontalizer:
         if self.config.completion == "smooth":
             return blend(texture, visibility)
         if self.config.completion == "mirror":
-            return blend(texture, visibility, mirrored(texture, visibility))
+            return mirrored(texture, visibility)
         network, size = self.pretrained["inpainting"], texture.shape[-1]
         working = network.config.resolution
         with self.pretrained.autocast():
@@ -186,19 +189,33 @@ class Frontalizer:
         with self.pretrained.autocast():
             return network(_resize(texture, network.config.resolution))
 
-    def render(
-        self, shape: Tensor, texture: Tensor, alignment: AlignmentTemplate, size: int, yaw: Tensor | float = 0.0
+    def turn(
+        self,
+        faces: FaceCrops,
+        located: LocatedFaces,
+        shape: Tensor,
+        texture: Tensor,
+        alignment: AlignmentTemplate,
+        size: int,
+        largest_yaw: float = 0.0,
     ) -> Tensor:
-        """Renderings B x 3 x size x size in [0, 1], aligned to a template, of shapes (mm) and textures.
+        """Faces turned to the front, or part of the way, aligned to a template: B x 3 x size x size in [0, 1].
 
         Args:
+            faces: B faces, and `located` what is known of them.
             shape: B x 3 x M x M mm.
-            texture: B x 3 x N x N.
+            texture: B x 3 x N x N in [0, 1], complete.
             alignment, size: where the five landmarks lie.
-            yaw: degrees, a number or B; 0 is frontal.
+            largest_yaw: degrees to which |yaw| is brought down; yaw and pitch shrink alike. 0: frontal.
         """
+        angles = located.camera.angles().nan_to_num(0.0)
+        kept = (largest_yaw / angles[:, 0].abs().clamp_min(1e-6)).clamp(max=1.0)
+        yaw, pitch = (angles[:, :2] * kept[:, None]).unbind(1)
         landmarks = warp.points_at(shape, self.locator.correspondence.template.landmarks("five"))
-        drawn = render_frontal(shape, texture, landmarks, alignment, size, yaw)
+        camera = frontal_camera(landmarks, alignment, size, yaw, pitch)
+        if self.config.surround == "photo":
+            return turn_photo(faces, located.image_map, located.visibility, shape, texture, camera, size)
+        drawn = render(shape, texture, camera, size, supersampling=2)
         if self.config.surround == "black":
             return drawn.attributes
         seen = drawn.attributes / drawn.mask.clamp_min(1e-3)

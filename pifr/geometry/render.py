@@ -91,20 +91,26 @@ def render(positions: Tensor, attributes: Tensor, camera: Camera, size: int, sup
     return Rendering(drawn, depth, mask)
 
 
-def frontal_camera(landmarks: Tensor, alignment: "AlignmentTemplate", size: int, yaw: Tensor | float = 0.0) -> Camera:
+def frontal_camera(
+    landmarks: Tensor,
+    alignment: "AlignmentTemplate",
+    size: int,
+    yaw: Tensor | float = 0.0,
+    pitch: Tensor | float = 0.0,
+) -> Camera:
     """Cameras that put five landmarks where a recognizer wants them, so that no detector runs on a rendering.
 
     Args:
         landmarks: B x 3 x 5 mm in the model frame, in the order of `alignment.points`.
         alignment: the recognizer's template; it is scaled to `size`.
         size: side of the rendering in pixels.
-        yaw: degrees, a number or B; 0 is frontal, other values leave the face turned.
+        yaw, pitch: degrees, a number or B each; 0 is frontal, other values leave the face turned.
 
     Returns:
-        B cameras of that yaw and pitch 0; scale, shift and roll are those of the similarity that takes the landmarks'
+        B cameras of that yaw and pitch; scale, shift and roll are those of the similarity that takes the landmarks'
         projections closest to the template, as a photo of that pose would be aligned.
     """
-    camera = camera_from_angles(yaw, 0.0, 0.0, 1.0, landmarks.new_zeros(len(landmarks), 2))
+    camera = camera_from_angles(yaw, pitch, 0.0, 1.0, landmarks.new_zeros(len(landmarks), 2))
     target = alignment.scaled(size).to(landmarks)
     return camera.mapped(warp.similarity_transform(camera.project(landmarks).transpose(1, 2), target))
 

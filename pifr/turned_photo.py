@@ -1,0 +1,70 @@
+"""The photo itself, turned: what it shows of the face moves along with the surface, hair and background follow.
+
+A rendering of a texture alone loses what recognizers know people by: the outline of a profile, hair, ears, the sharpness
+of the photo. So the frontal view of a face is a warp of its photo wherever the photo shows the face; only what it hides
+is painted from the complete texture. Beside the face the warp is carried on smoothly, and a face that is not turned at
+all comes out as the re-aligned photo.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pifr.completion import pull_push
+from pifr.faces import FaceCrops, inside_photo
+from pifr.geometry import warp
+from pifr.geometry.camera import Camera
+from pifr.geometry.render import rasterize
+
+_CERTAIN = 0.25
+"""Visibility from which on a point of the face is the photo's alone."""
+
+_WHOLE = 0.99
+"""Covered share from which on a pixel shows the face and nothing else."""
+
+
+def turn_photo(
+    faces: FaceCrops,
+    image_map: Tensor,
+    visibility: Tensor,
+    positions: Tensor,
+    texture: Tensor,
+    camera: Camera,
+    size: int,
+    supersampling: int = 2,
+) -> Tensor:
+    """Photos as other cameras would have taken them.
+
+    Args:
+        faces: B faces; what lies beyond their photos is black, as `align` paints it.
+        image_map: B x 2 x N x N, where each UV pixel lies in the crops.
+        visibility: B x 1 x N x N in [0, 1], weight of evidence.
+        positions: B x 3 x M x M mm.
+        texture: B x 3 x N x N in [0, 1], complete.
+        camera: B cameras.
+        size: side of the result.
+        supersampling: samples per pixel and axis of the face's outline.
+
+    Returns:
+        B x 3 x size x size in [0, 1].
+    """
+    raster = rasterize(positions, camera, size, supersampling)
+    layers = raster.sample(torch.cat([texture, visibility, image_map], 1))
+    layers, mask = (functional.avg_pool2d(maps, supersampling) for maps in (layers, raster.mask))
+    texture, visibility, places = (layers / mask.clamp_min(1e-3)).split([3, 1, 2], 1)
+    shown = (visibility / _CERTAIN).clamp(0, 1)
+    places = _carried_on(places, shown * (mask > _WHOLE))
+    photo = warp.sample(faces.pixels, places) * inside_photo(places, faces.extent)
+    return torch.lerp(photo, texture, mask * (1 - shown)).clamp(0, 1)
+
+
+def _carried_on(places: Tensor, weight: Tensor) -> Tensor:
+    """A warp (B x 2 x S x S, places in another image) known where the weight (B x 1 x S x S) says so, everywhere.
+
+    Far from what is known it tends to the affine map that is nearest to it: so it neither folds nor runs away.
+    """
+    size = places.shape[-1]
+    pixels = warp.pixel_grid(size, size, device=places.device).expand(len(places), -1, -1, -1)
+    affine = warp.affine_transform(pixels.flatten(2), places.flatten(2), weight.flatten(1))
+    smooth = warp.transform_maps(affine, pixels)
+    return smooth + pull_push(places - smooth, weight)
