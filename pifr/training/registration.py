@@ -1,8 +1,10 @@
 """Fits the face model to near-frontal photos: the first half of the data road (DESIGN.md section 5).
 
-The paper takes cameras and shapes from Deep3DFace; here MediaPipe Face Mesh's landmarks are fitted by alternating
-linear solves, and a smooth residual then makes the model pass through them. A photo that does not fit is rejected with
-a reason, never silently used.
+The paper takes cameras and shapes from Deep3DFace; here pose and coefficients are fitted jointly to MediaPipe Face
+Mesh's landmarks, whose errors are far from independent: Face Mesh places each landmark a millimetre or two beside the
+vertex it is linked to, and pulls whole regions of a face towards what it expects. Both are known from drawn people
+(`LandmarkNoise`) and estimated along. A smooth residual then makes the model pass through what is left. A photo that
+does not fit is rejected with a reason, never silently used.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from pifr.errors import ImageError
-from pifr.faces import FaceFinder
+from pifr.facemesh import EYE_CORNERS, FaceMesh
+from pifr.faces import FaceCrops, FaceFinder
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
-from pifr.training.facemesh import EYE_CORNERS, LIPS, FaceMesh
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +35,19 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 CHUNK = 64
 """Photos a part file holds: what a killed run loses at most, a process."""
 
-NOISE_MM = 1.2
-"""Landmark noise assumed by the fit."""
-IDENTITY_PRECISION, EXPRESSION_PRECISION = 4.0, 8.0
-LIP_WEIGHT = 2.5
-ROUNDS, UNSIGNED_ROUNDS = 8, 4
+IDENTITY_PRECISION, EXPRESSION_PRECISION = 1.0, 8.0
+"""Of the coefficients' normal priors; the model states that of the identity."""
+NOISE_MODES = 40
+INDEPENDENT_NOISE_MM = 0.5
+"""Added to what the modes leave: real photos stray in ways that drawn people do not."""
+ROUNDS, UNSIGNED_ROUNDS = 7, 3
+POSE_PARAMETERS = 6
+"""Rotation vector, log scale, translation."""
 EXPRESSION_LIMITS = (-0.3, 1.1)
 RESIDUAL_SMOOTHING_MM = 5.0
 
-MAX_RESIDUAL_MM = 4.0
+MAX_RESIDUAL_MM = 1.0
+"""Of 2,759 photos none leaves more than 0.6."""
 MAX_FIVE_POINT_DISTANCE_MM = 17.0
 """Wide, for the detector errs more than the fit on turned and dark faces."""
 MIN_PRESENCE = 0.0
@@ -56,7 +63,8 @@ class PhotoFit:
     Attributes:
         identity: float32 (50,), N(0, 1) coefficients. expression: float32 (57,).
         scale: pixels per mm. rotation: 3 x 3. translation: pixels; image x = s X + tx, y = -s Y + ty.
-        residual: float32 L x 2 pixels, landmark minus projected model, at the linked vertices.
+        residual: float32 L x 2 pixels, what remains at the linked vertices of landmark minus projected model when the
+            landmarks' bias and shared errors are taken off.
     """
 
     identity: np.ndarray
@@ -88,55 +96,142 @@ class PhotoFit:
         ).astype(np.float32)
 
 
-class LandmarkFitter:
-    """Alternates a weak-perspective pose with regularised identity and expression coefficients."""
+@dataclass(frozen=True, slots=True)
+class LandmarkNoise:
+    """How Face Mesh's landmarks err: statistics of many people, in mm, L linked landmarks.
 
-    def __init__(self) -> None:
+    Attributes:
+        bias: L x 3, from the linked vertex to where the landmark lies, in the model frame.
+        modes: K x L x 2, errors that landmarks share, one standard deviation each; in the image, y up, roll undone.
+        deviation: (L,), standard deviation of what each landmark errs by itself, along x and along y.
+    """
+
+    bias: np.ndarray
+    modes: np.ndarray
+    deviation: np.ndarray
+
+
+def load_links() -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the Face Mesh landmarks that are fitted, and of the head vertices they are linked to: (L,) each."""
+    with resources.as_file(resources.files("pifr.assets") / "sources" / "links.json") as path:
+        links = json.loads(path.read_text())
+    return np.array(links["facemesh"]), np.array(links["head_vertex"])
+
+
+def estimate_noise(errors: np.ndarray, rotations: np.ndarray) -> LandmarkNoise:
+    """Noise from people whose shape and pose are known.
+
+    Args:
+        errors: n x L x 2 mm, landmark minus projected vertex, y up, roll undone; n > `NOISE_MODES`.
+        rotations: n x 3 x 3 of the heads, roll undone.
+    """
+    # e = P R b for every person; pose varies little, so that depth is held back.
+    information = np.einsum("nia,nib->ab", rotations[:, :2], rotations[:, :2]) + np.diag([0, 0, 0.02 * len(errors)])
+    seen = np.einsum("nia,nli->la", rotations[:, :2], errors)
+    bias = np.linalg.solve(information, seen.T).T
+    scatter = (errors - np.einsum("nia,la->nli", rotations[:, :2], bias)).reshape(len(errors), -1)
+    _, singular, directions = np.linalg.svd(scatter, full_matrices=False)
+    directions = directions[:NOISE_MODES]
+    modes = directions * singular[:NOISE_MODES, None] / np.sqrt(len(errors))
+    own = (scatter - scatter @ directions.T @ directions).reshape(errors.shape)
+    deviation = np.sqrt((own**2).mean((0, 2)) + INDEPENDENT_NOISE_MM**2)
+    return LandmarkNoise(bias, modes.reshape(-1, *errors.shape[1:]), deviation)
+
+
+def write_landmark_noise(noise: LandmarkNoise, path: Path) -> None:
+    """Write the file that `load_landmark_noise` reads."""
+    np.savez_compressed(path, **{key: value.astype(np.float32) for key, value in asdict(noise).items()})
+
+
+def load_landmark_noise() -> LandmarkNoise:
+    """The shipped noise, of drawn people; `benchmarks.registration.calibrate` recomputes it."""
+    file = resources.files("pifr.assets") / "sources" / "landmark_noise.npz"
+    with resources.as_file(file) as path, np.load(path) as archive:
+        return LandmarkNoise(**{key: archive[key].astype(np.float64) for key in ("bias", "modes", "deviation")})
+
+
+class LandmarkFitter:
+    """Maximum a posteriori pose, identity, expression and shared landmark errors, by Gauss-Newton steps.
+
+    Args:
+        noise: of the landmarks; the shipped one by default.
+    """
+
+    def __init__(self, noise: LandmarkNoise | None = None) -> None:
         model = load_face_model()
-        with resources.as_file(resources.files("pifr.assets") / "sources" / "links.json") as path:
-            links = json.loads(path.read_text())
-        self.landmarks = np.array(links["facemesh"])
-        self.vertices = np.array(links["head_vertex"])
-        self._mean = model.mean[self.vertices].astype(np.float64)
+        self.landmarks, self.vertices = load_links()
+        self.noise = noise or load_landmark_noise()
+        if len(self.noise.bias) != len(self.vertices):
+            raise ValueError(f"the noise is of {len(self.noise.bias)} landmarks, {len(self.vertices)} are linked")
+        self._mean = model.mean[self.vertices] + self.noise.bias
         self._modes = np.concatenate([model.identity, model.expression])[:, self.vertices].astype(np.float64)
-        self._identity_count = len(model.identity)
-        self._weight = np.where(np.isin(self.landmarks, LIPS), LIP_WEIGHT, 1.0)
-        self._precision = np.full(len(self._modes), EXPRESSION_PRECISION)
-        self._precision[: self._identity_count] = IDENTITY_PRECISION
+        identities, expressions = len(model.identity), len(model.expression)
+        self._identity = slice(0, identities)
+        self._expression = slice(identities, identities + expressions)
+        self._shape = slice(0, identities + expressions)
+        self._errors = slice(identities + expressions, None)
+        self._precision = np.concatenate([
+            np.full(identities, IDENTITY_PRECISION),
+            np.full(expressions, EXPRESSION_PRECISION),
+            np.ones(len(self.noise.modes)),
+        ])  # fmt: skip
 
     def fit(self, points: np.ndarray) -> PhotoFit:
         """Fit to Face Mesh's landmarks, 468 x 2 (or x 3) image pixels."""
         target = points[self.landmarks, :2] * [1.0, -1.0]
-        coefficients = np.zeros(len(self._modes))
-        active = np.ones(len(self._modes), bool)
-        weight = np.repeat(self._weight, 2)
+        coefficients = np.zeros(len(self._precision))
+        active = np.ones(len(self._precision), bool)
+        information = np.repeat(1 / self.noise.deviation**2, 2)
+        scale, rotation, translation = _weak_perspective(self._mean, target)
         for round_ in range(ROUNDS):
-            shape = self._mean + np.tensordot(coefficients, self._modes, 1)
-            scale, rotation, translation = _weak_perspective(shape, target)
             if round_ == UNSIGNED_ROUNDS:
                 # Blend shapes do not run backwards: those that would are held at zero from here on.
-                active[self._identity_count :] = coefficients[self._identity_count :] > 0
-            design = (self._modes[active] @ (rotation[:2].T * scale)).reshape(active.sum(), -1)
-            offset = (target - (self._mean @ (rotation[:2].T * scale) + translation)).ravel()
-            information = weight / (scale * NOISE_MM) ** 2
-            coefficients[:] = 0
-            coefficients[active] = np.linalg.solve(
-                (design * information) @ design.T + np.diag(self._precision[active]), design @ (information * offset)
+                active[self._expression] = coefficients[self._expression] > 0
+                coefficients[~active] = 0
+            turned, errors = self._turned(coefficients, rotation)
+            left = (target - translation) / scale - turned[:, :2] - np.tensordot(coefficients[self._errors], errors, 1)
+            modes = np.concatenate([self._modes @ rotation[:2].T, errors])[active]
+            design = np.concatenate([_pose_derivatives(turned), modes]).reshape(-1, left.size)
+            precision = np.concatenate([np.zeros(POSE_PARAMETERS), self._precision[active]])
+            now = np.concatenate([np.zeros(POSE_PARAMETERS), coefficients[active]])
+            step = np.linalg.solve(
+                (design * information) @ design.T + np.diag(precision),
+                design @ (information * left.ravel()) - precision * now,
             )
+            rotation = cv2.Rodrigues(step[:3])[0] @ rotation
+            translation = translation + scale * step[4:6]
+            scale *= np.exp(np.clip(step[3], -0.3, 0.3))
+            coefficients[active] += step[POSE_PARAMETERS:]
             lower, upper = EXPRESSION_LIMITS
-            expression = coefficients[self._identity_count :]
+            expression = coefficients[self._expression]
             np.clip(expression, lower if round_ < UNSIGNED_ROUNDS else 0, upper, out=expression)
-        shape = self._mean + np.tensordot(coefficients, self._modes, 1)
-        scale, rotation, translation = _weak_perspective(shape, target)
-        residual = (target - (shape @ (rotation[:2].T * scale) + translation)) * [1.0, -1.0]
+        turned, errors = self._turned(coefficients, rotation)
+        explained = turned[:, :2] + np.tensordot(coefficients[self._errors], errors, 1)
+        residual = (target - (scale * explained + translation)) * [1.0, -1.0]
         return PhotoFit(
-            coefficients[: self._identity_count].astype(np.float32),
-            coefficients[self._identity_count :].astype(np.float32),
+            coefficients[self._identity].astype(np.float32),
+            coefficients[self._expression].astype(np.float32),
             float(scale),
             rotation,
             translation * [1.0, -1.0],
             residual.astype(np.float32),
         )
+
+    def _turned(self, coefficients: np.ndarray, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks L x 3 and shared errors K x L x 2, mm, as the camera sees them."""
+        shape = self._mean + np.tensordot(coefficients[self._shape], self._modes, 1)
+        axis = rotation[:2, 1]
+        cosine, sine = axis[1] / np.hypot(*axis), axis[0] / np.hypot(*axis)
+        return shape @ rotation.T, self.noise.modes @ np.array([[cosine, -sine], [sine, cosine]])
+
+
+def _pose_derivatives(points: np.ndarray) -> np.ndarray:
+    """6 x L x 2: how turned points L x 3 move in the image with a rotation vector, log scale and translation."""
+    x, y, z = points.T
+    zero, one = np.zeros(len(points)), np.ones(len(points))
+    return np.stack([
+        np.column_stack(columns) for columns in ((zero, -z), (z, zero), (-y, x), (x, y), (one, zero), (zero, one))
+    ])  # fmt: skip
 
 
 def _weak_perspective(points: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -225,8 +320,6 @@ def register(
 
 def _limit_threads() -> None:
     """One thread a process: the pool is the parallelism."""
-    import cv2
-
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -277,8 +370,7 @@ def register_image(image: np.ndarray, detector: FaceMesh, finder: FaceFinder) ->
     faces = finder([image])
     if faces.status[0] != "ok":
         return {"status": "rejected", "reason": faces.reason[0]}
-    to_image = faces.crop_to_image[0].numpy()
-    five_points = faces.landmarks[0].numpy() @ to_image[:, :2].T + to_image[:, 2]
+    five_points = _five_points(faces)
     found = detector.from_five_points(image, five_points)
     fit = load_fitter().fit(found.points)
     yaw, pitch, roll = fit.angles
@@ -295,6 +387,20 @@ def register_image(image: np.ndarray, detector: FaceMesh, finder: FaceFinder) ->
     fields = {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in asdict(fit).items()}
     status = {"status": "rejected" if reason else "ok", "reason": reason}
     return status | quality | {"yaw": yaw, "pitch": pitch, "roll": roll} | fields
+
+
+def find_landmarks(image: np.ndarray, detector: FaceMesh, finder: FaceFinder) -> np.ndarray | None:
+    """Face Mesh's landmarks 468 x 3 of one uint8 RGB image as `register_image` finds them; None without a face."""
+    faces = finder([image])
+    if faces.status[0] != "ok":
+        return None
+    return detector.from_five_points(image, _five_points(faces)).points
+
+
+def _five_points(faces: FaceCrops) -> np.ndarray:
+    """The detector's points of the first face, 5 x 2 image pixels."""
+    to_image = faces.crop_to_image[0].numpy()
+    return faces.landmarks[0].numpy() @ to_image[:, :2].T + to_image[:, 2]
 
 
 def _five_point_distance(points: np.ndarray, five_points: np.ndarray) -> float:
