@@ -100,3 +100,18 @@ def test_uv_maps_hold_their_pixels_at_half_steps(size):
     torch.testing.assert_close(warp.sample_uv(maps, uv), maps, atol=1e-5, rtol=0)
     corner = torch.tensor([[0.5 / size, 0.5 / size]])
     torch.testing.assert_close(warp.points_at(maps, corner)[..., 0], maps[..., 0, 0], atol=1e-5, rtol=0)
+
+
+def test_the_affine_map_of_points_is_found_and_outliers_without_weight_do_not_matter():
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(4, 2, 50, generator=generator) * 100
+    affine = torch.cat([torch.eye(2) + 0.3 * torch.rand(4, 2, 2, generator=generator), torch.full((4, 2, 1), 7.0)], 2)
+    target = affine[:, :, :2] @ source + affine[:, :, 2:]
+    weights = torch.ones(4, 50)
+    target[:, :, 40:], weights[:, 40:] = 1000.0, 0.0
+    torch.testing.assert_close(warp.affine_transform(source, target, weights), affine, atol=1e-3, rtol=1e-4)
+
+
+def test_the_affine_map_of_nothing_is_finite():
+    points = torch.rand(2, 2, 9)
+    assert warp.affine_transform(points, points, torch.zeros(2, 9)).isfinite().all()

@@ -1,0 +1,96 @@
+"""What a turned photo keeps of the photo, and what it takes from the texture."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pifr.completion import mirrored
+from pifr.faces import ARCFACE_112, FaceCrops, align
+from pifr.geometry.warp import pixel_grid
+
+from .conftest import painted_faces
+
+YAW = [-70.0, 20.0, 50.0]
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceCrops:
+    """Painted faces before a background that is nowhere the same."""
+    painted = painted_faces(YAW)
+    x, y = pixel_grid(256, 256) / 255
+    background = torch.stack([0.2 + 0.3 * x, 0.2 + 0.3 * y, 0.5 - 0.2 * x * y])
+    empty = painted.pixels.amax(1, keepdim=True) < 0.02
+    return replace(painted, pixels=torch.where(empty, background, painted.pixels))
+
+
+@pytest.fixture
+def located(locator, faces):
+    return locator(painted_faces(YAW))
+
+
+def turn(frontalizer, faces, located, largest_yaw, texture=None):
+    texture = torch.full_like(located.uv_partial, 0.9) if texture is None else texture
+    return frontalizer.turn(faces, located, located.fitted, texture, ARCFACE_112, 112, largest_yaw)
+
+
+def test_a_face_that_is_not_turned_is_the_realigned_photo(frontalizer, faces, located):
+    kept = turn(frontalizer, faces, located, 90.0)
+    realigned = align(faces.pixels, located.landmarks("five"), ARCFACE_112, 112)
+    difference = (kept - realigned).abs().mean(1)
+    assert difference.flatten(1).quantile(0.8, dim=1).max() < 0.03
+    corners = difference[:, [2, 2, -3, -3], [2, -3, 2, -3]]
+    assert corners.max() < 0.1  # hair and background come along
+
+
+def test_what_the_photo_hides_is_painted_from_the_texture(frontalizer, faces, located):
+    turned = turn(frontalizer, faces, located, 0.0)
+    paint = (turned > 0.85).all(1).float()  # no pixel of the photo is this bright
+    left, right = paint[:, :, :56].mean((1, 2)), paint[:, :, 56:].mean((1, 2))
+    assert right[0] < 0.05 < left[2] + right[2]  # turned to the left, its right side is seen
+    assert left[0] > 0.15
+    assert left[1] + right[1] < 0.1  # hardly anything is hidden at 20 degrees
+
+
+def test_what_lies_beyond_the_photo_is_black(frontalizer, faces, located):
+    cut = replace(faces, extent=torch.tensor([[60.0, 60.0, 195.0, 195.0]]).repeat(len(YAW), 1))
+    turned = turn(frontalizer, cut, located, 45.0)
+    assert (turned[:, :, :3, :].amax((1, 2, 3)) == 0).all()
+    whole = turn(frontalizer, faces, located, 45.0)
+    middle = (slice(None), slice(None), slice(45, 80), slice(40, 72))
+    torch.testing.assert_close(turned[middle], whole[middle])
+
+
+def test_turning_stops_at_the_largest_yaw(frontalizer, faces, located):
+    views = [turn(frontalizer, faces, located, yaw) for yaw in (60.0, 75.0, 90.0)]
+    assert (views[0][0] - views[1][0]).abs().mean() > 0.01  # 70 degrees is turned to 60
+    for row in (1, 2):  # 20 and 50 degrees are left as they are
+        torch.testing.assert_close(views[0][row], views[2][row])
+
+
+# --- the mirrored completion ----------------------------------------------------------------------------------------
+
+
+def test_each_side_is_completed_by_the_other_one():
+    texture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    visibility = torch.zeros(1, 1, 32, 32)
+    visibility[..., :16] = 1
+    complete = mirrored(texture, visibility)
+    torch.testing.assert_close(complete[..., :16], texture[..., :16])
+    torch.testing.assert_close(complete[..., 16:], texture[..., :16].flip(3))
+
+
+def test_weak_evidence_is_believed_where_there_is_no_better():
+    texture, visibility = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    texture[..., :16], visibility[..., :16] = 0.4, 0.2
+    torch.testing.assert_close(mirrored(texture, visibility), torch.full_like(texture, 0.4))
+
+
+def test_what_neither_side_shows_is_carried_on_smoothly():
+    texture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    visibility = torch.ones(1, 1, 32, 32)
+    visibility[..., 12:20, 12:20] = 0
+    texture = torch.where(visibility > 0, 0.3 + 0.1 * texture, torch.ones(()))
+    hole = mirrored(texture, visibility)[..., 12:20, 12:20]
+    assert 0.3 <= hole.min()
+    assert hole.max() <= 0.4
