@@ -9,6 +9,7 @@ observed, so that textures are gathered from the photo at its own resolution and
 import math
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, fit_camera
+from pifr.geometry.compiled import compilable, over_images
 from pifr.geometry.face_model import FaceModel, load_face_model
 from pifr.geometry.lighting import surface_normals
 from pifr.geometry.render import rasterize
@@ -141,18 +143,24 @@ class Correspondence(nn.Module):
             mask: B x 1 x H x W in [0, 1], how surely a pixel shows the face.
         """
         batch, _, height, width = pncc.shape
-        uv = self.uv_of(pncc)
         places = warp.pixel_grid(height, width, device=pncc.device).expand(batch, -1, -1, -1)
         weight = mask.clamp(0, 1)
-        means = warp.sample_uv(self.mean, uv)
-        stride = max(1, math.isqrt(height * width // 1024))
+        stride = max(1, math.isqrt(height * width // 400))
         thin = (slice(None), slice(None), slice(None, None, stride), slice(None, None, stride))
-        camera = fit_camera(means[thin].flatten(2), places[thin].flatten(2), weight[thin].flatten(1)).camera
+        means = warp.sample_uv(self.mean, self.uv_of(pncc[thin]))
+        camera = fit_camera(means.flatten(2), places[thin].flatten(2), weight[thin].flatten(1)).camera
 
-        difference = places - camera.project(means)
-        distance = difference.square().sum(1, keepdim=True) / (camera.scale[:, None, None, None] * _WILD).square()
-        weight = weight / (1 + distance)
-        summed = _splat(torch.cat([difference * weight, weight], 1).flatten(2), uv.flatten(2), self.size)
+        if compilable(pncc, mask, self.table):
+            summed = torch.empty(batch, 3, self.size, self.size)
+            maps = (pncc, weight, self.table.movedim(1, -1)[0], self.mean.movedim(1, -1)[0])
+            frame = (camera.linear, camera.translation, camera.scale * _WILD)
+            over_images(_splat_images, batch, *maps, *frame, summed)
+        else:
+            uv = self.uv_of(pncc)
+            difference = places - camera.project(warp.sample_uv(self.mean, uv))
+            distance = difference.square().sum(1, keepdim=True) / (camera.scale[:, None, None, None] * _WILD).square()
+            weight = weight / (1 + distance)
+            summed = _splat(torch.cat([difference * weight, weight], 1).flatten(2), uv.flatten(2), self.size)
         total = summed[:, 2:]
         pixels = camera.project(self.mean.expand(batch, -1, -1, -1)) + summed[:, :2] / total.clamp_min(1e-6)
         return Observation(pixels, total)
@@ -252,17 +260,22 @@ class Correspondence(nn.Module):
         slack = 3.0 + 2.0 / fit.camera.scale[:, None, None, None] / facing.clamp(0.1, 1)
         open_ = (1.5 - (front - depth) / slack).clamp(0, 1)
         evidence = open_ * ((facing - 0.05) / 0.35).clamp(0, 1)
-        evidence = functional.interpolate(evidence, size=size, mode="bilinear", align_corners=False)
+        evidence = _resample(evidence, size, "bilinear")
 
-        seen = warp.sample(torch.cat([pncc * mask, mask], 1), pixels, padding="zeros")
-        inside = seen[:, 3:]
-        own = functional.interpolate(self.mean, size=size, mode="bicubic", align_corners=False)
-        named = self.ncc_lower + self.ncc_extent * seen[:, :3] / inside.clamp_min(1e-3)
-        distance = (named - own).square().sum(1, keepdim=True)
-        agreement = torch.exp(-distance / (2 * _OUTLIER) ** 2)
-        evidence = evidence * ((inside - 0.2) / 0.4).clamp(0, 1) * agreement
+        own = _resample(self.mean, size, "bicubic")
+        if compilable(evidence, pncc, mask, pixels):
+            evidence = evidence.contiguous()
+            bounds = self.ncc_lower.flatten(), self.ncc_extent.flatten()
+            over_images(_agree_images, batch, pncc, mask, pixels, own, *bounds, evidence)
+        else:
+            seen = warp.sample(torch.cat([pncc * mask, mask], 1), pixels, padding="zeros")
+            inside = seen[:, 3:]
+            named = self.ncc_lower + self.ncc_extent * seen[:, :3] / inside.clamp_min(1e-3)
+            agreement = torch.exp(-(named - own).square().sum(1, keepdim=True) / (2 * _OUTLIER) ** 2)
+            evidence = evidence * ((inside - 0.2) / 0.4).clamp(0, 1) * agreement
         reach = max(1, size // 128)
-        evidence = -functional.max_pool2d(-evidence, 2 * reach + 1, stride=1, padding=reach)
+        for axis in (2, 3):
+            evidence = _smallest(evidence, reach, axis)
         return evidence * fit.valid[:, None, None, None]
 
     def unwrap(
@@ -281,7 +294,7 @@ class Correspondence(nn.Module):
         fit = self.fit_shape(observed)
         positions = self.positions(fit.coefficients)
         pixels = self.image_map(fit, positions, observed)
-        pixels = functional.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
+        pixels = _resample(pixels, size, "bicubic")
         visibility = self.visibility(fit, positions, pixels, pncc, mask)
         places = pixels if pncc_to_image is None else warp.transform_maps(pncc_to_image, pixels)
         return Unwrapped(warp.sample(images, places), visibility, pixels, positions, fit)
@@ -362,15 +375,139 @@ def _splat(values: Tensor, uv: Tensor, size: int) -> Tensor:
     return canvas.view(batch, channels, size, size)
 
 
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+def _splat_images(first, last, pncc, weights, table, mean, linear, translation, wild, summed):
+    """The compiled loop of `Correspondence.splat_to_uv`: look-up, difference, weight and splat, pixel by pixel.
+
+    Args:
+        pncc, weights: B x 3 x H x W and B x 1 x H x W.
+        table, mean: depth x height x width x 2, n x n x 3.
+        linear, translation, wild: cameras, and the distances in pixels at which a weight is halved.
+        summed: B x 3 x n x n, the result: weighted differences, weights.
+    """
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    edge_z, edge_y, edge_x = table.shape[0] - 1, table.shape[1] - 1, table.shape[2] - 1
+    size = len(mean)
+    side, edge = np.float32(size), np.float32(size - 1)
+    canvas = np.empty((size, size, 3), np.float32)
+    for b in range(first, last):
+        canvas[:] = 0
+        narrow = one / wild[b] ** 2
+        for j in range(pncc.shape[2]):
+            for i in range(pncc.shape[3]):
+                weight = weights[b, 0, j, i]
+                if weight == 0:
+                    continue
+                x = min(max(pncc[b, 0, j, i], zero), one) * np.float32(edge_x)
+                y = min(max(pncc[b, 1, j, i], zero), one) * np.float32(edge_y)
+                z = min(max(pncc[b, 2, j, i], zero), one) * np.float32(edge_z)
+                x0, y0, z0 = min(np.int64(x), edge_x - 1), min(np.int64(y), edge_y - 1), min(np.int64(z), edge_z - 1)
+                x, y, z = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
+                u, v = zero, zero
+                for step_z, part_z in ((0, one - z), (1, z)):
+                    for step_y, part in ((0, part_z * (one - y)), (1, part_z * y)):
+                        line = table[z0 + step_z, y0 + step_y]
+                        u += part * (line[x0, 0] + x * (line[x0 + 1, 0] - line[x0, 0]))
+                        v += part * (line[x0, 1] + x * (line[x0 + 1, 1] - line[x0, 1]))
+                u, v = min(max(u * side - half, zero), edge), min(max(v * side - half, zero), edge)
+                left, top = min(np.int64(u), size - 2), min(np.int64(v), size - 2)
+                right, down = u - np.float32(left), v - np.float32(top)
+                # Bilinear weights of the four UV pixels around the place, for reading and for writing.
+                d = right * down
+                b_, c = right - d, down - d
+                a = one - right - c
+                upper, lower = mean[top], mean[top + 1]
+                beside = left + 1
+                x = a * upper[left, 0] + b_ * upper[beside, 0] + c * lower[left, 0] + d * lower[beside, 0]
+                y = a * upper[left, 1] + b_ * upper[beside, 1] + c * lower[left, 1] + d * lower[beside, 1]
+                z = a * upper[left, 2] + b_ * upper[beside, 2] + c * lower[left, 2] + d * lower[beside, 2]
+                off_x = np.float32(i) - translation[b, 0]
+                off_x -= linear[b, 0, 0] * x + linear[b, 0, 1] * y + linear[b, 0, 2] * z
+                off_y = np.float32(j) - translation[b, 1]
+                off_y -= linear[b, 1, 0] * x + linear[b, 1, 1] * y + linear[b, 1, 2] * z
+                weight /= one + (off_x * off_x + off_y * off_y) * narrow
+                off_x, off_y = off_x * weight, off_y * weight
+                for row, column, part in ((top, left, a), (top, beside, b_), (top + 1, left, c), (top + 1, beside, d)):
+                    canvas[row, column, 0] += part * off_x
+                    canvas[row, column, 1] += part * off_y
+                    canvas[row, column, 2] += part * weight
+        for channel in range(3):
+            summed[b, channel] = canvas[:, :, channel]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+def _agree_images(first, last, pncc, mask, pixels, own, lower, extent, evidence):
+    """The compiled loop of `Correspondence.visibility`: multiplies evidence (B x 1 x N x N), in place.
+
+    Args:
+        pncc, mask, pixels: B x 3 x H x W, B x 1 x H x W, B x 2 x N x N.
+        own: 1 x 3 x N x N mm, the template.
+        lower, extent: 3 mm, what NCC coordinates mean.
+    """
+    height, width = mask.shape[2:]
+    zero, one, narrow = np.float32(0), np.float32(1), np.float32(1 / (2 * _OUTLIER) ** 2)
+    least, low, ramp = np.float32(1e-3), np.float32(0.2), np.float32(1 / 0.4)
+    for b in range(first, last):
+        for j in range(pixels.shape[2]):
+            for i in range(pixels.shape[3]):
+                known = evidence[b, 0, j, i]
+                if known <= 0:
+                    continue
+                x, y = pixels[b, 0, j, i], pixels[b, 1, j, i]
+                inside, ncc_x, ncc_y, ncc_z = zero, zero, zero, zero
+                if -1 < x < width and -1 < y < height:
+                    left, top = np.int64(math.floor(x)), np.int64(math.floor(y))
+                    right, down = x - np.float32(left), y - np.float32(top)
+                    for row, part_y in ((top, one - down), (top + 1, down)):
+                        if row < 0 or row >= height:
+                            continue
+                        for column, part_x in ((left, one - right), (left + 1, right)):
+                            if column < 0 or column >= width:
+                                continue
+                            part = part_x * part_y * mask[b, 0, row, column]
+                            inside += part
+                            ncc_x += part * pncc[b, 0, row, column]
+                            ncc_y += part * pncc[b, 1, row, column]
+                            ncc_z += part * pncc[b, 2, row, column]
+                if inside <= low:
+                    evidence[b, 0, j, i] = zero
+                    continue
+                scale = one / max(inside, least)
+                x = lower[0] + extent[0] * ncc_x * scale - own[0, 0, j, i]
+                y = lower[1] + extent[1] * ncc_y * scale - own[0, 1, j, i]
+                z = lower[2] + extent[2] * ncc_z * scale - own[0, 2, j, i]
+                known *= min((inside - low) * ramp, one)
+                evidence[b, 0, j, i] = known * math.exp(-(x * x + y * y + z * z) * narrow)
+
+
 def _shrink(maps: Tensor, size: int) -> Tensor:
     return functional.avg_pool2d(maps, maps.shape[-1] // size)
+
+
+def _smallest(maps: Tensor, reach: int, axis: int) -> Tensor:
+    """Smallest value within a reach along an axis; much faster on a CPU than pooling."""
+    size = maps.shape[axis]
+    result = maps.clone()
+    for step in range(1, min(reach, size - 1) + 1):
+        for moved, fixed in ((0, step), (step, 0)):
+            target = result.narrow(axis, fixed, size - step)
+            torch.minimum(target, maps.narrow(axis, moved, size - step), out=target)
+    return result
+
+
+def _resample(maps: Tensor, size: int, mode: str) -> Tensor:
+    """`interpolate` of B x C x n x n maps to size x size, as two products with a matrix: much faster on a CPU."""
+    unit = torch.eye(maps.shape[-1], dtype=maps.dtype, device=maps.device)[None, None]
+    along = functional.interpolate(unit, size=(size, len(unit[0, 0])), mode=mode, align_corners=False)[0, 0]
+    return along @ maps @ along.t()
 
 
 def _blur(maps: Tensor, deviation: float) -> Tensor:
     """Gaussian blur of B x C x N x N maps; nothing beyond their edges counts."""
     reach = math.ceil(2.5 * deviation)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=maps.device) / deviation) ** 2)
-    kernel = (kernel / kernel.sum()).to(maps.dtype)
-    count = maps.shape[1]
-    maps = functional.conv2d(maps, kernel.view(1, 1, 1, -1).expand(count, 1, 1, -1), padding=(0, reach), groups=count)
-    return functional.conv2d(maps, kernel.view(1, 1, -1, 1).expand(count, 1, -1, 1), padding=(reach, 0), groups=count)
+    place = torch.arange(maps.shape[-1], dtype=maps.dtype, device=maps.device)
+    offset = (place - place[:, None]).abs()
+    kernel = torch.exp(-0.5 * (offset / deviation).square()).where(offset <= reach, 0.0)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation).square())
+    along = kernel / weights.sum().item()
+    return along @ maps @ along.t()

@@ -33,8 +33,9 @@ def surface_normals(positions: Tensor) -> Tensor:
     padded = functional.pad(positions, (1, 1, 1, 1), mode="replicate")
     along_u = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
     along_v = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
-    normals = torch.linalg.cross(along_v, along_u, dim=1)
-    # Much faster on a CPU than a norm over the strided axis.
+    # Much faster on a CPU than a cross product and a norm over the strided axis.
+    (a, b, c), (x, y, z) = along_v.unbind(1), along_u.unbind(1)
+    normals = torch.stack([b * z - c * y, c * x - a * z, a * y - b * x], 1)
     return normals / normals.square().sum(1, keepdim=True).clamp_min(1e-20).sqrt()
 
 

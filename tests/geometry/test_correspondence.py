@@ -84,6 +84,19 @@ def test_splatted_weight_is_the_masks(correspondence, people):
     assert ((full > 0.9 * covered) & (full <= 1.001 * covered)).all()
 
 
+def test_compiled_loops_give_what_torch_gives(correspondence, people, unwrapped, monkeypatch):
+    images = render(people.positions, people.textures, people.camera, SIZE, 3).attributes
+    splatted = correspondence.splat_to_uv(people.pncc, people.mask)
+    monkeypatch.setattr("pifr.geometry.correspondence.compilable", lambda *tensors: False)
+    plain = correspondence.splat_to_uv(people.pncc, people.mask)
+    torch.testing.assert_close(splatted.weight, plain.weight, atol=1e-3, rtol=1e-4)
+    seen = plain.weight[:, 0] > 0.01
+    assert (splatted.pixels - plain.pixels).abs().amax(1)[seen].max() < 5e-3
+    expected = correspondence.unwrap(images, people.pncc, people.mask, SIZE)
+    torch.testing.assert_close(unwrapped.pixels, expected.pixels, atol=0.02, rtol=0)
+    assert (unwrapped.visibility - expected.visibility).abs().quantile(0.999) < 0.01
+
+
 def test_a_true_pncc_gives_the_pose(unwrapped, people):
     error = (unwrapped.fit.camera.angles() - people.camera.angles()).abs()
     assert unwrapped.fit.valid.all()
