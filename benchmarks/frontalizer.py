@@ -8,7 +8,9 @@ cost the same.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import sysconf
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +20,8 @@ import typer
 from benchmarks.timing import JsonFile, Repeats, report
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pifr.faces import FaceCrops
     from pifr.frontalizer import Frontalizer
 
@@ -29,7 +33,7 @@ def main(
     options: Annotated[str, typer.Option(help="As after 'srtc:' in --frontalizer.")] = "",
     recognizer: Annotated[str, typer.Option(help="What it is compared with.")] = "lightcnn-v4",
     batch_size: Annotated[int, typer.Option(min=1, help="Faces a batch.")] = 32,
-    faces: Annotated[int, typer.Option(min=0, help="Also watch the memory over so many faces.")] = 0,
+    faces: Annotated[int, typer.Option(min=0, help="Also watch the memory over so many faces, all drawn anew.")] = 0,
     repeats: Repeats = 7,
     json: JsonFile = None,
 ) -> None:
@@ -65,7 +69,7 @@ def main(
     ratio = median(figures["frontalization"] / figures[recognizer] for figures in rounds)
     notes: dict[str, Any] = {"ratio": ratio, "goal": GOAL, "batch": batch_size, "weights": frontalizer.fingerprint}
     if faces:
-        notes["peak_memory_mb"] = _peak_memory(frontalizer, crops, faces)
+        notes["resident_memory_mb"] = _resident_memory(frontalizer, batch_size, faces)
     report("frontalizer", rows, json, **notes)
 
 
@@ -87,7 +91,8 @@ def _load_frontalizer(options: str) -> "Frontalizer":
         return load_frontalizer("cpu", folder)
 
 
-def _drawn_faces(count: int) -> "FaceCrops":
+def _drawn_faces(count: int, yaw: "Tensor | None" = None) -> "FaceCrops":
+    """Mean faces at these angles in degrees, or at even steps from -90 to 90."""
     import torch
 
     from pifr.faces import CROP_SIZE, FaceCrops
@@ -96,7 +101,7 @@ def _drawn_faces(count: int) -> "FaceCrops":
     from pifr.geometry.template import load_template
 
     template, middle = load_template(), torch.full((count, 2), (CROP_SIZE - 1) / 2)
-    camera = camera_from_angles(torch.linspace(-90, 90, count), 0.0, 0.0, 0.68, middle)
+    camera = camera_from_angles(torch.linspace(-90, 90, count) if yaw is None else yaw, 0.0, 0.0, 0.68, middle)
     pixels = render(template.position_map(128)[None], template.ncc_map(128)[None], camera, CROP_SIZE).attributes
     return FaceCrops(
         pixels,
@@ -117,7 +122,7 @@ def _timed_stages(frontalizer: "Frontalizer") -> Iterator[dict[str, float]]:
         "correspondence": (frontalizer.locator.correspondence, "unwrap"),
         "completion": (frontalizer, "complete"),
         "shape": (frontalizer, "shape"),
-        "rendering": (frontalizer, "render"),
+        "rendering": (frontalizer, "turn"),
     }
 
     def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,17 +141,25 @@ def _timed_stages(frontalizer: "Frontalizer") -> Iterator[dict[str, float]]:
         delattr(owner, name)
 
 
-def _peak_memory(frontalizer: "Frontalizer", crops: "FaceCrops", faces: int) -> dict[str, float]:
-    """The process's peak memory in MB after a tenth of the faces and after all."""
-    from resource import RUSAGE_SELF, getrusage
+def _resident_memory(frontalizer: "Frontalizer", batch_size: int, faces: int) -> dict[str, float]:
+    """The process's resident memory in MB after a tenth of the faces, after half of them and after all."""
+    import torch
 
-    batches = -(-faces // len(crops))
-    peaks = {}
+    generator, batches = torch.Generator().manual_seed(0), -(-faces // batch_size)
+    marks = {max(1, batches // 10), max(1, batches // 2), batches}
+    resident = {}
     for number in range(1, batches + 1):
-        frontalizer(crops[:])
-        if number in (-(-batches // 10), batches):
-            peaks[f"after {number * len(crops)} faces"] = getrusage(RUSAGE_SELF).ru_maxrss / 1024
-    return peaks
+        frontalizer(_drawn_faces(batch_size, 180 * torch.rand(batch_size, generator=generator) - 90))
+        if number in marks:
+            resident[f"after {number * batch_size} faces"] = _resident_bytes() / 2**20
+    return resident
+
+
+def _resident_bytes() -> float:
+    pages = Path("/proc/self/statm")
+    if pages.is_file():
+        return int(pages.read_text(encoding="ascii").split()[1]) * sysconf("SC_PAGE_SIZE")
+    return 1024 * getrusage(RUSAGE_SELF).ru_maxrss  # the peak, where the system does not tell the present
 
 
 def _seconds(function: Callable[[], object]) -> float:
