@@ -32,7 +32,7 @@ def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None)
 
 
 def mirrored(texture: Tensor, visibility: Tensor) -> Tensor:
-    """Evidence of either side of the face, the better seen one first; what neither side shows is carried on smoothly.
+    """Evidence of either side of the face, and what neither shows carried on smoothly.
 
     Both sides come from one photo, so their colours are left as they are: to match them at the midline would spread
     what bleeds in at the outline of a profile over the hidden half.
@@ -43,10 +43,22 @@ def mirrored(texture: Tensor, visibility: Tensor) -> Tensor:
     Returns:
         B x 3 x N x N in [0, 1].
     """
+    return pull_push(*both_sides(texture, visibility)).clamp_(0, 1)
+
+
+def both_sides(texture: Tensor, visibility: Tensor) -> tuple[Tensor, Tensor]:
+    """What either side of the face shows, the better seen one first.
+
+    Args:
+        texture, visibility: as in `blend`.
+
+    Returns:
+        B x 3 x N x N colours, and B x 1 x N x N in [0, 1] how surely they are known; 0: by neither side.
+    """
     other = (1 - visibility) * visibility.flip(3)
     total = visibility + other
     mixed = (texture * visibility + texture.flip(3) * other) / total.clamp_min(1e-4)
-    return pull_push(mixed, (total / _SEEN).clamp(0, 1)).clamp_(0, 1)
+    return mixed, (total / _SEEN).clamp(0, 1)
 
 
 def pull_push(values: Tensor, weights: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class ViewWeights(Config):
     realigned_mirror: float = Field(1.0, ge=0)
     frontal_from: float = 35.0
     frontal_full: float = 65.0
-    frontal_share: float = Field(0.15, ge=0, le=1)
+    frontal_share: float = Field(0.3, ge=0, le=1)
 
     def aligned(self, yaw: Tensor) -> Tensor:
         """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""
@@ -60,12 +60,12 @@ class Renderings(Config):
 
     Attributes:
         render_yaw: degrees; 0 is frontal, others turn the face back only so far (a face turned less stays as it is).
-            45 is what measurement chose (docs/choosing-views.md): more of the rendering then comes from the photo.
+            60 is what measurement chose (docs/choosing-views.md): nearly all of the view then comes from the photo.
         render_mirror: show their mirror images, too.
     """
 
-    render_yaw: tuple[float, ...] = Field((45.0,), min_length=1)
-    render_mirror: bool = False
+    render_yaw: tuple[float, ...] = Field((60.0,), min_length=1)
+    render_mirror: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -242,17 +242,20 @@ def load_landmarks(device: str = "cpu") -> Callable[[FaceCrops], tuple[Tensor, T
     return predict
 
 
-def load_shape(device: str = "cpu", fine: bool = False) -> Callable[[FaceCrops], Tensor]:
+def load_shape(
+    device: str = "cpu", source: Literal["snet", "fit"] = "snet", fine: bool = False
+) -> Callable[[FaceCrops], Tensor]:
     """A function from faces to their pose-free position maps, B x 3 x M x M mm (NaN rows where unreliable).
 
     Args:
         device: where everything runs.
+        source: S-Net, or the face model fitted to the PNCC.
         fine: add fine detail.
 
     Raises:
         WeightsError: a network has no weights.
     """
-    config = FrontalizerConfig(fine=fine, completion="inet" if fine else "smooth")
+    config = FrontalizerConfig(shape=source, fine=fine, completion="inet" if fine else "smooth")
     frontalizer = Frontalizer.from_pretrained(device=device, config=config)
 
     def predict(faces: FaceCrops) -> Tensor:

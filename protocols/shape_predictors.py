@@ -1,10 +1,10 @@
-"""Who predicts face surfaces: S-Net, MediaPipe's mesh, and the mean face that everyone has to beat."""
+"""Who predicts face surfaces: S-Net, the fitted face model, MediaPipe's mesh, and the mean face that all have to beat."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -82,18 +82,19 @@ def _mean_face() -> PositionMapShapes:
     return PositionMapShapes("mean", lambda faces: np.repeat(mean[None], len(faces), axis=0), "mean-face")
 
 
-def _snet(device: str, *, fine: bool) -> PositionMapShapes:
+def _reconstruction(name: str, device: str, source: Literal["snet", "fit"], fine: bool = False) -> PositionMapShapes:
     from pifr.frontalizer import load_shape
 
-    predict, name = load_shape(device, fine), "snet-fine" if fine else "snet-coarse"
+    predict = load_shape(device, source, fine)
     return PositionMapShapes(name, predict, str(getattr(predict, "fingerprint", name)))
 
 
 SHAPE_PREDICTORS: Predictors[ShapePredictor] = Predictors(
     "shape predictor",
     {
-        "snet-coarse": lambda device: _snet(device, fine=False),
-        "snet-fine": lambda device: _snet(device, fine=True),
+        "snet-coarse": lambda device: _reconstruction("snet-coarse", device, "snet"),
+        "snet-fine": lambda device: _reconstruction("snet-fine", device, "snet", fine=True),
+        "fit": lambda device: _reconstruction("fit", device, "fit"),
         "mean": lambda device: _mean_face(),
         "mediapipe": lambda device: MediaPipeShapes(),
     },

@@ -81,7 +81,9 @@ class InpaintingConfig(Config):
 
     `widths` are the channels at full, half and quarter resolution (of the stem's output: with `stem_stride` 2 all maps
     are half as large and the output is upsampled). `dilations` has one entry a residual block at the coarsest level.
-    `sees_visibility` adds the visibility map and its flip to the six channels of the paper.
+    `sees_visibility` adds the visibility map and its flip to the six channels of the paper. `corrects_mirrored`: the
+    network predicts what the evidence of both sides lacks of the truth, not the truth itself: identity is kept from the
+    start, and what is left to learn is light and asymmetry.
     """
 
     network: Literal["inpainting"] = "inpainting"
@@ -91,6 +93,7 @@ class InpaintingConfig(Config):
     stem_stride: Literal[1, 2] = 1
     dilations: tuple[PositiveInt, ...] = (1, 2, 4, 8, 1)
     sees_visibility: bool = False
+    corrects_mirrored: bool = False
 
 
 class DiscriminatorConfig(Config):

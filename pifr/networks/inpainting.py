@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pifr.completion import both_sides
 from pifr.networks.config import InpaintingConfig
 
 
@@ -71,6 +72,9 @@ class InpaintingNetwork(nn.Module):
         self.middle = nn.Sequential(*(DilatedBlock(widths[-1], dilation) for dilation in config.dilations))
         self.decoder = nn.ModuleList(NoisyConvolution(source + width, width) for width, source in pairwise(widths))
         self.head = nn.Conv2d(widths[0], 3, config.kernel_size, padding=config.kernel_size // 2)
+        if config.corrects_mirrored:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, texture: Tensor, visibility: Tensor) -> Tensor:
         """Completes textures.
@@ -95,9 +99,12 @@ class InpaintingNetwork(nn.Module):
         for level, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
             x = level(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1))
         with torch.autocast(x.device.type, enabled=False):
-            x = self.head(x.float()) + 0.5
+            x = self.head(x.float())
             if self.config.stem_stride > 1:
                 x = functional.interpolate(
                     x, scale_factor=float(self.config.stem_stride), mode="bilinear", align_corners=False
                 )
-            return x
+            if not self.config.corrects_mirrored:
+                return x + 0.5
+            colours, known = both_sides(texture.float(), visibility.float())
+            return x + torch.lerp(torch.full_like(colours, 0.5), colours, known)
