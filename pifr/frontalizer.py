@@ -11,7 +11,7 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal
@@ -43,9 +43,9 @@ class FrontalizerConfig(Config):
         completion: what fills the unseen texture: I-Net, the face's other side, or the evidence carried on smoothly.
         shape: S-Net's, the face model fitted to the PNCC, or the mean face.
         fine: add S-Net's fine detail to the shape. A frontal rendering does not show it, a mesh does.
-        surround: what the frontal view shows beside the face. "photo": the photo, which then also gives what it shows of
-            the face itself (`pifr.turned_photo`); otherwise the texture is rendered, on black, on its mean colour, or
-            with its edge carried on smoothly.
+        surround: what the frontal view shows beside the face. "photo": the photo, which then also gives what it shows
+            of the face itself (`pifr.turned_photo`); otherwise the texture is rendered, on black, on its mean colour,
+            or with its edge carried on smoothly.
     """
 
     completion: Literal["inet", "mirror", "smooth"] = "mirror"
@@ -225,27 +225,25 @@ class Frontalizer:
         return drawn.attributes + (1 - drawn.mask) * mean
 
 
-def load_landmarks(device: str = "cpu") -> Callable[[FaceCrops], tuple[Tensor, Tensor]]:
-    """A function from faces to their 68 landmarks, hidden points too.
-
-    It returns B x 68 x 2 float32 in pixels of the photos (NaN rows where unreliable) and B yaw in degrees.
+class LandmarkReader:
+    """Faces to their 68 landmarks, hidden points too.
 
     Raises:
         WeightsError: C-Net has no weights.
     """
-    locator = FaceLocator.from_pretrained(device=device)
 
-    def predict(faces: FaceCrops) -> tuple[Tensor, Tensor]:
-        located = locator(faces)
+    def __init__(self, device: str = "cpu") -> None:
+        self._locator = FaceLocator.from_pretrained(device=device)
+        self.fingerprint = self._locator.fingerprint
+
+    def __call__(self, faces: FaceCrops) -> tuple[Tensor, Tensor]:
+        """B x 68 x 2 float32 in pixels of the photos (NaN rows where unreliable) and B yaw in degrees."""
+        located = self._locator(faces)
         return located.landmarks("multipie68", "image"), located.yaw
 
-    return predict
 
-
-def load_shape(
-    device: str = "cpu", source: Literal["snet", "fit"] = "snet", fine: bool = False
-) -> Callable[[FaceCrops], Tensor]:
-    """A function from faces to their pose-free position maps, B x 3 x M x M mm (NaN rows where unreliable).
+class ShapeReader:
+    """Faces to their pose-free position maps.
 
     Args:
         device: where everything runs.
@@ -255,14 +253,16 @@ def load_shape(
     Raises:
         WeightsError: a network has no weights.
     """
-    config = FrontalizerConfig(shape=source, fine=fine, completion="inet" if fine else "smooth")
-    frontalizer = Frontalizer.from_pretrained(device=device, config=config)
 
-    def predict(faces: FaceCrops) -> Tensor:
-        result = frontalizer(faces)
+    def __init__(self, device: str = "cpu", source: Literal["snet", "fit"] = "snet", fine: bool = False) -> None:
+        config = FrontalizerConfig(shape=source, fine=fine, completion="inet" if fine else "smooth")
+        self._frontalizer = Frontalizer.from_pretrained(device=device, config=config)
+        self.fingerprint = self._frontalizer.fingerprint
+
+    def __call__(self, faces: FaceCrops) -> Tensor:
+        """B x 3 x M x M mm; NaN rows where unreliable."""
+        result = self._frontalizer(faces)
         return result.surface.masked_fill(~result.reliable[:, None, None, None], torch.nan)
-
-    return predict
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:

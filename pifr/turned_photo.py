@@ -1,9 +1,9 @@
 """The photo itself, turned: what it shows of the face moves along with the surface, hair and background follow.
 
-A rendering of a texture alone loses what recognizers know people by: the outline of a profile, hair, ears, the sharpness
-of the photo. So the frontal view of a face is a warp of its photo wherever the photo shows the face; only what it hides
-is painted from the complete texture. Beside the face the warp is carried on smoothly, and a face that is not turned at
-all comes out as the re-aligned photo.
+A rendering of a texture alone loses what recognizers know people by: the outline of a profile, hair, ears, the
+sharpness of the photo. So the frontal view of a face is a warp of its photo wherever the photo shows the face; only
+what it hides is painted from the complete texture. Beside the face the warp is carried on smoothly, and a face that is
+not turned at all comes out as the re-aligned photo.
 """
 
 import torch

@@ -269,10 +269,10 @@ class CNetLandmarks:
     name = "cnet"
 
     def __init__(self, device: str = "cpu") -> None:
-        from pifr.frontalizer import load_landmarks
+        from pifr.frontalizer import LandmarkReader
 
-        self._predict = load_landmarks(device)
-        self.fingerprint = str(getattr(self._predict, "fingerprint", self.name))
+        self._predict = LandmarkReader(device)
+        self.fingerprint = self._predict.fingerprint
 
     def __call__(self, faces: FaceCrops) -> Prediction:
         points, yaw = self._predict(faces)

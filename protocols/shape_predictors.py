@@ -1,4 +1,4 @@
-"""Who predicts face surfaces: S-Net, the fitted face model, MediaPipe's mesh, and the mean face that all have to beat."""
+"""Who predicts face surfaces: S-Net, the fitted face model, MediaPipe's mesh, and the mean face that all must beat."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def _mean_face() -> PositionMapShapes:
 
 
 def _reconstruction(name: str, device: str, source: Literal["snet", "fit"], fine: bool = False) -> PositionMapShapes:
-    from pifr.frontalizer import load_shape
+    from pifr.frontalizer import ShapeReader
 
-    predict = load_shape(device, source, fine)
-    return PositionMapShapes(name, predict, str(getattr(predict, "fingerprint", name)))
+    read = ShapeReader(device, source, fine)
+    return PositionMapShapes(name, read, read.fingerprint)
 
 
 SHAPE_PREDICTORS: Predictors[ShapePredictor] = Predictors(

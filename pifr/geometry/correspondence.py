@@ -145,7 +145,7 @@ class Correspondence(nn.Module):
         batch, _, height, width = pncc.shape
         places = warp.pixel_grid(height, width, device=pncc.device).expand(batch, -1, -1, -1)
         weight = mask.clamp(0, 1)
-        stride = max(1, math.isqrt(height * width // 400))
+        stride = max(1, math.isqrt(height * width // 1024))
         thin = (slice(None), slice(None), slice(None, None, stride), slice(None, None, stride))
         means = warp.sample_uv(self.mean, self.uv_of(pncc[thin]))
         camera = fit_camera(means.flatten(2), places[thin].flatten(2), weight[thin].flatten(1)).camera

@@ -84,7 +84,9 @@ def test_an_empty_batch_has_no_views(frontalizer):
 
 
 def test_options_come_from_the_name(random_weights):
-    maker = load_srtc("cpu", f"{random_weights},completion=mirror,frontal_share=0.3,render_yaw=0/30,render_mirror=false,passes=2")
+    maker = load_srtc(
+        "cpu", f"{random_weights},completion=mirror,frontal_share=0.3,render_yaw=0/30,render_mirror=false,passes=2"
+    )
     assert maker.frontalizer.config.completion == "mirror"
     assert maker.frontalizer.locator.config.passes == 2
     assert maker.weights.frontal_share == 0.3

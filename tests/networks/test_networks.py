@@ -106,6 +106,17 @@ def test_inpainting_does_not_look_at_unseen_pixels() -> None:
     torch.testing.assert_close(network(texture, seen), network(other, seen))
 
 
+def test_a_correction_of_the_mirrored_face_begins_as_the_mirrored_face() -> None:
+    config = InpaintingConfig(resolution=32, widths=(8, 16), kernel_size=3, dilations=(1,), corrects_mirrored=True)
+    network = build_network(config).eval()
+    texture, visibility = torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+    visibility[..., :16] = 1
+    with torch.no_grad():
+        complete = network(texture, visibility)
+    torch.testing.assert_close(complete[..., :16], texture[..., :16])
+    torch.testing.assert_close(complete[..., 16:], texture[..., :16].flip(3))
+
+
 def test_inpainting_draws_noise_in_training_only() -> None:
     layer = NoisyConvolution(2, 3)
     torch.nn.init.ones_(layer.noise_scale)
