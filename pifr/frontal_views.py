@@ -1,6 +1,7 @@
 """The view makers `align` and `srtc`: what a recognizer is shown of a face beside the detector's crop."""
 
 import hashlib
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Renderings(Config):
         names = ["frontal" if yaw == 0 else f"turned {yaw:g}" for yaw in self.render_yaw]
         return tuple(name + suffix for name in names for suffix in ("", " mirror")[: 1 + self.render_mirror])
 
+    @property
+    def largest_yaw(self) -> tuple[float, ...]:
+        """Of each rendering, as in `Views`."""
+        return tuple(yaw for yaw in self.render_yaw for _ in range(1 + self.render_mirror))
+
 
 def _ramp(yaw: Tensor, start: float, full: float) -> Tensor:
     """0 up to |yaw| = start, 1 from full on, smooth between; 0 where yaw is NaN."""
@@ -139,7 +145,8 @@ class SrtcViews:
         aligned = _aligned_images(faces, result.landmarks("five"), alignment, size)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names
-        return Views(images, weights, names, result.yaw, result.status, result.reason)
+        shown = (math.inf,) * len(_ALIGN_NAMES) + self.renderings.largest_yaw
+        return Views(images, weights, names, result.yaw, result.status, result.reason, shown)
 
 
 def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTemplate, size: int) -> Tensor:

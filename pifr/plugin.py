@@ -82,10 +82,10 @@ def embed_views(
     """
     seen = [] if seen is None else seen
     columns: list[Tensor | None] = []
-    for number, name in enumerate(views.names):
+    for number in range(len(views.names)):
         images = views.images[:, number]
         if recognizer.config.uses_yaw:
-            columns.append(recognizer.embed(images, _shown_yaw(faces, views, name)))
+            columns.append(recognizer.embed(images, _shown_yaw(faces, views, number)))
         elif number and not views.weights[:, number].any():
             columns.append(None)
         else:
@@ -98,7 +98,8 @@ def embed_views(
     return torch.stack([torch.zeros_like(first) if column is None else column for column in columns], dim=1)
 
 
-def _shown_yaw(faces: FaceCrops, views: Views, name: str) -> Tensor:
-    if name.startswith("frontal"):
-        return torch.zeros_like(views.yaw)
-    return torch.where(views.yaw.isnan(), yaw_from_landmarks(faces.landmarks).to(views.yaw), views.yaw)
+def _shown_yaw(faces: FaceCrops, views: Views, number: int) -> Tensor:
+    """The yaw at which a view shows the faces, B degrees."""
+    yaw = torch.where(views.yaw.isnan(), yaw_from_landmarks(faces.landmarks).to(views.yaw), views.yaw)
+    largest = views.largest_yaw[number]
+    return yaw.clamp(-largest, largest)

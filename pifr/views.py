@@ -5,6 +5,7 @@ control that every frontalizer has to beat). Others join by the entry point grou
 callable `(device: str, argument: str) -> ViewMaker`, where the name `srtc:paper` passes the argument "paper" to `srtc`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,11 +29,13 @@ class Views:
     Attributes:
         images: B x V x 3 x S x S float32 RGB in [0, 1]; the first view is always the detector-aligned crop.
         weights: B x V float32, not negative, rows sum to 1; 0 where a view is not used for this face.
-        names: V names; one that begins with "frontal" shows the face turned to the front.
+        names: V names.
         yaw: B float32 degrees, NaN where unknown.
         status: B of "ok", "fallback" or "failed", as in `FaceCrops`; "fallback" too where a frontalizer had to leave
             a face to its first view.
         reason: B of "" (ok) or a word.
+        largest_yaw: V degrees to which each view brings |yaw| down: 0 shows the face from the front, infinity as it is.
+            By default no view turns it.
 
     Raises:
         ValueError: a field's shape, dtype or value is not as above; the message names it.
@@ -44,9 +47,14 @@ class Views:
     yaw: Tensor
     status: tuple[str, ...]
     reason: tuple[str, ...]
+    largest_yaw: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         count, views = len(self.status), len(self.names)
+        if self.largest_yaw is None:
+            object.__setattr__(self, "largest_yaw", (math.inf,) * views)
+        if len(self.largest_yaw) != views:
+            raise ValueError(f"Views.largest_yaw has {len(self.largest_yaw)} entries for {views} views")
         size = self.images.shape[-1]
         shapes = {"images": (count, views, 3, size, size), "weights": (count, views), "yaw": (count,)}
         for name, shape in shapes.items():

@@ -1,5 +1,7 @@
 """What recognizers are shown, and how much it counts."""
 
+import math
+
 import pytest
 import torch
 
@@ -53,6 +55,7 @@ def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
     views = maker(faces, ARCFACE_112, 112)
     torch.testing.assert_close(views.images[:, :4], aligned.images)
     assert views.names[4:] == ("frontal", "frontal mirror", "turned 40", "turned 40 mirror")
+    assert views.largest_yaw == (math.inf,) * 4 + (0.0, 0.0, 40.0, 40.0)
     torch.testing.assert_close(views.images[:, 4], frontalizer(faces).frontal)
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
     torch.testing.assert_close(views.weights[1, 4:].sum(), torch.tensor(ViewWeights().frontal_share))

@@ -1,5 +1,6 @@
 """The frontalizer slot, and the plugin that goes through it."""
 
+import math
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -140,10 +141,10 @@ def test_plugin_follows_the_view_makers_fusion_unless_told_otherwise() -> None:
 def test_a_recognizer_that_asks_for_yaw_gets_what_each_view_shows() -> None:
     recognizer = Recording(uses_yaw=True)
     views = views_of(
-        images=torch.rand(2, 3, 3, 16, 16), names=("crop", "mirror", "frontal"), yaw=torch.tensor([70.0, -30.0])
+        images=torch.rand(2, 3, 3, 16, 16), yaw=torch.tensor([70.0, -30.0]), largest_yaw=(math.inf, 45.0, 0.0)
     )
     embed_views(recognizer, faces("ok", "ok"), views)
-    assert [yaw.tolist() for _, yaw in recognizer.asked] == [[70.0, -30.0], [70.0, -30.0], [0.0, 0.0]]
+    assert [yaw.tolist() for _, yaw in recognizer.asked] == [[70.0, -30.0], [45.0, -30.0], [0.0, 0.0]]
 
 
 def test_yaw_that_the_frontalizer_does_not_know_comes_from_the_landmarks() -> None:
