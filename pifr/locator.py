@@ -26,7 +26,8 @@ class LocatorConfig(Config):
     """How faces are located, beyond what the networks' weights say.
 
     Attributes:
-        mirrored_pass: also look at the mirror image of each face and average both predictions of the PNCC network.
+        mirrored_pass: also look at the mirror image of each face and average both predictions of the PNCC network:
+            twice the work, for no gain that recognizers show (docs/choosing-views.md).
         passes: 2: crop again around the PNCC network's own mask, and predict once more.
         texture_size: side of the textures, gathered from the photo.
         precision: of all networks; "auto" is bfloat16 where the processor multiplies matrices of it natively.
@@ -35,7 +36,7 @@ class LocatorConfig(Config):
         largest_yaw: degrees; faces turned further away are not used.
     """
 
-    mirrored_pass: bool = True
+    mirrored_pass: bool = False
     passes: int = Field(1, ge=1, le=2)
     texture_size: PositiveInt = 128
     precision: Precision = "auto"

@@ -28,7 +28,7 @@ class Pretrained:
         precision: "auto" is bfloat16 where the processor multiplies matrices of it natively.
 
     Attributes:
-        fingerprint: the weights' SHA-256.
+        fingerprint: the weights' SHA-256, and the precision in which they run here.
 
     Raises:
         WeightsError: a network has no weights; says how to get them.
@@ -45,12 +45,13 @@ class Pretrained:
     ) -> None:
         self.device = torch.device(device)
         files = {name: _weights_file(configuration, name, weights) for name in names}
-        self.fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
+        self._bfloat16 = _multiplies_bfloat16(self.device) if precision == "auto" else precision == "bfloat16"
+        used = "bfloat16" if self._bfloat16 else "float32"
+        self.fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()) + f",{used}"
         self._networks: dict[str, nn.Module] = {
             name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
             for name, file in files.items()
         }
-        self._bfloat16 = _multiplies_bfloat16(self.device) if precision == "auto" else precision == "bfloat16"
 
     def __getitem__(self, name: str) -> nn.Module:
         return self._networks[name]

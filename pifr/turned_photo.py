@@ -8,13 +8,12 @@ not turned at all comes out as the re-aligned photo.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pifr.completion import pull_push
 from pifr.faces import FaceCrops, inside_photo
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
-from pifr.geometry.render import rasterize
+from pifr.geometry.render import render
 
 _CERTAIN = 0.25
 """Visibility from which on a point of the face is the photo's alone."""
@@ -48,10 +47,9 @@ def turn_photo(
     Returns:
         B x 3 x size x size in [0, 1].
     """
-    raster = rasterize(positions, camera, size, supersampling)
-    layers = raster.sample(torch.cat([texture, visibility, image_map], 1))
-    layers, mask = (functional.avg_pool2d(maps, supersampling) for maps in (layers, raster.mask))
-    texture, visibility, places = (layers / mask.clamp_min(1e-3)).split([3, 1, 2], 1)
+    drawn = render(positions, torch.cat([texture, visibility, image_map], 1), camera, size, supersampling)
+    mask = drawn.mask
+    texture, visibility, places = (drawn.attributes / mask.clamp_min(1e-3)).split([3, 1, 2], 1)
     shown = (visibility / _CERTAIN).clamp(0, 1)
     places = _carried_on(places, shown * (mask > _WHOLE))
     photo = warp.sample(faces.pixels, places) * inside_photo(places, faces.extent)

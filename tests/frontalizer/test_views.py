@@ -139,8 +139,8 @@ def test_only_what_is_asked_for_is_loaded(random_weights, tmp_path):
 
 
 def test_mirrored_pass_sees_a_face_and_its_mirror_image_alike(random_weights):
-    locator = load_align("cpu", f"{random_weights},precision=float32").locator
-    assert locator.config == LocatorConfig(precision="float32")
+    locator = load_align("cpu", f"{random_weights},precision=float32,mirrored_pass=true").locator
+    assert locator.config == LocatorConfig(precision="float32", mirrored_pass=True)
     pixels = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     frame = torch.tensor([[1.5, 0.0, 127.5 - 1.5 * 63.5], [0.0, 1.5, 127.5 - 1.5 * 63.5]]).repeat(2, 1, 1)
     whole = torch.eye(2, 3).repeat(2, 1, 1)
