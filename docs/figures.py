@@ -21,7 +21,7 @@ from protocols.synthetic.scene import Scene, View
 
 CELL = 160
 YAWS = (0.0, 35.0, -50.0, 65.0, -78.0, 88.0)
-COLUMNS = ("photo", "mask", "PNCC", "partial texture", "complete texture", "frontal", "true frontal")
+COLUMNS = ("photo", "mask", "PNCC", "partial texture", "complete texture", "turned to 60", "frontal", "true frontal")
 
 
 def _portraits(seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -54,7 +54,11 @@ def main(
     turned, frontal = _portraits(seed)
     faces = FaceFinder()(turned)
     with torch.inference_mode():
-        result = Frontalizer.from_pretrained(weights=weights)(faces, ARCFACE_112, 224)
+        frontalizer = Frontalizer.from_pretrained(weights=weights)
+        result = frontalizer(faces, ARCFACE_112, 224)
+        turned_to_60 = frontalizer.turn(
+            faces, result, result.position_map, result.uv_texture, ARCFACE_112, 224, largest_yaw=60.0
+        )
     truth = torch.from_numpy(np.stack(frontal)).permute(0, 3, 1, 2).float() / 255
     columns = [
         faces.pixels,
@@ -62,6 +66,7 @@ def main(
         result.pncc * (result.mask > 0.5),
         result.uv_partial * result.visibility,
         result.uv_texture,
+        turned_to_60,
         result.frontal,
         truth[:, :, 40:216, 40:216],
     ]
