@@ -36,12 +36,24 @@ from pifr.training.registration import _limit_threads, read_fit, write_parquet
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+"""Of shards; 2: renders wear other people's shapes and expressions."""
 PHOTOS_PER_SHARD = 100
 ANOTHER_SHAPE, ANOTHER_EXPRESSION = 0.6, 0.55
 """Shares of renders that wear another person's shape, and another expression than the photo's."""
-MOUTH_SHAPES = ("mouthFunnel", "mouthPucker", "mouthSmile", "mouthStretch", "mouthUpperUp", "mouthLowerDown",
-                "mouthFrown", "cheekPuff", "browInnerUp", "browDown", "eyeSquint")  # fmt: skip
+MIXED_EXPRESSIONS = (
+    "mouthFunnel",
+    "mouthPucker",
+    "mouthSmile",
+    "mouthStretch",
+    "mouthUpperUp",
+    "mouthLowerDown",
+    "mouthFrown",
+    "cheekPuff",
+    "browInnerUp",
+    "browDown",
+    "eyeSquint",
+)
 """Expressions that are mixed in beside the open jaw; both sides of the face alike."""
 YAW_GRID = tuple(range(-90, 91, 10))
 """The paper's poses (section 3.6.4)."""
@@ -226,7 +238,7 @@ def _another_face(head: TexturedHead, rng: np.random.Generator) -> tuple[np.ndar
     jaw = model.expression_names.index("jawOpen")
     if rng.random() < ANOTHER_EXPRESSION:
         expression[jaw] += rng.uniform(0.1, 0.7) if rng.random() < 0.7 else 0.0
-        for name in rng.choice(MOUTH_SHAPES, 2, replace=False):
+        for name in rng.choice(MIXED_EXPRESSIONS, 2, replace=False):
             sides = [k for k, full in enumerate(model.expression_names) if full.split("_")[0] == name]
             expression[sides] += rng.uniform(0, 0.6)
         expression = np.clip(expression, 0, 1)

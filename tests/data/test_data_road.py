@@ -108,6 +108,29 @@ def test_a_profile_shows_only_its_own_side():
     assert ((seen[:, 0] - 1) / 254 < 0.52).mean() > 0.98
 
 
+def test_an_opened_mouth_is_dark_inside_and_no_part_of_the_face():
+    model, head = load_face_model(), TexturedHead(np.full((256, 256, 3), 200, np.uint8), _fit_of())
+    jaw = [model.expression_names.index("jawOpen")]
+    offset = model.offset(np.zeros(50), [0.7], jaw)
+    np.testing.assert_allclose(offset, model.vertices(np.zeros(50), 0.7 * np.eye(57)[jaw[0]]) - model.mean, atol=1e-4)
+    background, mouth = np.full((CANVAS, CANVAS, 3), 255, np.uint8), np.full((2, 3), 20.0)
+    opened = head.render((0.0, 0.0, 0.0), background, offset, mouth=mouth)
+    face = (opened.pncc.max(2) > 0).astype(np.uint8)
+    hole = (cv2.morphologyEx(face, cv2.MORPH_CLOSE, np.ones((25, 25))) > 0) & (opened.image.max(2) < 40)
+    assert hole.sum() > 100
+    assert face[hole].mean() < 0.05
+    np.testing.assert_allclose(opened.vertices, head.vertices + offset, atol=1e-3)
+
+
+def test_other_faces_are_another_persons_or_another_expression_about_half_of_the_time():
+    head = TexturedHead(_portrait(8), _fit_of())
+    offsets = [pairs._another_face(head, np.random.default_rng(seed))[0] for seed in range(60)]
+    changed = [offset for offset in offsets if offset is not None]
+    assert 40 <= len(changed) < 60  # 1 - 0.4 * 0.45 of them
+    moved = [np.linalg.norm(offset, axis=1).mean() for offset in changed]
+    assert max(moved) < 30  # mm: people, not monsters
+
+
 def test_texture_of_a_frontal_photo_is_seen_almost_everywhere():
     texture, visibility = TexturedHead(_portrait(7), _fit_of()).texture()
     assert texture.shape == (128, 128, 3)
