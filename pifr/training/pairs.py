@@ -32,7 +32,7 @@ from pifr.training.heads import (
     HeadRender,
     TexturedHead,
 )
-from pifr.training.registration import _limit_threads, read_fit, write_parquet
+from pifr.training.registration import limit_threads, read_fit, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def render(
         if not (out / f"shard-{k:04d}").exists()
     ]
     done = len(shards) - len(todo)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), _limit_threads) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), limit_threads) as pool:
         for _ in pool.map(_render_shard, todo):
             done += 1
             yield done, len(shards)

@@ -310,7 +310,7 @@ def register(
     paths = [parts / f"part-{k:04d}.parquet" for k in range(len(chunks))]
     todo = [(photos, chunk, path, facemesh) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
     done = len(chunks) - len(todo)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), _limit_threads) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), limit_threads) as pool:
         for _ in pool.map(_register_chunk, todo):
             done += 1
             yield min(done * CHUNK, len(names)), len(names)
@@ -318,10 +318,15 @@ def register(
     write_parquet(table, out / "registration.parquet")
 
 
-def _limit_threads() -> None:
+def limit_threads() -> None:
     """One thread a process: the pool is the parallelism."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
     cv2.setNumThreads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    # An environment variable would come too late: numpy has been imported with this module.
+    threadpool_limits(1)
 
 
 def write_parquet(table, path: Path) -> None:
