@@ -136,11 +136,12 @@ class Frontalizer:
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)), alignment, size)[:0]
         located = self.locator(faces)
+        faces = faces.to(self.device)
         texture = self.complete(located.uv_partial, located.visibility)
-        shape = self.shape(faces.pixels.to(self.device), located)
+        shape = self.shape(faces.pixels, located)
         displacement = self.detail(texture, shape)
         shape = _resize(shape, displacement.shape[-1])
-        frontal = self.turn(faces.to(self.device), located, shape, texture, alignment, size)
+        frontal = self.turn(faces, located, shape, texture, alignment, size)
         known = {field.name: getattr(located, field.name) for field in fields(LocatedFaces)}
         return FrontalizedFaces(
             **known, uv_texture=texture, position_map=shape, displacement=displacement, frontal=frontal

@@ -4,8 +4,6 @@ The metadata of a file holds `config` (JSON of the network's configuration) besi
 file can be loaded without knowing what is in it.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pifr.errors import CheckpointError
+from pifr.files import write_whole
 from pifr.networks.config import NetworkConfig
 from pifr.networks.discriminator import Discriminator
 from pifr.networks.inpainting import InpaintingNetwork
@@ -55,17 +54,8 @@ def save_network(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
         for name, tensor in network.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, {**metadata, "config": network.config.model_dump_json()})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    described = {**metadata, "config": network.config.model_dump_json()}
+    write_whole(path, lambda whole: save_file(tensors, whole, described))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pifr.files import write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.training.heads import (
@@ -32,7 +33,7 @@ from pifr.training.heads import (
     HeadRender,
     TexturedHead,
 )
-from pifr.training.registration import limit_threads, read_fit, write_parquet
+from pifr.training.registration import limit_threads, read_fit
 
 log = logging.getLogger(__name__)
 
@@ -144,9 +145,7 @@ def _check_manifest(path: Path, manifest: dict) -> None:
         if differing:
             raise ValueError(f"{path.parent} holds shards that differ in {', '.join(differing)}: choose another folder")
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(manifest, indent=1))
-    os.replace(temporary, path)
+    write_whole(path, lambda whole: whole.write_text(json.dumps(manifest, indent=1)))
 
 
 def _render_shard(task: tuple) -> None:
@@ -198,8 +197,8 @@ def _write_shard(photos: Path, rows, names: list[str], folder: Path, settings: R
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    write_parquet(pd.DataFrame(pairs), folder / "pairs.parquet")
-    write_parquet(pd.DataFrame(texture_rows), folder / "photos.parquet")
+    write_whole(folder / "pairs.parquet", pd.DataFrame(pairs).to_parquet)
+    write_whole(folder / "photos.parquet", pd.DataFrame(texture_rows).to_parquet)
 
 
 def _draw_view(
@@ -306,7 +305,7 @@ def _merge_textures(out: Path, shards: int) -> None:
             merged = np.concatenate([np.load(folder / f"{source}.npy") for folder in folders])
             np.save(temporary / f"{name}.npy", merged)
         rows = pd.concat([pd.read_parquet(folder / "photos.parquet") for folder in folders], ignore_index=True)
-        write_parquet(rows, temporary / "textures.parquet")
+        write_whole(temporary / "textures.parquet", rows.to_parquet)
         os.replace(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -26,6 +26,7 @@ import numpy as np
 from pifr.errors import ImageError
 from pifr.facemesh import EYE_CORNERS, FaceMesh
 from pifr.faces import FaceCrops, FaceFinder
+from pifr.files import write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 
@@ -315,7 +316,7 @@ def register(
             done += 1
             yield min(done * CHUNK, len(names)), len(names)
     table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-    write_parquet(table, out / "registration.parquet")
+    write_whole(out / "registration.parquet", table.to_parquet)
 
 
 def limit_threads() -> None:
@@ -329,25 +330,13 @@ def limit_threads() -> None:
     threadpool_limits(1)
 
 
-def write_parquet(table, path: Path) -> None:
-    """Write a table atomically: temporary file in the same folder, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        table.to_parquet(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _register_chunk(task: tuple[Path, list[Path], Path, Path]) -> None:
     import pandas as pd
-    from threadpoolctl import threadpool_limits
 
     photos, chunk, path, facemesh = task
-    with threadpool_limits(1):
-        detector, finder = _face_mesh(facemesh), _face_finder()
-        rows = [_register_photo(photos / name, name, detector, finder) for name in chunk]
-    write_parquet(pd.DataFrame(rows), path)
+    detector, finder = _face_mesh(facemesh), _face_finder()
+    rows = [_register_photo(photos / name, name, detector, finder) for name in chunk]
+    write_whole(path, pd.DataFrame(rows).to_parquet)
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from pifr.geometry.face_model import load_face_model
 from pifr.training import pairs, registration
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.pairs import RenderSettings, render
-from pifr.training.registration import PhotoFit, load_fitter, read_fit, write_parquet
+from pifr.training.registration import PhotoFit, load_fitter, read_fit
 
 SCALE, CENTRE = 0.9, np.array([128.0, 120.0])
 
@@ -156,7 +156,7 @@ def registered(tmp_path) -> tuple[Path, Path]:
             "scale": fit.scale, "rotation": fit.rotation.ravel(), "translation": fit.translation,
             "residual": fit.residual.ravel(),
         })  # fmt: skip
-    write_parquet(pd.DataFrame(rows), fits / "registration.parquet")
+    pd.DataFrame(rows).to_parquet(fits / "registration.parquet")
     return photos, fits
 
 
@@ -202,7 +202,7 @@ def test_a_failing_disk_leaves_nothing_half_written(registered, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "write_parquet", full)
+        patch.setattr(pairs, "write_whole", full)
         with pytest.raises(OSError, match="No space"):
             pairs._render_shard((photos, rows, rows["photo"].tolist(), out / "shard-0000", RenderSettings(2, 5)))
     assert list(out.iterdir()) == []
