@@ -177,10 +177,16 @@ class Frontalizer:
             return located.fitted
         if self.config.shape == "mean":
             return self.locator.correspondence.mean.expand(len(located), -1, -1, -1)
-        with self.pretrained.autocast():
-            return self.pretrained["shape-coarse"](
-                warp.affine_warp(pixels, located.pncc_to_crop, located.pncc.shape[-1])
+        network = self.pretrained["shape-coarse"]
+        if network.config.corrects_fit:
+            evidence = self.locator.correspondence.evidence(
+                located.camera, located.image_map, located.fitted, located.visibility, located.uv_partial
             )
+            seen = (_resize(evidence, 128), located.fitted)
+        else:
+            seen = (warp.affine_warp(pixels, located.pncc_to_crop, located.pncc.shape[-1]),)
+        with self.pretrained.autocast():
+            return network(*seen)
 
     def detail(self, texture: Tensor, shape: Tensor) -> Tensor:
         """Displacement along z, B x 1 x M x M mm, of complete textures; 0 at the size of the shape if not asked for."""

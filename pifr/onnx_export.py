@@ -14,6 +14,7 @@ from pifr.errors import ConfigError
 from pifr.faces import CROP_SIZE
 from pifr.frontalizer import Frontalizer
 from pifr.geometry import warp
+from pifr.geometry.correspondence import EVIDENCE_CHANNELS
 
 OPSET = 18
 
@@ -22,7 +23,8 @@ class _Locate(nn.Module):
     def __init__(self, frontalizer: Frontalizer) -> None:
         super().__init__()
         self.locator = frontalizer.locator
-        self.shape = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
+        network = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
+        self.shape = None if network is None or network.config.corrects_fit else network
         # The tracer knows the weights of submodules only.
         self.networks = nn.ModuleList([self.locator.pretrained["segmentation"], self.locator.pretrained["pncc"]])
 
@@ -35,6 +37,15 @@ class _Locate(nn.Module):
         return (*outputs, self.shape(warp.affine_warp(pixels, pncc_to_crop, size)))
 
 
+class _Reconstruct(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, evidence: Tensor, fitted: Tensor) -> Tensor:
+        return self.network(evidence, fitted)
+
+
 class _Complete(nn.Module):
     def __init__(self, frontalizer: Frontalizer) -> None:
         super().__init__()
@@ -45,13 +56,16 @@ class _Complete(nn.Module):
         return self.frontalizer.complete(texture, visibility)
 
 
-def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, Path]:
-    """Writes `locate.onnx` and `complete.onnx` (opset 18), each for any batch size.
+def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, ...]:
+    """Writes `locate.onnx`, `complete.onnx` and, with an S-Net that corrects the fit, `reconstruct.onnx` (opset 18).
 
     | file | inputs | outputs |
     | --- | --- | --- |
-    | locate | pixels B x 3 x 256 x 256 | pncc, mask, pncc_to_crop, found (bool), position_map with S-Net |
+    | locate | pixels B x 3 x 256 x 256 | pncc, mask, pncc_to_crop, found (bool), position_map with S-Net on photos |
     | complete | uv_partial B x 3 x N x N, visibility B x 1 x N x N | uv_texture B x 3 x N x N |
+    | reconstruct | evidence B x 13 x 128 x 128 (`Correspondence.evidence`), fitted B x 3 x 64 x 64 | position_map |
+
+    Each takes any batch size.
 
     Frames, ranges and units are those of `LocatedFaces` and `FrontalizedFaces`; N is the configuration's texture size.
 
@@ -67,12 +81,18 @@ def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, Path]:
         raise ConfigError(f"only float32 can be exported, not {location.precision!r}: set precision=float32")
     folder.mkdir(parents=True, exist_ok=True)
     size = location.texture_size
-    names = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (frontalizer.config.shape == "snet")
-    locate, complete = folder / "locate.onnx", folder / "complete.onnx"
-    _export(_Locate(frontalizer), (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),), locate, ["pixels"], names)
+    locate, complete, reconstruct = (folder / f"{name}.onnx" for name in ("locate", "complete", "reconstruct"))
+    locating = _Locate(frontalizer)
+    names = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (locating.shape is not None)
+    _export(locating, (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),), locate, ["pixels"], names)
     maps = (torch.rand(2, 3, size, size), torch.rand(2, 1, size, size))
     _export(_Complete(frontalizer), maps, complete, ["uv_partial", "visibility"], ["uv_texture"])
-    return locate, complete
+    if frontalizer.config.shape != "snet" or locating.shape is not None:
+        return locate, complete
+    seen = torch.rand(2, EVIDENCE_CHANNELS, 128, 128), frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
+    network = _Reconstruct(frontalizer.pretrained["shape-coarse"])
+    _export(network, seen, reconstruct, ["evidence", "fitted"], ["position_map"])
+    return locate, complete, reconstruct
 
 
 def _export(module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]) -> None:

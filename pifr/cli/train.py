@@ -20,6 +20,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 InitFrom = Annotated[Path | None, typer.Option(help="Weights file to start from.")]
 Validation = Annotated[Path | None, typer.Option(help="Shards to validate on (default: held-out photos of --data).")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the training process (default: all cores).")]
+CNet = Annotated[
+    Path | None, typer.Option("--cnet", help="Folder of weights whose C-Net S-Net learns behind (default: packaged).")
+]
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="First-level folder of photos to use; may be repeated.")]
 
@@ -110,9 +113,10 @@ def _add_network(name: str, line: str) -> None:
         resume: Resume = False,
         init_from: InitFrom = None,
         validation: Validation = None,
+        cnet: CNet = None,
         threads: Threads = None,
     ) -> None:
-        _train(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, threads)
+        _train(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, cnet, threads)
 
 
 for _name, _line in _NETWORKS.items():
@@ -132,7 +136,7 @@ def train_all(
 ) -> None:
     """All networks, one after the other, each with the given length, in OUT/<network>."""
     for name in _NETWORKS:
-        _train(name, config, data, out / name, max_steps, max_minutes, resume, None, validation, threads)
+        _train(name, config, data, out / name, max_steps, max_minutes, resume, None, validation, out, threads)
 
 
 @app.command()
@@ -166,6 +170,7 @@ def _train(
     resume: bool,
     init_from: Path | None,
     validation: Path | None,
+    cnet: Path | None,
     threads: int | None,
 ) -> None:
     import logging
@@ -180,7 +185,7 @@ def _train(
         logging.getLogger(logger).setLevel(logging.WARNING)
     perceptual = load_training_config(config).inpainting.perceptual if name == "inpainting" else None
     features = _activations(perceptual.recognizer, perceptual.layer) if perceptual is not None else None
-    run = Run(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, threads)  # type: ignore[arg-type]
+    run = Run(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, cnet, threads)  # type: ignore[arg-type]
     typer.echo(f"weights: {train(run, features)}")
 
 

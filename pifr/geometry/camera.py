@@ -58,6 +58,11 @@ class Camera:
         flat = self.linear @ points.flatten(2) + self.translation[..., None]
         return flat.view(len(self), 2, *points.shape[2:])
 
+    def lift(self, displacements: Tensor) -> Tensor:
+        """The smallest displacements that look like these: B x 2 x ... pixels to B x 3 x ... mm of the model frame."""
+        flat = (self.linear / self.scale.square()[:, None, None]).mT @ displacements.flatten(2)
+        return flat.view(len(self), 3, *displacements.shape[2:])
+
     def depth(self, points: Tensor) -> Tensor:
         """Millimetres towards the camera: B x 3 x ... to B x 1 x ...; larger is nearer."""
         flat = self.rotation[:, 2:] @ points.flatten(2)

@@ -30,8 +30,14 @@ _TABLE_STEP = 4.0
 _INDEPENDENT = 100.0
 """How many independent measurements a PNCC is worth: a network's errors are correlated over large patches."""
 
-_EXPRESSION_DEVIATION = 0.6
+_EXPRESSION_DEVIATION = 0.25
 """Prior standard deviation of expression coefficients, which lie in [0, 1]; identity's is 1 by construction."""
+
+EVIDENCE_CHANNELS = 13
+"""Of `Correspondence.evidence`."""
+
+_EVIDENCE_UNIT = 5.0
+"""Millimetres that one unit of evidence stands for; beyond six units it is an outlier."""
 
 _OUTLIER = 4.0
 """Residuals in mm at which a measurement's weight is halved (Cauchy)."""
@@ -174,7 +180,7 @@ class Correspondence(nn.Module):
 
         Args:
             observed: from `splat_to_uv`.
-            deviation: standard error of a PNCC in mm; larger trusts the mean face more.
+            deviation: standard error of the PNCC in mm; larger trusts the mean face more.
             iterations: of the alternation.
         """
         batch, modes = len(observed.pixels), len(self.precision)
@@ -278,8 +284,38 @@ class Correspondence(nn.Module):
             evidence = _smallest(evidence, reach, axis)
         return evidence * fit.valid[:, None, None, None]
 
+    def evidence(
+        self, camera: Camera, pixels: Tensor, positions: Tensor, visibility: Tensor, texture: Tensor
+    ) -> Tensor:
+        """All that is known of a face's shape, as UV maps.
+
+        Args:
+            camera: B cameras into an image.
+            pixels: B x 2 x N x N, where each UV pixel lies in that image.
+            positions: B x 3 x n x n mm, the fitted shape.
+            visibility: B x 1 x N x N in [0, 1].
+            texture: B x 3 x N x N in [0, 1].
+
+        Returns:
+            B x `EVIDENCE_CHANNELS` x N x N: how far the image moves the mean face and how the fit does (3 each, in
+            units of 5 mm of the model frame), the direction to the camera in the model frame (3), visibility (1), and
+            what is seen (3, in [-1, 1], 0 where nothing is).
+        """
+        size = pixels.shape[-1]
+        mean, moved = (_resample(maps, size, "bilinear") for maps in (self.mean, positions - self.mean))
+        seen = camera.lift(pixels - camera.project(mean.expand(len(pixels), -1, -1, -1)))
+        shifts = (torch.cat([seen * visibility, moved], 1) / _EVIDENCE_UNIT).clamp(-6, 6)
+        towards = camera.rotation[:, 2, :, None, None].expand(-1, -1, size, size)
+        return torch.cat([shifts, towards, visibility, (2 * texture - 1) * visibility], 1)
+
     def unwrap(
-        self, images: Tensor, pncc: Tensor, mask: Tensor, size: int = 128, pncc_to_image: Tensor | None = None
+        self,
+        images: Tensor,
+        pncc: Tensor,
+        mask: Tensor,
+        size: int = 128,
+        pncc_to_image: Tensor | None = None,
+        deviation: float = 2.5,
     ) -> Unwrapped:
         """Carries photos to UV.
 
@@ -289,9 +325,10 @@ class Correspondence(nn.Module):
             size: side of the texture.
             pncc_to_image: B x 2 x 3, pixels of the PNCC to pixels of `images`; None if they are the same. Images much
                 finer than the texture should be blurred first: sampling is bilinear.
+            deviation: as in `fit_shape`.
         """
         observed = self.splat_to_uv(pncc, mask)
-        fit = self.fit_shape(observed)
+        fit = self.fit_shape(observed, deviation)
         positions = self.positions(fit.coefficients)
         pixels = self.image_map(fit, positions, observed)
         pixels = _resample(pixels, size, "bicubic")

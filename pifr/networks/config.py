@@ -106,7 +106,9 @@ class DiscriminatorConfig(Config):
 class CoarseShapeConfig(Config):
     """Coarse-shape subnetwork of S-Net (section 3.5.2): 7 convolutions down to 1 x 1, 10 transposed ones up.
 
-    `scale` (mm) is what one unit of the raw output stands for; the output is added to the mean shape.
+    `scale` (mm) is what one unit of the raw output stands for; the output is added to the mean shape, as in the paper.
+    `corrects_fit`: the network sees what C-Net's correspondence says in UV (`Correspondence.evidence`) in place of the
+    photo, and its output is added to the face model fitted to that: what is left to learn is how C-Net errs.
     """
 
     network: Literal["shape-coarse"] = "shape-coarse"
@@ -132,6 +134,7 @@ class CoarseShapeConfig(Config):
         64,
     )
     scale: PositiveFloat = 10.0
+    corrects_fit: bool = False
 
 
 class FineShapeConfig(Config):

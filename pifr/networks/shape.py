@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pifr.geometry.correspondence import EVIDENCE_CHANNELS
 from pifr.networks.config import CoarseShapeConfig, FineShapeConfig
 from pifr.networks.unet import build_unet
 
@@ -31,7 +32,7 @@ _DECODERS = {
 
 
 class CoarseShapeNetwork(nn.Module):
-    """Pose-free position map of the face in a 128 x 128 crop.
+    """Pose-free position map of the face in a 128 x 128 crop, or from 128 x 128 UV maps of evidence.
 
     Layers of the paper configuration (channels x side):
 
@@ -59,7 +60,7 @@ class CoarseShapeNetwork(nn.Module):
         self.config = config
         widths = config.encoder_widths
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, widths[0], 4, 2, 1),
+            nn.Conv2d(EVIDENCE_CHANNELS if config.corrects_fit else 3, widths[0], 4, 2, 1),
             *(
                 nn.Sequential(
                     nn.LeakyReLU(0.2), nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs)
@@ -82,10 +83,20 @@ class CoarseShapeNetwork(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(3, size, size) if mean is None else mean.detach().clone().float())
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """B x 3 x 128 x 128 in [0, 1], the PNCC subnetwork's crop -> B x 3 x N x N float32 in mm, model frame."""
-        code = self.encoder(2 * pixels - 1)
-        return self.mean + self.config.scale * self.decoder(code).float()
+    def forward(self, seen: Tensor, fitted: Tensor | None = None) -> Tensor:
+        """Position maps B x 3 x N x N float32 in mm, model frame.
+
+        Args:
+            seen: B x 3 x 128 x 128 in [0, 1], the PNCC subnetwork's crop; of networks that correct the fit, the
+                evidence, B x `EVIDENCE_CHANNELS` x 128 x 128.
+            fitted: B x 3 x M x M mm, the face model fitted to the same PNCC; only networks that correct it want it.
+        """
+        if not self.config.corrects_fit:
+            return self.mean + self.config.scale * self.decoder(self.encoder(2 * seen - 1)).float()
+        size = (self.config.resolution, self.config.resolution)
+        if fitted.shape[-2:] != size:
+            fitted = functional.interpolate(fitted, size, mode="bilinear", align_corners=False)
+        return fitted + self.config.scale * self.decoder(self.encoder(seen)).float()
 
 
 class FineShapeNetwork(nn.Module):

@@ -98,11 +98,15 @@ class InpaintingTask(Config):
 
 
 class CoarseShapeTask(Config):
-    """Coarse S-Net on the PNCC subnetwork's crops."""
+    """Coarse S-Net on the PNCC subnetwork's crops.
+
+    `aligned_loss`: Eq. (9) after a similarity alignment of the true shape, for one image says nothing of size and place.
+    """
 
     network: CoarseShapeConfig
     framing: FramingConfig
     occluded: float = Field(0.35, ge=0, le=1)
+    aligned_loss: bool = False
     optimisation: Optimisation = Optimisation()
 
 

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
+from pifr.geometry.similarity import brought_onto
+from pifr.locator import LocatorConfig
 from pifr.networks.discriminator import Discriminator
 from pifr.training import losses
 from pifr.training.config import (
@@ -426,35 +429,61 @@ class CoarseShapeTraining(NetworkTraining):
         network: a `CoarseShapeNetwork` with the mean shape.
         task: its settings.
         schedule: of the learning rate.
+        cnet: a trained `PnccNetwork`, for networks that correct the fit; it is not trained.
     """
 
-    def __init__(self, network: nn.Module, task: CoarseShapeTask, schedule: Schedule) -> None:
+    def __init__(
+        self, network: nn.Module, task: CoarseShapeTask, schedule: Schedule, cnet: nn.Module | None = None
+    ) -> None:
         super().__init__(network, task.optimisation, schedule)
+        self.task = task
+        # In a list, a module is no part of this one's state: it is not trained, averaged or saved.
+        self._located_by = [] if cnet is None else [cnet.requires_grad_(False), Correspondence()]
 
     def _target(self, batch: Batch) -> Tensor:
-        size = self.network.config.resolution
-        target = batch["position"]
-        if target.shape[-1] != size:
-            target = functional.interpolate(target, (size, size), mode="bilinear", align_corners=False)
-        return target
+        return _resized(batch["position"], self.network.config.resolution)
+
+    @torch.no_grad()
+    def _seen(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the network is given of a batch."""
+        images = images_of(batch)
+        if not self._located_by:
+            return (images,)
+        cnet, correspondence = (module.to(self.device) for module in self._located_by)
+        prediction = cnet(images, mask_of(batch))
+        with torch.autocast(self.device.type, enabled=False):
+            mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.float().sigmoid()
+            pncc = prediction.pncc.float().clamp(0, 1)
+            seen = correspondence.unwrap(images, pncc, mask, 128, deviation=LocatorConfig().pncc_deviation)
+            evidence = correspondence.evidence(
+                seen.fit.camera, seen.pixels, seen.positions, seen.visibility, seen.texture
+            )
+        return evidence, seen.positions
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        predicted = self.network(images_of(batch))
-        loss = losses.surface_loss(predicted, self._target(batch)) / self.network.config.scale
+        predicted, target = self.network(*self._seen(batch)), self._target(batch)
+        if self.task.aligned_loss:
+            target = brought_onto(target, predicted)
+        loss = losses.surface_loss(predicted, target) / self.network.config.scale
         self.log_losses(loss=loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        target = self._target(batch)
-        mean = self.average.module.mean.expand_as(target)
-        self.record(
-            rmse=_rms_distance(self.average(images_of(batch)), target),
-            rmse_mean_face=_rms_distance(mean, target),
-            yaw=batch["yaw"],
-        )
+        target, seen = self._target(batch), self._seen(batch)
+        shapes = {"": self.average(*seen), "_mean_face": self.average.module.mean.expand_as(target)}
+        if len(seen) > 1:
+            shapes["_fit"] = _resized(seen[1], target.shape[-1])
+        for name, shape in shapes.items():
+            self.record(
+                **{
+                    f"rmse{name}": _rms_distance(shape, target),
+                    f"aligned{name}": _rms_distance(brought_onto(shape, target), target),
+                }
+            )
+        self.record(yaw=batch["yaw"])
 
     def pictures(self, batch: Batch) -> Tensor:
-        target, predicted = self._target(batch), self.average(images_of(batch))
+        target, predicted = self._target(batch), self.average(*self._seen(batch))
         light = target.new_tensor([0.3, 0.3, 0.9]).view(3, 1, 1)
         shades = [
             (surface_normals(positions) * light).sum(1, keepdim=True).expand(-1, 3, -1, -1)
@@ -464,6 +493,12 @@ class CoarseShapeTraining(NetworkTraining):
         return _sheet(
             [images_of(batch), *(functional.interpolate(shade, (side, side), mode="nearest") for shade in shades)]
         )
+
+
+def _resized(maps: Tensor, size: int) -> Tensor:
+    if maps.shape[-1] == size:
+        return maps
+    return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
 
 
 def _rms_distance(predicted: Tensor, target: Tensor) -> Tensor:

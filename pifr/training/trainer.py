@@ -19,6 +19,7 @@ from pifr.errors import CheckpointError, ConfigError
 from pifr.geometry.template import load_template
 from pifr.networks.shape import CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
+from pifr.pretrained import Pretrained
 from pifr.training.augment import Framing
 from pifr.training.config import (
     CoarseShapeTask,
@@ -79,6 +80,8 @@ class Run:
         resume: go on from the checkpoint in `out`; without one, start.
         init_from: weights file to start from.
         validation: shard folder to validate on, instead of the held-out photos of `data`.
+        cnet: folder of trained weights (NETWORK/weights.safetensors) whose C-Net a shape network that corrects the fit
+            is trained on; None: the packaged weights.
         threads: threads of the training process; None leaves torch's choice.
         checkpoint_minutes: time between checkpoints.
     """
@@ -92,6 +95,7 @@ class Run:
     resume: bool = False
     init_from: Path | None = None
     validation: Path | None = None
+    cnet: Path | None = None
     threads: int | None = None
     checkpoint_minutes: float = 5.0
 
@@ -194,14 +198,14 @@ def _setup(
         check = PairSamples(held_out, framing.plain(), size, augmented=False)
     settings = task.optimisation
     return (
-        _module(task, schedule, features),
+        _module(task, schedule, features, run.cnet),
         TrainingBatches(len(shards), make, settings.batch_size, settings.seed),
         ValidationBatches(len(held_out), check, settings.batch_size, settings.validation_limit),
         shards,
     )
 
 
-def _module(task: Task, schedule: Schedule, features: Features | None) -> NetworkTraining:
+def _module(task: Task, schedule: Schedule, features: Features | None, cnet: Path | None) -> NetworkTraining:
     match task:
         case SegmentationTask():
             return SegmentationTraining(build_network(task.network), task, schedule)
@@ -211,7 +215,8 @@ def _module(task: Task, schedule: Schedule, features: Features | None) -> Networ
             return InpaintingTraining(build_network(task.network), task, schedule, features)
         case CoarseShapeTask():
             mean = load_template().position_map(task.network.resolution)
-            return CoarseShapeTraining(CoarseShapeNetwork(task.network, mean), task, schedule)
+            corrected = Pretrained(("pncc",), weights=cnet)["pncc"] if task.network.corrects_fit else None
+            return CoarseShapeTraining(CoarseShapeNetwork(task.network, mean), task, schedule, corrected)
         case FineShapeTask():
             return FineShapeTraining(build_network(task.network), task, schedule)
 

@@ -38,15 +38,12 @@ def sessions(frontalizer, tmp_path_factory):
 @pytest.mark.parametrize("yaw", [[30.0], [-70.0, 0.0, 50.0]])
 def test_the_exported_locator_agrees_at_every_batch_size(frontalizer, sessions, yaw):
     faces = painted_faces(yaw)
-    pncc, mask, pncc_to_crop, found, positions = sessions[0].run(None, {"pixels": faces.pixels.numpy()})
+    pncc, mask, pncc_to_crop, found = sessions[0].run(None, {"pixels": faces.pixels.numpy()})
     with torch.inference_mode():
         expected = frontalizer.locator.encode(faces.pixels)
-        located = frontalizer.locator(faces)
     for exported, own in zip((pncc, mask, pncc_to_crop), expected, strict=False):
         np.testing.assert_allclose(exported, own.numpy(), atol=1e-4)
     assert found.tolist() == expected[3].tolist()
-    with torch.inference_mode():
-        np.testing.assert_allclose(positions, frontalizer.shape(faces.pixels, located).numpy(), atol=1e-2)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -57,6 +54,19 @@ def test_the_exported_completion_agrees_at_every_batch_size(frontalizer, session
     found = sessions[1].run(None, {"uv_partial": texture.numpy(), "visibility": visibility.numpy()})[0]
     with torch.inference_mode():
         np.testing.assert_allclose(found, frontalizer.complete(texture, visibility).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("yaw", [[30.0], [-70.0, 0.0, 50.0]])
+def test_the_exported_reconstruction_agrees_at_every_batch_size(frontalizer, sessions, yaw):
+    faces = painted_faces(yaw)
+    with torch.inference_mode():
+        seen = frontalizer.locator(faces)
+        evidence = frontalizer.locator.correspondence.evidence(
+            seen.camera, seen.image_map, seen.fitted, seen.visibility, seen.uv_partial
+        )
+        expected = frontalizer.shape(faces.pixels, seen)
+    found = sessions[2].run(None, {"evidence": evidence.numpy(), "fitted": seen.fitted.numpy()})[0]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-2)
 
 
 def test_only_float32_is_exported(random_weights, tmp_path):

@@ -66,6 +66,14 @@ def test_a_camera_after_a_similarity_projects_to_the_moved_pixels():
     )
 
 
+def test_lifted_displacements_look_as_they_should_and_lie_across_the_view():
+    camera = single(20, 10, -15)
+    displacements = torch.tensor([[[3.0, 0.0, -2.0], [0.0, 4.0, 1.0]]])
+    lifted = camera.lift(displacements)
+    torch.testing.assert_close(camera.linear @ lifted, displacements)
+    torch.testing.assert_close(camera.depth(lifted), torch.zeros(1, 1, 3), atol=1e-5, rtol=0)
+
+
 def test_derivatives_agree_with_finite_differences():
     camera, points, step = single(20, 10, -15), cloud(5).double(), 1e-5
     camera = type(camera)(camera.scale.double(), camera.rotation.double(), camera.translation.double())

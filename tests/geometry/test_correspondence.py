@@ -4,7 +4,12 @@ from scipy.spatial import cKDTree
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
-from pifr.geometry.correspondence import Correspondence, landmarks_from_fit, landmarks_from_pncc
+from pifr.geometry.correspondence import (
+    EVIDENCE_CHANNELS,
+    Correspondence,
+    landmarks_from_fit,
+    landmarks_from_pncc,
+)
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.render import rasterize, render
 from pifr.geometry.template import load_template
@@ -177,6 +182,30 @@ def test_the_fitted_shape_is_nearer_than_the_mean(correspondence, people, unwrap
     fitted = (unwrapped.positions - truth).square().sum(1).mean((1, 2)).sqrt()
     mean = (correspondence.mean - truth).square().sum(1).mean((1, 2)).sqrt()
     assert fitted.mean() < 0.85 * mean.mean()  # much of the depth cannot be seen
+
+
+def test_a_less_trusted_pncc_leaves_the_shape_nearer_to_the_mean(correspondence, people):
+    observed = correspondence.splat_to_uv(people.pncc, people.mask)
+    sizes = [correspondence.fit_shape(observed, deviation).coefficients.norm(dim=1) for deviation in (2.5, 6.5, 1000)]
+    assert (sizes[1] < sizes[0]).all()
+    assert sizes[2].max() < 0.1
+
+
+def test_evidence_of_the_mean_face_is_no_displacement(correspondence):
+    camera = camera_from_angles(torch.tensor([0.0, 70.0]), 0.0, 10.0, 0.5, torch.full((2, 2), 63.5))
+    mean = correspondence.mean.expand(2, -1, -1, -1)
+    seen, texture = torch.ones(2, 1, 64, 64), torch.full((2, 3, 64, 64), 0.5)
+    evidence = correspondence.evidence(camera, camera.project(mean) + 2.0, mean, seen, texture)
+    assert evidence.shape == (2, EVIDENCE_CHANNELS, 64, 64)
+    shift, fit, towards, visibility, colours = evidence.split([3, 3, 3, 1, 3], 1)
+    # Two pixels right and down are four millimetres each, in units of five, across the view.
+    torch.testing.assert_close(shift.norm(dim=1), torch.full((2, 64, 64), 0.8 * 2**0.5))
+    torch.testing.assert_close((shift * towards).sum(1), torch.zeros(2, 64, 64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(towards[:, :, 0, 0], camera.rotation[:, 2])
+    assert fit.abs().max() == colours.abs().max() == 0
+    assert (visibility == 1).all()
+    hidden = correspondence.evidence(camera, camera.project(mean) + 2.0, mean, 0 * seen, texture + 0.2)
+    assert hidden[:, :6].abs().max() == hidden[:, 9:].abs().max() == 0
 
 
 def test_landmarks_of_the_fit_include_hidden_ones(unwrapped, people):

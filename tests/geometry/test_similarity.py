@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pifr.geometry.similarity import fit_similarity
+from pifr.geometry.similarity import brought_onto, fit_similarity
 
 POINTS = np.array(
     [[-45, 35, -20], [-15, 33, -8], [15, 33, -8], [45, 35, -20], [0, -12, 12], [-25, -35, -8], [25, -35, -8]], float
@@ -33,3 +34,13 @@ def test_a_mirrored_prediction_is_never_mirrored_back() -> None:
 
 def test_rigid_alignment_keeps_the_size() -> None:
     assert fit_similarity(POINTS, 2 * POINTS, scale=False).scale == 1
+
+
+def test_position_maps_are_brought_onto_their_targets_as_single_point_sets_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps, target = (torch.randn(3, 3, 4, 4, generator=generator, dtype=torch.float64) * 30 for _ in range(2))
+    target[0] = -maps[0]  # only a reflection would do
+    moved = brought_onto(maps, target)
+    for source, wanted, found in zip(maps, target, moved, strict=True):
+        a, b = (points.flatten(1).t().numpy() for points in (source, wanted))
+        np.testing.assert_allclose(found.flatten(1).t(), fit_similarity(a, b)(a), atol=1e-9)

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from pifr.errors import CheckpointError
+from pifr.geometry.correspondence import EVIDENCE_CHANNELS
 from pifr.networks.config import (
     CoarseShapeConfig,
     DiscriminatorConfig,
@@ -91,6 +92,16 @@ def test_untrained_coarse_shape_stays_near_the_mean() -> None:
     assert (positions - mean).abs().max() < 20
     with pytest.raises(ValueError, match="3 x 64 x 64"):
         CoarseShapeNetwork(config, torch.zeros(3, 84, 84))
+
+
+def test_a_correcting_coarse_shape_starts_from_the_fit() -> None:
+    config = CoarseShapeConfig(
+        resolution=64, encoder_widths=(4,) * 7, decoder_widths=(4,) * 9, scale=1e-3, corrects_fit=True
+    )
+    network, fitted = CoarseShapeNetwork(config).eval(), torch.randn(2, 3, 64, 64) * 50
+    evidence = torch.rand(2, EVIDENCE_CHANNELS, 128, 128)
+    torch.testing.assert_close(network(evidence, fitted), fitted, atol=0.02, rtol=0)
+    assert network(evidence, fitted[:, :, :32, :32]).shape == (2, 3, 64, 64)
 
 
 @pytest.mark.parametrize("config", [InpaintingConfig(), InpaintingConfig(sees_visibility=True)])
