@@ -126,15 +126,12 @@ class SrtcViews:
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
-        result = self.frontalizer(faces, alignment, size)
-        faces = faces.to(result.pncc.device)
+        first, *others = self.renderings.render_yaw
+        result = self.frontalizer(faces, alignment, size, first)
+        faces, shape, texture = faces.to(result.pncc.device), result.position_map, result.uv_texture
         rendered = [
-            result.frontal
-            if yaw == 0
-            else self.frontalizer.turn(
-                faces, result, result.position_map, result.uv_texture, alignment, size, largest_yaw=yaw
-            )
-            for yaw in self.renderings.render_yaw
+            result.frontal,
+            *(self.frontalizer.turn(faces, result, shape, texture, alignment, size, yaw) for yaw in others),
         ]
         if self.renderings.render_mirror:
             rendered = [image for view in rendered for image in (view, view.flip(-1))]

@@ -168,7 +168,8 @@ class FrontalizedFaces(LocatedFaces):
         uv_texture: B x 3 x N x N float32 in [0, 1], the complete texture.
         position_map: B x 3 x M x M float32 mm, the shape without its fine detail.
         displacement: B x 1 x M x M float32 mm, fine detail along z; 0 unless it was asked for.
-        frontal: B x 3 x S x S float32 in [0, 1], the frontal rendering, aligned to a recognizer's template.
+        frontal: B x 3 x S x S float32 in [0, 1], the face turned to the front, or as far as was asked for, aligned to a
+            recognizer's template.
     """
 
     uv_texture: Tensor

@@ -100,13 +100,14 @@ class InpaintingTask(Config):
 class CoarseShapeTask(Config):
     """Coarse S-Net on the PNCC subnetwork's crops.
 
-    `aligned_loss`: Eq. (9) after a similarity alignment of the true shape, for one image says nothing of size and place.
+    `aligned_share`: how much of the loss is Eq. (9) after a similarity alignment of the true shape, for an image says
+    little of size and place; the rest is Eq. (9) as it stands, which keeps both from running away.
     """
 
     network: CoarseShapeConfig
     framing: FramingConfig
     occluded: float = Field(0.35, ge=0, le=1)
-    aligned_loss: bool = False
+    aligned_share: float = Field(0.0, ge=0, le=1)
     optimisation: Optimisation = Optimisation()
 
 

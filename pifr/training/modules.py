@@ -462,10 +462,13 @@ class CoarseShapeTraining(NetworkTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         predicted, target = self.network(*self._seen(batch)), self._target(batch)
-        if self.task.aligned_loss:
-            target = brought_onto(target, predicted)
-        loss = losses.surface_loss(predicted, target) / self.network.config.scale
-        self.log_losses(loss=loss)
+        share, logged = self.task.aligned_share, {"surface": losses.surface_loss(predicted, target)}
+        loss = (1 - share) * logged["surface"]
+        if share:
+            logged["aligned"] = losses.surface_loss(predicted, brought_onto(target, predicted))
+            loss = loss + share * logged["aligned"]
+        loss = loss / self.network.config.scale
+        self.log_losses(loss=loss, **logged)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
