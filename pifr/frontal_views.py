@@ -39,8 +39,8 @@ class ViewWeights(Config):
     align_full: float = 45.0
     crop: float = Field(1.0, ge=0)
     crop_mirror: float = Field(1.0, ge=0)
-    realigned: float = Field(1.0, ge=0)
-    realigned_mirror: float = Field(1.0, ge=0)
+    realigned: float = Field(2.0, ge=0)
+    realigned_mirror: float = Field(2.0, ge=0)
     frontal_from: float = 35.0
     frontal_full: float = 65.0
     frontal_share: float = Field(0.3, ge=0, le=1)
