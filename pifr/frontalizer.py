@@ -28,6 +28,7 @@ from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.config import Config
+from pifr.networks.shape import INPUT_SIZE
 from pifr.pretrained import Pretrained
 from pifr.turned_photo import turn_photo
 
@@ -187,7 +188,7 @@ class Frontalizer:
             evidence = self.locator.correspondence.evidence(
                 located.camera, located.image_map, located.fitted, located.visibility, located.uv_partial
             )
-            seen = (_resize(evidence, 128), located.fitted)
+            seen = (_resize(evidence, INPUT_SIZE), located.fitted)
         else:
             seen = (warp.affine_warp(pixels, located.pncc_to_crop, located.pncc.shape[-1]),)
         with self.pretrained.autocast():
@@ -278,8 +279,6 @@ class ShapeReader:
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:
-    if maps.shape[-1] == size:
-        return maps
-    if maps.shape[-1] % size == 0:
+    if maps.shape[-1] != size and maps.shape[-1] % size == 0:
         return functional.avg_pool2d(maps, maps.shape[-1] // size)
-    return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
+    return warp.resized(maps, size)

@@ -14,17 +14,16 @@ from pifr.errors import ConfigError
 from pifr.faces import CROP_SIZE
 from pifr.frontalizer import Frontalizer
 from pifr.geometry import warp
-from pifr.geometry.correspondence import EVIDENCE_CHANNELS
+from pifr.locator import FaceLocator
+from pifr.networks.shape import EVIDENCE_CHANNELS, INPUT_SIZE
 
 OPSET = 18
 
 
 class _Locate(nn.Module):
-    def __init__(self, frontalizer: Frontalizer) -> None:
+    def __init__(self, locator: FaceLocator, shape: nn.Module | None) -> None:
         super().__init__()
-        self.locator = frontalizer.locator
-        network = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
-        self.shape = None if network is None or network.config.corrects_fit else network
+        self.locator, self.shape = locator, shape
         # The tracer knows the weights of submodules only.
         self.networks = nn.ModuleList([self.locator.pretrained["segmentation"], self.locator.pretrained["pncc"]])
 
@@ -35,15 +34,6 @@ class _Locate(nn.Module):
             return outputs
         size = self.locator.pretrained["pncc"].config.input_size
         return (*outputs, self.shape(warp.affine_warp(pixels, pncc_to_crop, size)))
-
-
-class _Reconstruct(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, evidence: Tensor, fitted: Tensor) -> Tensor:
-        return self.network(evidence, fitted)
 
 
 class _Complete(nn.Module):
@@ -82,16 +72,17 @@ def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     size = location.texture_size
     locate, complete, reconstruct = (folder / f"{name}.onnx" for name in ("locate", "complete", "reconstruct"))
-    locating = _Locate(frontalizer)
-    names = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (locating.shape is not None)
-    _export(locating, (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),), locate, ["pixels"], names)
+    snet = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
+    corrector, reader = (snet, None) if snet is not None and snet.config.corrects_fit else (None, snet)
+    names = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (reader is not None)
+    _export(_Locate(frontalizer.locator, reader), (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),), locate, ["pixels"], names)
     maps = (torch.rand(2, 3, size, size), torch.rand(2, 1, size, size))
     _export(_Complete(frontalizer), maps, complete, ["uv_partial", "visibility"], ["uv_texture"])
-    if frontalizer.config.shape != "snet" or locating.shape is not None:
+    if corrector is None:
         return locate, complete
-    seen = torch.rand(2, EVIDENCE_CHANNELS, 128, 128), frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
-    network = _Reconstruct(frontalizer.pretrained["shape-coarse"])
-    _export(network, seen, reconstruct, ["evidence", "fitted"], ["position_map"])
+    evidence = torch.rand(2, EVIDENCE_CHANNELS, INPUT_SIZE, INPUT_SIZE)
+    seen = evidence, frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
+    _export(corrector, seen, reconstruct, ["evidence", "fitted"], ["position_map"])
     return locate, complete, reconstruct
 
 

@@ -33,9 +33,6 @@ _INDEPENDENT = 100.0
 _EXPRESSION_DEVIATION = 0.25
 """Prior standard deviation of expression coefficients, which lie in [0, 1]; identity's is 1 by construction."""
 
-EVIDENCE_CHANNELS = 13
-"""Of `Correspondence.evidence`."""
-
 _EVIDENCE_UNIT = 5.0
 """Millimetres that one unit of evidence stands for; beyond six units it is an outlier."""
 
@@ -297,7 +294,7 @@ class Correspondence(nn.Module):
             texture: B x 3 x N x N in [0, 1].
 
         Returns:
-            B x `EVIDENCE_CHANNELS` x N x N: how far the image moves the mean face and how the fit does (3 each, in
+            B x 13 x N x N: how far the image moves the mean face and how the fit does (3 each, in
             units of 5 mm of the model frame), the direction to the camera in the model frame (3), visibility (1), and
             what is seen (3, in [-1, 1], 0 where nothing is).
         """

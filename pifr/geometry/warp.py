@@ -47,6 +47,13 @@ def points_at(maps: Tensor, uv: Tensor) -> Tensor:
     return sample_uv(maps, points)[:, :, 0]
 
 
+def resized(maps: Tensor, size: int) -> Tensor:
+    """Square maps B x C x N x N at another side, read bilinearly: B x C x size x size; the same maps if N is `size`."""
+    if maps.shape[-1] == size:
+        return maps
+    return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
+
+
 def pixel_grid(height: int, width: int, *, device: torch.device | str | None = None) -> Tensor:
     """Coordinates (x, y) of every pixel centre: 2 x height x width float32."""
     y, x = torch.meshgrid(

@@ -5,11 +5,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pifr.geometry.correspondence import EVIDENCE_CHANNELS
+from pifr.geometry.warp import resized
 from pifr.networks.config import CoarseShapeConfig, FineShapeConfig
 from pifr.networks.unet import build_unet
+
+INPUT_SIZE = 128
+"""Side of what the coarse-shape network sees."""
+
+EVIDENCE_CHANNELS = 13
+"""Of `Correspondence.evidence`."""
 
 
 class _Step(NamedTuple):
@@ -93,9 +98,7 @@ class CoarseShapeNetwork(nn.Module):
         """
         if not self.config.corrects_fit:
             return self.mean + self.config.scale * self.decoder(self.encoder(2 * seen - 1)).float()
-        size = (self.config.resolution, self.config.resolution)
-        if fitted.shape[-2:] != size:
-            fitted = functional.interpolate(fitted, size, mode="bilinear", align_corners=False)
+        fitted = resized(fitted, self.config.resolution)
         return fitted + self.config.scale * self.decoder(self.encoder(seen)).float()
 
 
@@ -113,10 +116,5 @@ class FineShapeNetwork(nn.Module):
 
     def forward(self, texture: Tensor) -> Tensor:
         """B x 3 x N x N complete textures in [0, 1] -> B x 1 x N x N float32 displacement in mm, to be added to z."""
-        side, working = texture.shape[-1], self.config.working_size
-        if side != working:
-            texture = functional.interpolate(texture, (working, working), mode="bilinear", align_corners=False)
-        output = self.config.scale * self.unet(2 * texture - 1)
-        if side != working:
-            output = functional.interpolate(output, (side, side), mode="bilinear", align_corners=False)
-        return output
+        output = self.config.scale * self.unet(2 * resized(texture, self.config.working_size) - 1)
+        return resized(output, texture.shape[-1])

@@ -22,8 +22,10 @@ from torch.optim.swa_utils import AveragedModel
 from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
 from pifr.geometry.similarity import brought_onto
+from pifr.geometry.warp import resized
 from pifr.locator import LocatorConfig
 from pifr.networks.discriminator import Discriminator
+from pifr.networks.shape import INPUT_SIZE
 from pifr.training import losses
 from pifr.training.config import (
     CoarseShapeTask,
@@ -437,11 +439,12 @@ class CoarseShapeTraining(NetworkTraining):
     ) -> None:
         super().__init__(network, task.optimisation, schedule)
         self.task = task
+        self._deviation = LocatorConfig().pncc_deviation
         # In a list, a module is no part of this one's state: it is not trained, averaged or saved.
         self._located_by = [] if cnet is None else [cnet.requires_grad_(False), Correspondence()]
 
     def _target(self, batch: Batch) -> Tensor:
-        return _resized(batch["position"], self.network.config.resolution)
+        return resized(batch["position"], self.network.config.resolution)
 
     @torch.no_grad()
     def _seen(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -454,7 +457,7 @@ class CoarseShapeTraining(NetworkTraining):
         with torch.autocast(self.device.type, enabled=False):
             mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.float().sigmoid()
             pncc = prediction.pncc.float().clamp(0, 1)
-            seen = correspondence.unwrap(images, pncc, mask, 128, deviation=LocatorConfig().pncc_deviation)
+            seen = correspondence.unwrap(images, pncc, mask, INPUT_SIZE, deviation=self._deviation)
             evidence = correspondence.evidence(
                 seen.fit.camera, seen.pixels, seen.positions, seen.visibility, seen.texture
             )
@@ -475,7 +478,7 @@ class CoarseShapeTraining(NetworkTraining):
         target, seen = self._target(batch), self._seen(batch)
         shapes = {"": self.average(*seen), "_mean_face": self.average.module.mean.expand_as(target)}
         if len(seen) > 1:
-            shapes["_fit"] = _resized(seen[1], target.shape[-1])
+            shapes["_fit"] = resized(seen[1], target.shape[-1])
         for name, shape in shapes.items():
             self.record(
                 **{
@@ -496,12 +499,6 @@ class CoarseShapeTraining(NetworkTraining):
         return _sheet(
             [images_of(batch), *(functional.interpolate(shade, (side, side), mode="nearest") for shade in shades)]
         )
-
-
-def _resized(maps: Tensor, size: int) -> Tensor:
-    if maps.shape[-1] == size:
-        return maps
-    return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
 
 
 def _rms_distance(predicted: Tensor, target: Tensor) -> Tensor:

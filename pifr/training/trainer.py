@@ -17,7 +17,7 @@ import torch
 
 from pifr.errors import CheckpointError, ConfigError
 from pifr.geometry.template import load_template
-from pifr.networks.shape import CoarseShapeNetwork
+from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
 from pifr.pretrained import Pretrained
 from pifr.training.augment import Framing
@@ -193,7 +193,7 @@ def _setup(
         make, check = TextureSamples(shards, seen, size), TextureSamples(held_out, seen, size, augmented=False)
     else:
         framing = Framing(scale=task.framing.scale, shift=task.framing.shift)
-        size = 128 if isinstance(task, CoarseShapeTask) else task.network.input_size
+        size = INPUT_SIZE if isinstance(task, CoarseShapeTask) else task.network.input_size
         make = PairSamples(shards, framing, size, occluded=task.occluded)
         check = PairSamples(held_out, framing.plain(), size, augmented=False)
     settings = task.optimisation

@@ -73,7 +73,7 @@ def faces_of(pixels: Tensor) -> FaceCrops:
 @pytest.fixture(scope="session")
 def fresh_locator() -> FaceLocator:
     # A mirror image of the paint would not be the mirrored face's paint.
-    return FaceLocator(PaintReader(), LocatorConfig(mirrored_pass=False))
+    return FaceLocator(PaintReader(), LocatorConfig(mirrored_pass=False, pncc_deviation=2.5))
 
 
 @pytest.fixture

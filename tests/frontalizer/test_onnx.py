@@ -7,6 +7,8 @@ import torch
 from pifr.errors import ConfigError
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
+from pifr.networks import build_network, save_network
+from pifr.networks.config import CoarseShapeConfig
 
 from .conftest import painted_faces
 
@@ -67,6 +69,26 @@ def test_the_exported_reconstruction_agrees_at_every_batch_size(frontalizer, ses
         expected = frontalizer.shape(faces.pixels, seen)
     found = sessions[2].run(None, {"evidence": evidence.numpy(), "fitted": seen.fitted.numpy()})[0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-2)
+
+
+@pytest.mark.parametrize("yaw", [[30.0], [-70.0, 0.0, 50.0]])
+def test_an_s_net_that_reads_the_photo_is_part_of_the_exported_locator(random_weights, tmp_path, yaw):
+    from pifr.onnx_export import export_onnx
+
+    for name in ("segmentation", "pncc"):
+        (tmp_path / f"{name}.safetensors").symlink_to(random_weights / name / "weights.safetensors")
+    network = build_network(CoarseShapeConfig(resolution=64, encoder_widths=(4,) * 7, decoder_widths=(4,) * 9))
+    save_network(network, tmp_path / "shape-coarse.safetensors", {})
+    frontalizer = Frontalizer.from_pretrained(
+        weights=tmp_path, config=FrontalizerConfig(shape="snet"), location=LocatorConfig(precision="float32")
+    )
+    locate, _ = export_onnx(frontalizer, tmp_path / "onnx")
+    faces = painted_faces(yaw)
+    with torch.inference_mode():
+        expected = frontalizer.shape(faces.pixels, frontalizer.locator(faces))
+    session = onnxruntime.InferenceSession(locate, providers=["CPUExecutionProvider"])
+    positions = session.run(["position_map"], {"pixels": faces.pixels.numpy()})[0]
+    np.testing.assert_allclose(positions, expected.numpy(), atol=1e-2)
 
 
 def test_only_float32_is_exported(random_weights, tmp_path):

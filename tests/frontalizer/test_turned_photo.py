@@ -49,7 +49,7 @@ def test_what_the_photo_hides_is_painted_from_the_texture(frontalizer, faces, lo
     left, right = paint[:, :, :56].mean((1, 2)), paint[:, :, 56:].mean((1, 2))
     assert right[0] < 0.05 < left[2] + right[2]  # turned to the left, its right side is seen
     assert left[0] > 0.15
-    assert left[1] + right[1] < 0.12  # hardly anything is hidden at 20 degrees
+    assert left[1] + right[1] < 0.1  # hardly anything is hidden at 20 degrees
 
 
 def test_what_lies_beyond_the_photo_is_black(frontalizer, faces, located):

@@ -4,15 +4,11 @@ from scipy.spatial import cKDTree
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
-from pifr.geometry.correspondence import (
-    EVIDENCE_CHANNELS,
-    Correspondence,
-    landmarks_from_fit,
-    landmarks_from_pncc,
-)
+from pifr.geometry.correspondence import Correspondence, landmarks_from_fit, landmarks_from_pncc
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.render import rasterize, render
 from pifr.geometry.template import load_template
+from pifr.networks.shape import EVIDENCE_CHANNELS
 
 SIZE = 128
 

@@ -8,7 +8,6 @@ import yaml
 from pydantic import ValidationError
 
 from pifr.errors import CheckpointError
-from pifr.geometry.correspondence import EVIDENCE_CHANNELS
 from pifr.networks.config import (
     CoarseShapeConfig,
     DiscriminatorConfig,
@@ -20,7 +19,7 @@ from pifr.networks.config import (
     SegmentationConfig,
 )
 from pifr.networks.inpainting import NoisyConvolution
-from pifr.networks.shape import CoarseShapeNetwork
+from pifr.networks.shape import EVIDENCE_CHANNELS, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_network, load_weights, read_metadata, save_network
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "train"
