@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,7 +116,19 @@ def _add_network(name: str, line: str) -> None:
         cnet: CNet = None,
         threads: Threads = None,
     ) -> None:
-        _train(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, cnet, threads)
+        _train(
+            name,
+            config,
+            data=data,
+            out=out,
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            resume=resume,
+            init_from=init_from,
+            validation=validation,
+            cnet=cnet,
+            threads=threads,
+        )
 
 
 for _name, _line in _NETWORKS.items():
@@ -136,7 +148,18 @@ def train_all(
 ) -> None:
     """All networks, one after the other, each with the given length, in OUT/<network>."""
     for name in _NETWORKS:
-        _train(name, config, data, out / name, max_steps, max_minutes, resume, None, validation, out, threads)
+        _train(
+            name,
+            config,
+            data=data,
+            out=out / name,
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            resume=resume,
+            validation=validation,
+            cnet=out,
+            threads=threads,
+        )
 
 
 @app.command()
@@ -160,19 +183,8 @@ def package(
         typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
 
 
-def _train(
-    name: str,
-    config: Path,
-    data: Path,
-    out: Path,
-    max_steps: int | None,
-    max_minutes: float | None,
-    resume: bool,
-    init_from: Path | None,
-    validation: Path | None,
-    cnet: Path | None,
-    threads: int | None,
-) -> None:
+def _train(name: str, config: Path, **options: Any) -> None:
+    """Trains one network; the options are those of `pifr.training.trainer.Run`."""
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -185,7 +197,7 @@ def _train(
         logging.getLogger(logger).setLevel(logging.WARNING)
     perceptual = load_training_config(config).inpainting.perceptual if name == "inpainting" else None
     features = _activations(perceptual.recognizer, perceptual.layer) if perceptual is not None else None
-    run = Run(name, config, data, out, max_steps, max_minutes, resume, init_from, validation, cnet, threads)  # type: ignore[arg-type]
+    run = Run(name, config, **options)  # type: ignore[arg-type]
     typer.echo(f"weights: {train(run, features)}")
 
 

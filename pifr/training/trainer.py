@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from pifr.errors import CheckpointError, ConfigError
+from pifr.files import write_whole
 from pifr.geometry.template import load_template
 from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
@@ -290,9 +290,7 @@ class _Keeper(Callback):
     def save(self, trainer: L.Trainer, module: NetworkTraining) -> None:
         """Replaces checkpoint and weights."""
         self._run.out.mkdir(parents=True, exist_ok=True)
-        temporary = self._run.out / f"{CHECKPOINT}.part"
-        trainer.save_checkpoint(temporary)
-        os.replace(temporary, self._run.out / CHECKPOINT)
+        write_whole(self._run.out / CHECKPOINT, trainer.save_checkpoint)
         save_network(
             module.average.module,
             self._run.out / WEIGHTS,
