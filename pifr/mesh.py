@@ -1,13 +1,12 @@
 """Textured meshes of frontalized faces, for viewers and modelling programs."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from pifr.errors import UnknownNameError
+from pifr.files import write_whole
 
 if TYPE_CHECKING:
     import trimesh
@@ -84,9 +83,5 @@ def _write_obj(mesh: "trimesh.Trimesh", path: Path) -> list[Path]:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.chmod(part, 0o644)
-    os.replace(part, path)
+    write_whole(path, lambda whole: whole.write_bytes(data))
     return path

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pifr.errors import UnknownNameError, WeightsError
+from pifr.files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -293,24 +295,19 @@ def save_weights(
     """
     from safetensors.torch import save_file
 
-    part = ASSETS / f"{name}.part"
-    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part, metadata)
-    return _add_to_package(name, part, licence, origin)
+    kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    return _add_to_package(name, lambda whole: save_file(kept, whole, metadata), licence, origin)
 
 
 def package_weights(name: str, source: Path, licence: str, origin: str) -> Path:
     """As `save_weights`, from a safetensors file that is taken over byte by byte."""
-    part = ASSETS / f"{name}.part"
-    shutil.copyfile(source, part)
-    return _add_to_package(name, part, licence, origin)
+    return _add_to_package(name, lambda whole: shutil.copyfile(source, whole), licence, origin)
 
 
-def _add_to_package(name: str, part: Path, licence: str, origin: str) -> Path:
+def _add_to_package(name: str, write: Callable[[Path], object], licence: str, origin: str) -> Path:
     file = ASSETS / f"{name}.safetensors"
-    os.replace(part, file)
+    write_whole(file, write)
     entry = {"file": file.name, "sha256": file_sha256(file), "licence": licence, "origin": origin}
-    index = ASSETS / "weights.json"
-    part = index.with_suffix(".part")
-    part.write_text(json.dumps(packaged_weights() | {name: entry}, indent=2, sort_keys=True) + "\n")
-    os.replace(part, index)
+    index = json.dumps(packaged_weights() | {name: entry}, indent=2, sort_keys=True) + "\n"
+    write_whole(ASSETS / "weights.json", lambda whole: whole.write_text(index))
     return file
