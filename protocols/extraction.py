@@ -24,6 +24,7 @@ from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
 from pifr.plugin import embed_views
+from pifr.threads import limit_threads
 from pifr.views import ViewMaker, Views
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 
@@ -326,11 +327,7 @@ def _content(image: Image) -> bytes:
 
 def _start_worker(make_finder: Callable[[], FaceFinder]) -> None:
     global _worker_finder
-    import cv2
-
-    # The processes share the machine's cores already.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    limit_threads()
     _worker_finder = make_finder()
 
 

@@ -9,6 +9,9 @@ import typer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pifr.training.config import InpaintingTask
+    from pifr.training.identity import FrontalIdentity, TextureCritics
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Config = Annotated[Path, typer.Option(help="Training configuration (YAML).")]
@@ -195,10 +198,44 @@ def _train(name: str, config: Path, **options: Any) -> None:
     # Lightning's own lines say nothing of the training; it sets its level when it is imported.
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    perceptual = load_training_config(config).inpainting.perceptual if name == "inpainting" else None
-    features = _activations(perceptual.recognizer, perceptual.layer) if perceptual is not None else None
+    critics = _critics(load_training_config(config).inpainting) if name == "inpainting" else None
     run = Run(name, config, **options)  # type: ignore[arg-type]
-    typer.echo(f"weights: {train(run, features)}")
+    typer.echo(f"weights: {train(run, critics)}")
+
+
+def _critics(task: "InpaintingTask") -> "TextureCritics":
+    """The recognizers that a configuration names.
+
+    Raises:
+        ConfigError: if one is not what it has to be.
+    """
+    from pifr.training.identity import TextureCritics
+
+    features = identity = judge = None
+    if task.perceptual is not None:
+        features = _activations(task.perceptual.recognizer, task.perceptual.layer)
+    if task.identity is not None:
+        identity = _frontal_identity(task.identity.recognizer, differentiable=True)
+        judge = _frontal_identity(task.identity.judge, differentiable=False)
+    return TextureCritics(features, identity, judge)
+
+
+def _frontal_identity(recognizer: str, differentiable: bool) -> "FrontalIdentity":
+    from feature_extractors import load_recognizer
+    from pifr.errors import ConfigError
+    from pifr.training.identity import FrontalIdentity
+
+    loaded = load_recognizer(recognizer)
+    config = loaded.config
+    if not differentiable:
+        return FrontalIdentity(loaded.embed, config.alignment, config.input_size)
+    if not hasattr(loaded, "network") or config.uses_yaw:
+        raise ConfigError(f"I-Net is trained to keep templates of torch networks of images alone; {recognizer} is none")
+
+    def embed(images: "Tensor") -> "Tensor":
+        return loaded.network.to(images.device)(config.normalise(images))
+
+    return FrontalIdentity(embed, config.alignment, config.input_size)
 
 
 def _activations(recognizer: str, layer: str) -> Callable[["Tensor"], "Tensor"]:

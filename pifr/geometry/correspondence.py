@@ -33,6 +33,9 @@ _INDEPENDENT = 100.0
 _EXPRESSION_DEVIATION = 0.25
 """Prior standard deviation of expression coefficients, which lie in [0, 1]; identity's is 1 by construction."""
 
+_PNCC_DEVIATION = 2.5
+"""Standard error of a PNCC in mm unless it is known better: that of codes that are nearly true."""
+
 _EVIDENCE_UNIT = 5.0
 """Millimetres that one unit of evidence stands for; beyond six units it is an outlier."""
 
@@ -168,7 +171,7 @@ class Correspondence(nn.Module):
         pixels = camera.project(self.mean.expand(batch, -1, -1, -1)) + summed[:, :2] / total.clamp_min(1e-6)
         return Observation(pixels, total)
 
-    def fit_shape(self, observed: Observation, deviation: float = 2.5, iterations: int = 2) -> ShapeFit:
+    def fit_shape(self, observed: Observation, deviation: float = _PNCC_DEVIATION, iterations: int = 2) -> ShapeFit:
         """Fits camera, identity and expression to an observation.
 
         Each iteration fits the camera to the current shape, then solves the coefficients together with the camera's
@@ -312,7 +315,7 @@ class Correspondence(nn.Module):
         mask: Tensor,
         size: int = 128,
         pncc_to_image: Tensor | None = None,
-        deviation: float = 2.5,
+        deviation: float = _PNCC_DEVIATION,
     ) -> Unwrapped:
         """Carries photos to UV.
 

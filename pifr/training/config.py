@@ -77,6 +77,16 @@ class PerceptualConfig(Config):
     layer: str = "block3"
 
 
+class IdentityConfig(Config):
+    """Recognizers (names of `pifr models`) that see textures from the front, as `pifr.training.identity` draws them.
+
+    `recognizer`, a torch network: I-Net is trained to keep its templates. `judge`: validated by it.
+    """
+
+    recognizer: str = "lightcnn-v4"
+    judge: str = "sface"
+
+
 class InpaintingTask(Config):
     """I-Net, with the weights of Eq. (8); `adversarial` false leaves discriminator, Eq. (5) to (7), away.
 
@@ -89,11 +99,13 @@ class InpaintingTask(Config):
     adversarial: bool = True
     visibilities: PositiveInt = 512
     perceptual: PerceptualConfig | None = PerceptualConfig()
+    identity: IdentityConfig | None = None
     discriminator_weight: NonNegativeFloat = 0.1
     generator_weight: NonNegativeFloat = 0.2
     penalty_weight: NonNegativeFloat = 1.0
     penalty_every: PositiveInt = 1
     perceptual_weight: NonNegativeFloat = 0.1
+    identity_weight: NonNegativeFloat = 0.2
     optimisation: Optimisation = Optimisation()
 
 

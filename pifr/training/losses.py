@@ -57,6 +57,15 @@ def perceptual_loss(predicted: Tensor, target: Tensor, features: Callable[[Tenso
     return functional.l1_loss(features(predicted), wanted)
 
 
+def identity_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """One minus the cosine of templates, beside the paper's losses: what is generated shall keep the person.
+
+    Args:
+        predicted, target: B x D, of unit length.
+    """
+    return 1 - (predicted * target).sum(1).mean()
+
+
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Eq. (5): -E[log D(T_gt)] - E[log(1 - D(T_G))], where D is the sigmoid of the logits.
 

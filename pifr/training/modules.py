@@ -8,7 +8,7 @@ undisturbed run. A schedule in minutes follows the clock, so no two such runs ar
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from pifr.completion import blend
+from pifr.completion import mirrored as both_sides_shown
 from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
 from pifr.geometry.similarity import brought_onto
+from pifr.geometry.texture_model import load_texture_model
 from pifr.geometry.warp import resized
 from pifr.locator import LocatorConfig
 from pifr.networks.discriminator import Discriminator
@@ -36,6 +39,7 @@ from pifr.training.config import (
     SegmentationTask,
 )
 from pifr.training.dataset import Batch
+from pifr.training.identity import TextureCritics
 
 _YAW_BINS = (0, 30, 60, 75, 90)
 _PAINT_CONTRAST = 0.08
@@ -333,7 +337,7 @@ class PnccTraining(NetworkTraining):
 
 
 class InpaintingTraining(NetworkTraining):
-    """Eq. (8): reconstruction, perceptual and adversarial losses with the gradient penalty.
+    """Eq. (8): reconstruction, perceptual and adversarial losses with the gradient penalty; and the person is kept.
 
     The reconstruction is weighted by the trust in the ground truth: where the photo itself did not show the texture, a
     filled-in pixel counts for a quarter.
@@ -342,7 +346,7 @@ class InpaintingTraining(NetworkTraining):
         network: an `InpaintingNetwork`.
         task: its settings.
         schedule: of the learning rate of both networks.
-        features: V of Eq. (4), from B x 3 x N x N textures in [0, 1] to activations; None leaves the term away.
+        critics: recognizers that the textures are shown to; None: to nobody.
     """
 
     def __init__(
@@ -350,27 +354,33 @@ class InpaintingTraining(NetworkTraining):
         network: nn.Module,
         task: InpaintingTask,
         schedule: Schedule,
-        features: Callable[[Tensor], Tensor] | None = None,
+        critics: TextureCritics | None = None,
     ) -> None:
         super().__init__(network, task.optimisation, schedule)
         self.task = task
+        self.critics = critics or TextureCritics()
         self.automatic_optimization = False
         self.discriminator = Discriminator(task.discriminator) if task.adversarial else None
-        # In a list, a network is no part of this module's state: it is not trained, averaged or saved.
-        self._features = [features]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         networks = [self.network] if self.discriminator is None else [self.network, self.discriminator]
         return [self.optimizer_for(network) for network in networks]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        target, optimizers = batch["texture"], self.trainer.optimizers
-        generated = self.network(target, batch["visibility"])
+        target, seen, optimizers = batch["texture"], batch["visibility"], self.trainer.optimizers
+        generated = self.network(target, seen)
         logged = {"reconstruction": losses.reconstruction_loss(generated, target, _truth_weight(batch))}
         total = logged["reconstruction"]
-        if self._features[0] is not None:
-            logged["perceptual"] = losses.perceptual_loss(generated, target, self._features[0])
+        if self.critics.features is not None:
+            logged["perceptual"] = losses.perceptual_loss(generated, target, self.critics.features)
             total = total + self.task.perceptual_weight * logged["perceptual"]
+        if self.critics.identity is not None:
+            # What the photo shows stays as it is, as in the blend that people get to see.
+            shown = torch.lerp(generated, target, seen)
+            with torch.no_grad():
+                wanted = self.critics.identity(target)
+            logged["identity"] = losses.identity_loss(self.critics.identity(shown), wanted)
+            total = total + self.task.identity_weight * logged["identity"]
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
             logged["generator"] = losses.generator_loss(self.discriminator(generated))
@@ -402,11 +412,21 @@ class InpaintingTraining(NetworkTraining):
         # Judged where the photo shows the truth and the network did not see it.
         unseen = (1 - seen) * batch["trust"]
         mirrored = torch.where(seen.flip(3) > seen, target.flip(3), target)
+        mean = resized(load_texture_model().mean[None], target.shape[-1]).to(target)
         self.record(
             unseen=_weighted_l1(completed, target, unseen),
             mirrored=_weighted_l1(mirrored, target, unseen),
+            mean_face=_weighted_l1(mean.expand_as(target), target, unseen),
             seen=_weighted_l1(completed, target, seen),
         )
+        if self.critics.judge is not None:
+            shown = {
+                "identity": blend(target, seen, completed.float()),
+                "identity_mirrored": both_sides_shown(target, seen),
+                "identity_mean_face": blend(target, seen, mean.expand_as(target)),
+            }
+            person = self.critics.judge(target)
+            self.record(**{name: (self.critics.judge(texture) * person).sum(1) for name, texture in shown.items()})
 
     def pictures(self, batch: Batch) -> Tensor:
         target, seen = batch["texture"], batch["visibility"]

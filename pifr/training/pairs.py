@@ -25,6 +25,7 @@ import numpy as np
 from pifr.files import write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
+from pifr.threads import limit_threads
 from pifr.training.heads import (
     CANVAS,
     MASK_FRACTION,
@@ -33,7 +34,7 @@ from pifr.training.heads import (
     HeadRender,
     TexturedHead,
 )
-from pifr.training.registration import limit_threads, read_fit
+from pifr.training.registration import read_fit
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from pifr.faces import FaceCrops, FaceFinder
 from pifr.files import write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
+from pifr.threads import limit_threads
 
 log = logging.getLogger(__name__)
 
@@ -317,17 +318,6 @@ def register(
             yield min(done * CHUNK, len(names)), len(names)
     table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
     write_whole(out / "registration.parquet", table.to_parquet)
-
-
-def limit_threads() -> None:
-    """One thread a process: the pool is the parallelism."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    # An environment variable would come too late: numpy has been imported with this module.
-    threadpool_limits(1)
 
 
 def _register_chunk(task: tuple[Path, list[Path], Path, Path]) -> None:

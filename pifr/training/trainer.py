@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +51,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from pifr.training.identity import TextureCritics
 from pifr.training.modules import (
     CoarseShapeTraining,
     FineShapeTraining,
@@ -100,11 +100,10 @@ class Run:
     checkpoint_minutes: float = 5.0
 
 
-Features = Callable[[torch.Tensor], torch.Tensor]
 Samples = PairSamples | TextureSamples
 
 
-def train(run: Run, features: Features | None = None) -> Path:
+def train(run: Run, critics: TextureCritics | None = None) -> Path:
     """Trains one network and writes its averaged weights.
 
     In `run.out`: `weights.safetensors` and `last.ckpt` (both replaced atomically every few minutes), `csv/`,
@@ -112,7 +111,7 @@ def train(run: Run, features: Features | None = None) -> Path:
 
     Args:
         run: what to train.
-        features: V of Eq. (4) for I-Net, from B x 3 x N x N textures in [0, 1] to activations, its parameters frozen.
+        critics: recognizers that I-Net's textures are shown to; None: to nobody.
 
     Returns:
         The weights file.
@@ -134,7 +133,7 @@ def train(run: Run, features: Features | None = None) -> Path:
     schedule = Schedule(
         settings.warm_up_steps, steps or (settings.max_steps if run.max_minutes is None else None), run.max_minutes
     )
-    module, batches, validation, shards = _setup(task, run, schedule, features)
+    module, batches, validation, shards = _setup(task, run, schedule, critics)
     if run.init_from is not None:
         load_weights(module.network, run.init_from)
         module.average.module.load_state_dict(module.network.state_dict())
@@ -176,7 +175,7 @@ def train(run: Run, features: Features | None = None) -> Path:
 
 
 def _setup(
-    task: Task, run: Run, schedule: Schedule, features: Features | None
+    task: Task, run: Run, schedule: Schedule, critics: TextureCritics
 ) -> tuple[NetworkTraining, TrainingBatches, ValidationBatches, Shards]:
     """Module, training and validation batches of one task, and the shards that it trains on."""
     content = "textures" if isinstance(task, InpaintingTask | FineShapeTask) else "pairs"
@@ -198,21 +197,21 @@ def _setup(
         check = PairSamples(held_out, framing.plain(), size, augmented=False)
     settings = task.optimisation
     return (
-        _module(task, schedule, features, run.cnet),
+        _module(task, schedule, critics, run.cnet),
         TrainingBatches(len(shards), make, settings.batch_size, settings.seed),
         ValidationBatches(len(held_out), check, settings.batch_size, settings.validation_limit),
         shards,
     )
 
 
-def _module(task: Task, schedule: Schedule, features: Features | None, cnet: Path | None) -> NetworkTraining:
+def _module(task: Task, schedule: Schedule, critics: TextureCritics | None, cnet: Path | None) -> NetworkTraining:
     match task:
         case SegmentationTask():
             return SegmentationTraining(build_network(task.network), task, schedule)
         case PnccTask():
             return PnccTraining(build_network(task.network), task, schedule, _ncc_extent())
         case InpaintingTask():
-            return InpaintingTraining(build_network(task.network), task, schedule, features)
+            return InpaintingTraining(build_network(task.network), task, schedule, critics)
         case CoarseShapeTask():
             mean = load_template().position_map(task.network.resolution)
             corrected = Pretrained(("pncc",), weights=cnet)["pncc"] if task.network.corrects_fit else None

@@ -23,6 +23,7 @@ import numpy as np
 from pifr.errors import DataError
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS
+from pifr.threads import limit_threads
 from protocols.multipie import CAMERA_YAW, FRONTAL_CAMERA, SHOTS, image_path
 from protocols.synthetic.people import EXPRESSIONS, Person, TextureModel, expression, sample_hair, sample_person
 from protocols.synthetic.photography import (
@@ -378,7 +379,7 @@ def _each_person(write: Callable[[int], None], subjects: int, workers: int, prog
             write(index)
             progress(1)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), limit_threads) as pool:
         for _ in pool.map(write, range(subjects)):
             progress(1)
 

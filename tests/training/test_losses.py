@@ -57,6 +57,11 @@ def test_perceptual_loss_compares_activations() -> None:
     assert predicted.grad.sum().item() == pytest.approx(2.0)
 
 
+def test_identity_loss_is_one_minus_the_mean_cosine() -> None:
+    predicted, target = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[0.6, 0.8], [0.6, 0.8]])
+    assert losses.identity_loss(predicted, target).item() == pytest.approx(1 - (0.6 + 1.0) / 2)
+
+
 def test_adversarial_losses_are_the_papers_logarithms() -> None:
     real, fake = torch.tensor([0.3, -1.2]), torch.tensor([2.0, -0.5])
     sigmoid = [1 / (1 + math.exp(-x)) for x in (0.3, -1.2, 2.0, -0.5)]

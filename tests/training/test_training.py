@@ -93,6 +93,26 @@ def test_pncc_learns(config: Path, shards: Path, tmp_path: Path) -> None:
     assert late["mm"] < 0.7 * early["mm"]
 
 
+def test_the_person_pulls_at_inet_and_judges_it(config: Path, shards: Path, tmp_path: Path) -> None:
+    from pifr.training.identity import TextureCritics
+    from pifr.training.trainer import Run, train
+
+    def quarters(textures: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.nn.functional.adaptive_avg_pool2d(textures, 2).flatten(1), dim=1)
+
+    content = yaml.safe_load(config.read_text())
+    heads = {}
+    for weight in (0.0, 10.0):
+        content["inpainting"]["identity_weight"] = weight
+        config.write_text(yaml.safe_dump(content))
+        run = Run("inpainting", config, shards, tmp_path / str(weight), max_steps=3, threads=1)
+        weights = train(run, TextureCritics(identity=quarters, judge=quarters))
+        heads[weight] = load_network(weights).head.weight
+        metrics = json.loads(read_metadata(weights)["metrics"])
+        assert all(0.5 < metrics[name] <= 1 for name in ("identity", "identity_mirrored", "identity_mean_face"))
+    assert not torch.equal(heads[0.0], heads[10.0])
+
+
 def test_training_starts_from_given_weights(config: Path, shards: Path, tmp_path: Path) -> None:
     first = run("segmentation", config, shards, tmp_path / "a", 10)
     second = run("segmentation", config, shards, tmp_path / "b", 1, init_from=first)
