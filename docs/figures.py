@@ -56,9 +56,7 @@ def main(
     with torch.inference_mode():
         frontalizer = Frontalizer.from_pretrained(weights=weights)
         result = frontalizer(faces, ARCFACE_112, 224)
-        turned_to_60 = frontalizer.turn(
-            faces, result, result.position_map, result.uv_texture, ARCFACE_112, 224, largest_yaw=60.0
-        )
+        turned_to_60 = frontalizer.turn(faces, result, result.position_map, None, ARCFACE_112, 224, largest_yaw=60.0)
     truth = torch.from_numpy(np.stack(frontal)).permute(0, 3, 1, 2).float() / 255
     columns = [
         faces.pixels,

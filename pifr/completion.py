@@ -6,10 +6,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pifr.geometry import warp
 from pifr.geometry.compiled import compilable, over_images
 
 _SEEN = 0.1
 """Evidence of both sides together from which on nothing is carried on from beside."""
+
+_DOUBTFUL, _SURE = 0.1, 0.4
+"""Visibility up to which a colour may be the background's, and from which on it is the face's."""
+
+
+def certain(visibility: Tensor) -> Tensor:
+    """Where a texture shows nothing but the face.
+
+    C-Net errs by a pixel or two. So near a face's outline, which for a profile is the midline of its texture, the
+    background bleeds into it, and stains whatever is completed from there.
+
+    Args:
+        visibility: B x 1 x N x N in [0, 1].
+
+    Returns:
+        B x 1 x N x N in [0, 1]; 0 within N / 64 pixels of what is doubtful.
+    """
+    reach = max(1, visibility.shape[-1] // 64)
+    sure = ((visibility - _DOUBTFUL) / (_SURE - _DOUBTFUL)).clamp(0, 1)
+    return warp.eroded(sure, reach)
 
 
 def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None) -> Tensor:

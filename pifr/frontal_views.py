@@ -63,10 +63,13 @@ class Renderings(Config):
         render_yaw: degrees; 0 is frontal, others turn the face back only so far (a face turned less stays as it is).
             60 is what measurement chose (docs/choosing-views.md): nearly all of the view then comes from the photo.
         render_mirror: show their mirror images, too.
+        painted: paint what the photo hides, as `FrontalizerConfig.completion` says. Otherwise a view is the photo, bent
+            as the turned face demands: what is invented costs recognizers more than what is missing.
     """
 
     render_yaw: tuple[float, ...] = Field((60.0,), min_length=1)
     render_mirror: bool = True
+    painted: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,35 +118,42 @@ class SrtcViews:
         frontalizer: frontalizes the faces.
         weights: of the views.
         renderings: which renderings are shown.
+
+    Raises:
+        ConfigError: a texture is to be shown, but not to be painted.
     """
 
     name = "srtc"
     default_fusion: Fusion = DEFAULT_FUSION
 
     def __init__(self, frontalizer: Frontalizer, weights: ViewWeights, renderings: Renderings) -> None:
+        surround = frontalizer.config.surround
+        if surround != "photo" and not renderings.painted:
+            raise ConfigError(f"surround={surround} shows the texture instead of the photo: it needs painted=true")
         self.frontalizer, self.weights, self.renderings = frontalizer, weights, renderings
         self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{_digest(weights, renderings)}"
 
+    @torch.inference_mode()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
-        first, *others = self.renderings.render_yaw
-        result = self.frontalizer(faces, alignment, size, first)
-        faces, shape, texture = faces.to(result.pncc.device), result.position_map, result.uv_texture
+        frontalizer, located = self.frontalizer, self.frontalizer.locator(faces)
+        faces = faces.to(located.pncc.device)
+        shape = frontalizer.shape(faces.pixels, located)
+        texture = frontalizer.complete(located.uv_partial, located.visibility) if self.renderings.painted else None
         rendered = [
-            result.frontal,
-            *(self.frontalizer.turn(faces, result, shape, texture, alignment, size, yaw) for yaw in others),
+            frontalizer.turn(faces, located, shape, texture, alignment, size, yaw) for yaw in self.renderings.render_yaw
         ]
         if self.renderings.render_mirror:
             rendered = [image for view in rendered for image in (view, view.flip(-1))]
-        share = self.weights.frontalized(result.yaw)[:, None]
+        share = self.weights.frontalized(located.yaw)[:, None]
         weights = torch.cat(
-            [self.weights.aligned(result.yaw) * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1
+            [self.weights.aligned(located.yaw) * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1
         )
-        aligned = _aligned_images(faces, result.landmarks("five"), alignment, size)
+        aligned = _aligned_images(faces, located.landmarks("five"), alignment, size)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names
         shown = (math.inf,) * len(_ALIGN_NAMES) + self.renderings.largest_yaw
-        return Views(images, weights, names, result.yaw, result.status, result.reason, shown)
+        return Views(images, weights, names, located.yaw, located.status, located.reason, shown)
 
 
 def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTemplate, size: int) -> Tensor:

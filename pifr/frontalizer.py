@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.completion import blend, mirrored, pull_push
+from pifr.completion import blend, certain, mirrored, pull_push
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
@@ -32,7 +32,7 @@ from pifr.networks.shape import INPUT_SIZE
 from pifr.pretrained import Pretrained
 from pifr.turned_photo import turn_photo
 
-_RECIPE = 2  # part of every fingerprint: raise it when results change while weights and configuration do not
+_RECIPE = 3  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class FrontalizerConfig(Config):
@@ -167,6 +167,7 @@ class Frontalizer:
 
     def complete(self, texture: Tensor, visibility: Tensor) -> Tensor:
         """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N."""
+        visibility = certain(visibility)
         if self.config.completion == "smooth":
             return blend(texture, visibility)
         if self.config.completion == "mirror":
@@ -207,7 +208,7 @@ class Frontalizer:
         faces: FaceCrops,
         located: LocatedFaces,
         shape: Tensor,
-        texture: Tensor,
+        texture: Tensor | None,
         alignment: AlignmentTemplate,
         size: int,
         largest_yaw: float = 0.0,
@@ -217,7 +218,8 @@ class Frontalizer:
         Args:
             faces: B faces, and `located` what is known of them.
             shape: B x 3 x M x M mm.
-            texture: B x 3 x N x N in [0, 1], complete.
+            texture: B x 3 x N x N in [0, 1], complete; None, only if `surround` is "photo": what the photo hides is not
+                painted.
             alignment, size: where the five landmarks lie.
             largest_yaw: degrees to which |yaw| is brought down; yaw and pitch shrink alike. 0: frontal.
         """
@@ -227,7 +229,9 @@ class Frontalizer:
         landmarks = warp.points_at(shape, self.locator.correspondence.template.landmarks("five"))
         camera = frontal_camera(landmarks, alignment, size, yaw, pitch)
         if self.config.surround == "photo":
-            return turn_photo(faces, located.image_map, located.visibility, shape, texture, camera, size)
+            # The fitted shape's projection is smooth; C-Net's own evidence would bend the photo by its errors.
+            places = _resize(located.camera.project(located.fitted), located.visibility.shape[-1])
+            return turn_photo(faces, places, located.visibility, shape, texture, camera, size)
         drawn = render(shape, texture, camera, size, supersampling=2)
         if self.config.surround == "black":
             return drawn.attributes

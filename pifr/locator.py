@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops
+from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops, inside_photo
 from pifr.framing import bounding_squares, resized_to, square_to_image
 from pifr.frontalized import LocatedFaces
 from pifr.geometry import warp
@@ -19,7 +19,7 @@ from pifr.geometry.correspondence import Correspondence
 from pifr.networks.config import Config
 from pifr.pretrained import Precision, Pretrained
 
-_RECIPE = 1  # part of every fingerprint: raise it when results change while weights and configuration do not
+_RECIPE = 2  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class LocatorConfig(Config):
@@ -102,16 +102,19 @@ class FaceLocator:
             faces.pixels, pncc, mask, self.config.texture_size, pncc_to_crop, self.config.pncc_deviation
         )
         camera = seen.fit.camera.mapped(pncc_to_crop)
+        image_map = warp.transform_maps(pncc_to_crop, seen.pixels)
+        # C-Net sees the crop's border, repeated, as part of the face.
+        visibility = seen.visibility * inside_photo(image_map, faces.extent)
         residual = torch.where(seen.fit.valid, seen.fit.residual, torch.inf)
-        status, reason = self._judge(faces, found, camera, residual, seen.visibility)
+        status, reason = self._judge(faces, found, camera, residual, visibility)
         return LocatedFaces(
             mask=mask,
             pncc=pncc,
             pncc_to_crop=pncc_to_crop,
             crop_to_image=faces.crop_to_image,
             uv_partial=seen.texture,
-            visibility=seen.visibility,
-            image_map=warp.transform_maps(pncc_to_crop, seen.pixels),
+            visibility=visibility,
+            image_map=image_map,
             fitted=seen.positions,
             camera=camera,
             residual=residual,

@@ -1,22 +1,22 @@
 """The photo itself, turned: what it shows of the face moves along with the surface, hair and background follow.
 
 A rendering of a texture alone loses what recognizers know people by: the outline of a profile, hair, ears, the
-sharpness of the photo. So the frontal view of a face is a warp of its photo wherever the photo shows the face; only
-what it hides is painted from the complete texture. Beside the face the warp is carried on smoothly, and a face that is
-not turned at all comes out as the re-aligned photo.
+sharpness of the photo. So a turned face is a warp of its photo wherever the photo shows the face. Only what it hides is
+painted, from a complete texture, or not even that: beside what it shows, the warp is carried on smoothly. A face that
+is not turned at all comes out as the re-aligned photo.
 """
 
 import torch
 from torch import Tensor
 
-from pifr.completion import pull_push
+from pifr.completion import certain, pull_push
 from pifr.faces import FaceCrops, inside_photo
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.render import render
 
-_CERTAIN = 0.25
-"""Visibility from which on a point of the face is the photo's alone."""
+_KNOWN = 0.25
+"""Visibility from which on a point's place in the photo is taken as it is."""
 
 _WHOLE = 0.99
 """Covered share from which on a pixel shows the face and nothing else."""
@@ -27,7 +27,7 @@ def turn_photo(
     image_map: Tensor,
     visibility: Tensor,
     positions: Tensor,
-    texture: Tensor,
+    texture: Tensor | None,
     camera: Camera,
     size: int,
     supersampling: int = 2,
@@ -39,7 +39,7 @@ def turn_photo(
         image_map: B x 2 x N x N, where each UV pixel lies in the crops.
         visibility: B x 1 x N x N in [0, 1], weight of evidence.
         positions: B x 3 x M x M mm.
-        texture: B x 3 x N x N in [0, 1], complete.
+        texture: B x 3 x N x N in [0, 1], complete; None: nothing is painted.
         camera: B cameras.
         size: side of the result.
         supersampling: samples per pixel and axis of the face's outline.
@@ -47,13 +47,14 @@ def turn_photo(
     Returns:
         B x 3 x size x size in [0, 1].
     """
-    drawn = render(positions, torch.cat([texture, visibility, image_map], 1), camera, size, supersampling)
+    painted = [] if texture is None else [certain(visibility), texture]
+    drawn = render(positions, torch.cat([image_map, visibility, *painted], 1), camera, size, supersampling)
     mask = drawn.mask
-    texture, visibility, places = (drawn.attributes / mask.clamp_min(1e-3)).split([3, 1, 2], 1)
-    shown = (visibility / _CERTAIN).clamp(0, 1)
-    places = _carried_on(places, shown * (mask > _WHOLE))
-    photo = warp.sample(faces.pixels, places) * inside_photo(places, faces.extent)
-    return torch.lerp(photo, texture, mask * (1 - shown)).clamp(0, 1)
+    places, visibility, known, paint = (drawn.attributes / mask.clamp_min(1e-3)).tensor_split([2, 3, 4], 1)
+    places = _carried_on(places, (visibility / _KNOWN).clamp(0, 1) * (mask > _WHOLE))
+    inside = inside_photo(places, faces.extent)
+    photo = warp.sample(faces.pixels, places) * inside
+    return photo if texture is None else torch.lerp(photo, paint, mask * (1 - known * inside)).clamp(0, 1)
 
 
 def _carried_on(places: Tensor, weight: Tensor) -> Tensor:

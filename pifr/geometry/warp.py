@@ -4,6 +4,8 @@ Pixel coordinates are (x right, y down) with the centre of the first pixel at (0
 act on homogeneous (x, y, 1). Everything is batched, differentiable and exportable to ONNX.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -52,6 +54,16 @@ def resized(maps: Tensor, size: int) -> Tensor:
     if maps.shape[-1] == size:
         return maps
     return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
+
+
+def eroded(maps: Tensor, reach: int) -> Tensor:
+    """The smallest value within `reach` pixels along both axes, of B x C x h x w maps; faster on a CPU than pooling."""
+    height, width = maps.shape[2:]
+    padded = functional.pad(maps, (reach,) * 4, value=torch.inf)
+    for axis, size in ((2, height), (3, width)):
+        around = [padded.narrow(axis, step, size) for step in range(2 * reach + 1)]
+        padded = reduce(torch.minimum, around)
+    return padded
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | str | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pifr.completion import blend, mirrored, pull_push
+from pifr.completion import blend, certain, mirrored, pull_push
 
 
 @pytest.fixture
@@ -74,3 +74,18 @@ def test_the_compiled_filling_is_that_of_torch(size):
     weights[1, :, : size // 2] = 0
     plain = pull_push(values.clone().requires_grad_(), weights).detach()
     torch.testing.assert_close(pull_push(values, weights), plain, atol=1e-6, rtol=0)
+
+
+def test_nothing_is_certain_near_what_is_doubtful():
+    visibility = torch.ones(1, 1, 128, 128)
+    visibility[..., 60:] = 0.1
+    sure = certain(visibility)
+    assert (sure[..., :58] == 1).all()
+    assert (sure[..., 58:] == 0).all()
+
+
+def test_certainty_grows_with_visibility():
+    visibility = torch.linspace(0, 1, 11)[:, None, None, None].expand(-1, 1, 16, 16)
+    sure = certain(visibility)[:, 0, 8, 8]
+    assert (sure.diff() >= 0).all()
+    assert sure[1] == 0 < sure[2] < sure[4] == 1

@@ -47,9 +47,20 @@ def test_what_the_photo_hides_is_painted_from_the_texture(frontalizer, faces, lo
     turned = turn(frontalizer, faces, located, 0.0)
     paint = (turned > 0.85).all(1).float()  # no pixel of the photo is this bright
     left, right = paint[:, :, :56].mean((1, 2)), paint[:, :, 56:].mean((1, 2))
-    assert right[0] < 0.05 < left[2] + right[2]  # turned to the left, its right side is seen
+    assert right[0] < 0.06 < left[2] + right[2]  # turned to the left, its right side is seen
     assert left[0] > 0.15
-    assert left[1] + right[1] < 0.1  # hardly anything is hidden at 20 degrees
+    assert left[1] + right[1] < 0.2 < left[2] + right[2]  # of a face at 20 degrees, only the far rim is uncertain
+
+
+def test_without_a_texture_nothing_is_painted(frontalizer, faces, located):
+    plain = frontalizer.turn(faces, located, located.fitted, None, ARCFACE_112, 112, 0.0)
+    bright, dark = (
+        turn(frontalizer, faces, located, 0.0, torch.full_like(located.uv_partial, value)) for value in (0.9, 0.0)
+    )
+    untouched = ((bright - dark).abs().amax(1, keepdim=True) == 0).expand_as(plain)
+    torch.testing.assert_close(plain[untouched], bright[untouched])
+    assert untouched.float().mean() > 0.3
+    assert plain.amax() <= faces.pixels.amax()
 
 
 def test_what_lies_beyond_the_photo_is_black(frontalizer, faces, located):

@@ -51,7 +51,8 @@ def test_align_shows_the_crop_first_and_mirrors_second(locator):
 def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
     faces = painted_faces([0.0, -80.0])
     aligned = AlignViews(frontalizer.locator, ViewWeights())(faces, ARCFACE_112, 112)
-    maker = SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(0.0, 40.0), render_mirror=True))
+    renderings = Renderings(render_yaw=(0.0, 40.0), render_mirror=True, painted=True)
+    maker = SrtcViews(frontalizer, ViewWeights(), renderings)
     views = maker(faces, ARCFACE_112, 112)
     torch.testing.assert_close(views.images[:, :4], aligned.images)
     assert views.names[4:] == ("frontal", "frontal mirror", "turned 40", "turned 40 mirror")
@@ -59,6 +60,21 @@ def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
     torch.testing.assert_close(views.images[:, 4], frontalizer(faces).frontal)
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
     torch.testing.assert_close(views.weights[1, 4:].sum(), torch.tensor(ViewWeights().frontal_share))
+
+
+def test_nothing_is_painted_unless_asked_for(frontalizer, monkeypatch):
+    faces = painted_faces([-80.0])
+    views = [SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(0.0,), painted=p)) for p in (False, True)]
+    plain, painted = (maker(faces, ARCFACE_112, 112).images[:, 4] for maker in views)
+    assert (plain - painted).abs().amax(1).gt(0.1).float().mean() > 0.1  # half of the face
+    monkeypatch.setattr(frontalizer, "complete", lambda texture, visibility: torch.rand_like(texture))
+    torch.testing.assert_close(views[0](faces, ARCFACE_112, 112).images[:, 4], plain)
+
+
+def test_a_texture_that_is_not_painted_cannot_be_shown(frontalizer):
+    frontalizer.config = frontalizer.config.model_copy(update={"surround": "black"})
+    with pytest.raises(ConfigError, match="painted=true"):
+        SrtcViews(frontalizer, ViewWeights(), Renderings())
 
 
 def test_an_intermediate_rendering_is_turned_to_the_side_of_the_photo(frontalizer):
