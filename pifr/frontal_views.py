@@ -43,7 +43,7 @@ class ViewWeights(Config):
     realigned_mirror: float = Field(2.0, ge=0)
     frontal_from: float = 35.0
     frontal_full: float = 65.0
-    frontal_share: float = Field(0.3, ge=0, le=1)
+    frontal_share: float = Field(0.5, ge=0, le=1)
 
     def aligned(self, yaw: Tensor) -> Tensor:
         """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""
@@ -61,7 +61,7 @@ class Renderings(Config):
 
     Attributes:
         render_yaw: degrees; 0 is frontal, others turn the face back only so far (a face turned less stays as it is).
-            60 is what measurement chose (docs/choosing-views.md): nearly all of the view then comes from the photo.
+            60 is what measurement chose (docs/choosing-views.md): the photo is then hardly bent.
         render_mirror: show their mirror images, too.
         painted: paint what the photo hides, as `FrontalizerConfig.completion` says. Otherwise a view is the photo, bent
             as the turned face demands: what is invented costs recognizers more than what is missing.
