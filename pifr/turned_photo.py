@@ -16,7 +16,7 @@ from pifr.geometry.camera import Camera
 from pifr.geometry.render import render
 
 _KNOWN = 0.25
-"""Visibility from which on a point's place in the photo is taken as it is."""
+"""Visibility from which on a point's place in the photo is taken as it is, where nothing is painted beside it."""
 
 _WHOLE = 0.99
 """Covered share from which on a pixel shows the face and nothing else."""
@@ -47,11 +47,12 @@ def turn_photo(
     Returns:
         B x 3 x size x size in [0, 1].
     """
-    painted = [] if texture is None else [certain(visibility), texture]
-    drawn = render(positions, torch.cat([image_map, visibility, *painted], 1), camera, size, supersampling)
+    known = (visibility / _KNOWN).clamp(0, 1) if texture is None else certain(visibility)
+    painted = [] if texture is None else [texture]
+    drawn = render(positions, torch.cat([image_map, known, *painted], 1), camera, size, supersampling)
     mask = drawn.mask
-    places, visibility, known, paint = (drawn.attributes / mask.clamp_min(1e-3)).tensor_split([2, 3, 4], 1)
-    places = _carried_on(places, (visibility / _KNOWN).clamp(0, 1) * (mask > _WHOLE))
+    places, known, paint = (drawn.attributes / mask.clamp_min(1e-3)).tensor_split([2, 3], 1)
+    places = _carried_on(places, known * (mask > _WHOLE))
     inside = inside_photo(places, faces.extent)
     photo = warp.sample(faces.pixels, places) * inside
     return photo if texture is None else torch.lerp(photo, paint, mask * (1 - known * inside)).clamp(0, 1)

@@ -57,9 +57,9 @@ def test_without_a_texture_nothing_is_painted(frontalizer, faces, located):
     bright, dark = (
         turn(frontalizer, faces, located, 0.0, torch.full_like(located.uv_partial, value)) for value in (0.9, 0.0)
     )
-    untouched = ((bright - dark).abs().amax(1, keepdim=True) == 0).expand_as(plain)
-    torch.testing.assert_close(plain[untouched], bright[untouched])
-    assert untouched.float().mean() > 0.3
+    unpainted = ((bright - dark).abs().amax(1, keepdim=True) == 0).expand_as(plain)[..., 30:80, 40:72]  # of the face
+    torch.testing.assert_close(plain[..., 30:80, 40:72][unpainted], bright[..., 30:80, 40:72][unpainted])
+    assert unpainted.float().mean() > 0.5
     assert plain.amax() <= faces.pixels.amax()
 
 
