@@ -181,13 +181,15 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
         device: where everything runs.
         argument: comma-separated: a packaged configuration ("paper") or a folder of weights, and options of
             `LocatorConfig`, `FrontalizerConfig`, `ViewWeights` and `Renderings` as KEY=VALUE, lists with "/" between:
-            "completion=mirror,frontal_share=0.2,render_yaw=0/30".
+            "painted=true,completion=inet,frontal_share=0.2,render_yaw=0/30".
 
     Raises:
         WeightsError: a network that is needed has no weights.
-        ConfigError: the argument is not understood.
+        ConfigError: the argument is not understood, or names a completion of views that are not painted.
     """
-    _, _, (_, _, weights, renderings) = _parse(argument)
+    _, _, (_, config, weights, renderings) = _parse(argument)
+    if "completion" in config.model_fields_set and not renderings.painted:
+        raise ConfigError(f"completion={config.completion} would not be seen: add painted=true, or leave it out")
     return SrtcViews(load_frontalizer(device, argument), weights, renderings)
 
 

@@ -103,9 +103,8 @@ def test_an_empty_batch_has_no_views(frontalizer):
 
 
 def test_options_come_from_the_name(random_weights):
-    maker = load_srtc(
-        "cpu", f"{random_weights},completion=mirror,frontal_share=0.3,render_yaw=0/30,render_mirror=false,passes=2"
-    )
+    options = "painted=true,completion=mirror,frontal_share=0.3,render_yaw=0/30,render_mirror=false,passes=2"
+    maker = load_srtc("cpu", f"{random_weights},{options}")
     assert maker.frontalizer.config.completion == "mirror"
     assert maker.frontalizer.locator.config.passes == 2
     assert maker.weights.frontal_share == 0.3
@@ -113,7 +112,7 @@ def test_options_come_from_the_name(random_weights):
 
 
 def test_settings_that_change_views_change_the_fingerprint(random_weights):
-    arguments = ["", ",frontal_share=0.45", ",completion=smooth", ",passes=2", ",render_yaw=30"]
+    arguments = ["", ",frontal_share=0.45", ",painted=true,completion=smooth", ",passes=2", ",render_yaw=30"]
     prints = {load_srtc("cpu", f"{random_weights}{argument}").fingerprint for argument in arguments}
     assert len(prints) == len(arguments)
     aligns = {load_align("cpu", f"{random_weights}{argument}").fingerprint for argument in arguments}
@@ -127,6 +126,11 @@ def test_align_and_srtc_share_their_locator(random_weights):
 def test_an_unknown_option_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"no option colour .*mirrored_pass.*completion.*align_from.*render_yaw"):
         load_srtc("cpu", "colour=blue")
+
+
+def test_a_completion_that_nobody_would_see_is_refused(random_weights):
+    with pytest.raises(ConfigError, match="painted=true"):
+        load_srtc("cpu", f"{random_weights},completion=smooth")
 
 
 def test_a_wrong_value_names_its_option():
@@ -149,9 +153,9 @@ def test_only_what_is_asked_for_is_loaded(random_weights, tmp_path):
     for network in ("segmentation", "pncc"):
         (tmp_path / network).symlink_to(random_weights / network)
     load_view_maker(f"align:{tmp_path}")
-    load_view_maker(f"srtc:{tmp_path},completion=smooth,shape=fit")
+    load_view_maker(f"srtc:{tmp_path},painted=true,completion=smooth,shape=fit")
     with pytest.raises(WeightsError, match="inpainting"):
-        load_view_maker(f"srtc:{tmp_path},completion=inet")
+        load_view_maker(f"srtc:{tmp_path},painted=true,completion=inet")
 
 
 def test_mirrored_pass_sees_a_face_and_its_mirror_image_alike(random_weights):
