@@ -125,11 +125,7 @@ class Frontalizer:
 
     @torch.inference_mode()
     def __call__(
-        self,
-        faces: FaceCrops,
-        alignment: AlignmentTemplate = ARCFACE_112,
-        size: int = 112,
-        largest_yaw: float = 0.0,
+        self, faces: FaceCrops, alignment: AlignmentTemplate = ARCFACE_112, size: int = 112
     ) -> FrontalizedFaces:
         """Frontalizes faces.
 
@@ -137,7 +133,6 @@ class Frontalizer:
             faces: B faces; those that failed keep their row, with what a face without any mask gives.
             alignment: where the rendering shows the five landmarks.
             size: side of the rendering.
-            largest_yaw: degrees, as in `turn`: 0 turns faces to the front, more only part of the way.
         """
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)), alignment, size)[:0]
@@ -147,7 +142,7 @@ class Frontalizer:
         shape = self.shape(faces.pixels, located)
         displacement = self.detail(texture, shape)
         shape = _resize(shape, displacement.shape[-1])
-        frontal = self.turn(faces, located, shape, texture, alignment, size, largest_yaw)
+        frontal = self.turn(faces, located, shape, texture, alignment, size)
         known = {field.name: getattr(located, field.name) for field in fields(LocatedFaces)}
         return FrontalizedFaces(
             **known, uv_texture=texture, position_map=shape, displacement=displacement, frontal=frontal

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from pifr.completion import blend
-from pifr.completion import mirrored as both_sides_shown
+from pifr.completion import blend, mirrored
 from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
 from pifr.geometry.similarity import brought_onto
@@ -411,18 +410,18 @@ class InpaintingTraining(NetworkTraining):
         completed = self.average(target, seen)
         # Judged where the photo shows the truth and the network did not see it.
         unseen = (1 - seen) * batch["trust"]
-        mirrored = torch.where(seen.flip(3) > seen, target.flip(3), target)
+        other_side = torch.where(seen.flip(3) > seen, target.flip(3), target)
         mean = resized(load_texture_model().mean[None], target.shape[-1]).to(target)
         self.record(
             unseen=_weighted_l1(completed, target, unseen),
-            mirrored=_weighted_l1(mirrored, target, unseen),
+            mirrored=_weighted_l1(other_side, target, unseen),
             mean_face=_weighted_l1(mean.expand_as(target), target, unseen),
             seen=_weighted_l1(completed, target, seen),
         )
         if self.critics.judge is not None:
             shown = {
                 "identity": blend(target, seen, completed.float()),
-                "identity_mirrored": both_sides_shown(target, seen),
+                "identity_mirrored": mirrored(target, seen),
                 "identity_mean_face": blend(target, seen, mean.expand_as(target)),
             }
             person = self.critics.judge(target)

@@ -175,7 +175,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
 
 
 def _setup(
-    task: Task, run: Run, schedule: Schedule, critics: TextureCritics
+    task: Task, run: Run, schedule: Schedule, critics: TextureCritics | None
 ) -> tuple[NetworkTraining, TrainingBatches, ValidationBatches, Shards]:
     """Module, training and validation batches of one task, and the shards that it trains on."""
     content = "textures" if isinstance(task, InpaintingTask | FineShapeTask) else "pairs"
