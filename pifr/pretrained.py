@@ -45,7 +45,7 @@ class Pretrained:
     ) -> None:
         self.device = torch.device(device)
         files = {name: _weights_file(configuration, name, weights) for name in names}
-        self._bfloat16 = _multiplies_bfloat16(self.device) if precision == "auto" else precision == "bfloat16"
+        self._bfloat16 = uses_bfloat16(precision, self.device)
         used = "bfloat16" if self._bfloat16 else "float32"
         self.fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()) + f",{used}"
         self._networks: dict[str, nn.Module] = {
@@ -77,7 +77,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Whether networks of this precision run in bfloat16 on this device, `Pretrained`'s and those in training."""
+    if precision != "auto":
+        return precision == "bfloat16"
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

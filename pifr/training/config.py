@@ -16,6 +16,7 @@ from pifr.networks.config import (
     PnccConfig,
     SegmentationConfig,
 )
+from pifr.pretrained import Precision
 
 TaskName = Literal["segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine"]
 
@@ -25,6 +26,7 @@ class Optimisation(Config):
 
     `max_steps` is the length of the cosine schedule unless the command line gives steps or minutes.
     `average_decay` is that of the exponential moving average that is validated and exported.
+    `precision` is that of the networks, as in `Pretrained`; weights and optimiser are float32 in any case.
     `validation_every` counts steps, `validation_limit` samples.
     """
 
@@ -35,7 +37,7 @@ class Optimisation(Config):
     max_steps: PositiveInt = 100_000
     gradient_clip: PositiveFloat = 2.0
     average_decay: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Precision = "auto"
     seed: NonNegativeInt = 0
     workers: NonNegativeInt = 2
     validation_every: PositiveInt = 1000

@@ -18,7 +18,7 @@ from pifr.files import write_whole
 from pifr.geometry.template import load_template
 from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
-from pifr.pretrained import Pretrained
+from pifr.pretrained import Pretrained, uses_bfloat16
 from pifr.training.augment import Framing
 from pifr.training.config import (
     CoarseShapeTask,
@@ -140,10 +140,11 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
     checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
     start = _completed_steps(checkpoint) if checkpoint else 0
     keeper = _Keeper(run, shards.fingerprint(), len(shards), validation)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        precision=settings.precision,
+        precision="bf16-mixed" if uses_bfloat16(settings.precision, device) else "32-true",
         max_epochs=-1,
         val_check_interval=settings.validation_every,
         check_val_every_n_epoch=None,
