@@ -22,21 +22,18 @@ _ALIGN_NAMES = ("crop", "crop mirror", "realigned", "realigned mirror")
 
 
 class ViewWeights(Config):
-    """How much each view counts, as a smooth function of |yaw| (degrees). To be tuned on rendered faces.
+    """How much each view counts, as a smooth function of |yaw| (degrees).
 
-    A near-frontal face is left as it is: all weight on its crop. From `align_from` on, up to `align_full`, the weights
-    of the crop, its mirror image, the re-aligned photo and that one's mirror image go over to the four shares. From
+    Every face that is located is shown in the four aligned views, near-frontal ones too: two faces compare best when
+    both are aligned by the same landmarks (docs/choosing-views.md). Only turning is left to faces that need it: from
     `frontal_from` on, up to `frontal_full`, the renderings take `frontal_share` of the whole, all alike.
 
     Attributes:
-        align_from, align_full: |yaw| where the re-aligned photo begins to count, and where it counts in full.
-        crop, crop_mirror, realigned, realigned_mirror: weights in full profile, in any unit.
-        frontal_from, frontal_full: the same two for renderings.
+        crop, crop_mirror, realigned, realigned_mirror: weights of the aligned views among themselves, in any unit.
+        frontal_from, frontal_full: |yaw| where renderings begin to count, and where they count in full.
         frontal_share: weight of all renderings together in full profile.
     """
 
-    align_from: float = 20.0
-    align_full: float = 45.0
     crop: float = Field(1.0, ge=0)
     crop_mirror: float = Field(1.0, ge=0)
     realigned: float = Field(2.0, ge=0)
@@ -47,9 +44,8 @@ class ViewWeights(Config):
 
     def aligned(self, yaw: Tensor) -> Tensor:
         """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""
-        profile = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
-        frontal = yaw.new_tensor([1.0, 0.0, 0.0, 0.0])
-        return torch.lerp(frontal, profile / profile.sum(), _ramp(yaw, self.align_from, self.align_full)[:, None])
+        located = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
+        return torch.where(yaw.isnan()[:, None], yaw.new_tensor([1.0, 0.0, 0.0, 0.0]), located / located.sum())
 
     def frontalized(self, yaw: Tensor) -> Tensor:
         """B degrees -> B, the share of all renderings. NaN: 0."""

@@ -31,10 +31,17 @@ def test_weights_have_no_steps():
     assert weights.diff(dim=0).abs().max() < 0.06
 
 
-def test_near_frontal_and_unknown_faces_are_left_to_their_crop():
-    near = torch.tensor([0.0, 10.0, -10.0, torch.nan])
-    assert ViewWeights().aligned(near).tolist() == [[1, 0, 0, 0]] * 4
-    assert ViewWeights().frontalized(near).tolist() == [0] * 4
+def test_near_frontal_faces_are_aligned_but_not_turned():
+    near = torch.tensor([0.0, 10.0, -10.0])
+    weights = ViewWeights(crop=1, crop_mirror=0, realigned=2, realigned_mirror=1)
+    assert weights.aligned(near).tolist() == [[0.25, 0, 0.5, 0.25]] * 3
+    assert weights.frontalized(near).tolist() == [0] * 3
+
+
+def test_unknown_faces_are_left_to_their_crop():
+    unknown = torch.tensor([torch.nan])
+    assert ViewWeights().aligned(unknown).tolist() == [[1, 0, 0, 0]]
+    assert ViewWeights().frontalized(unknown).tolist() == [0]
 
 
 def test_align_shows_the_crop_first_and_mirrors_second(locator):
@@ -44,8 +51,7 @@ def test_align_shows_the_crop_first_and_mirrors_second(locator):
     torch.testing.assert_close(views.images[:, 0], align(faces.pixels, faces.landmarks, ARCFACE_112, 64))
     torch.testing.assert_close(views.images[:, 1], views.images[:, 0].flip(-1))
     torch.testing.assert_close(views.images[:, 3], views.images[:, 2].flip(-1))
-    assert views.weights[0].tolist() == [1, 0, 0, 0]
-    assert (views.weights[1] > 0).all()
+    assert (views.weights > 0).all()
 
 
 def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
@@ -124,7 +130,7 @@ def test_align_and_srtc_share_their_locator(random_weights):
 
 
 def test_an_unknown_option_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no option colour .*mirrored_pass.*completion.*align_from.*render_yaw"):
+    with pytest.raises(ConfigError, match=r"no option colour .*mirrored_pass.*completion.*frontal_share.*render_yaw"):
         load_srtc("cpu", "colour=blue")
 
 
