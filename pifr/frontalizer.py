@@ -277,6 +277,47 @@ class ShapeReader:
         return result.surface.masked_fill(~result.reliable[:, None, None, None], torch.nan)
 
 
+class PersonShapeReader:
+    """All pictures of one person to one pose-free position map: the face model fitted to all of them at once.
+
+    A fit to one picture stays near the mean face, as it must, and so does the mean of many such fits. Here the evidence
+    of all pictures is summed first, whatever camera and expression each of them has, and weighed against one prior. The
+    map shows no expression.
+
+    Args:
+        locator: locates the faces.
+    """
+
+    def __init__(self, locator: FaceLocator) -> None:
+        self._locator = locator
+        self.fingerprint = f"{locator.fingerprint}|person"
+
+    @torch.inference_mode()
+    def __call__(self, faces: FaceCrops, batch: int = 32) -> tuple[Tensor, Tensor]:
+        """One person's position map.
+
+        Args:
+            faces: B pictures of the person.
+            batch: pictures at a time.
+
+        Returns:
+            3 x M x M mm, NaN if no picture is reliably located; and B bool: the pictures that it rests on.
+        """
+        correspondence, deviation = self._locator.correspondence, self._locator.config.pncc_deviation
+        matrix, vector, used = 0.0, 0.0, []
+        for start in range(0, len(faces), batch):
+            located = self._locator(faces[start : start + batch])
+            observed = correspondence.splat_to_uv(located.pncc, located.mask)
+            fit = correspondence.fit_shape(observed, deviation)
+            matrices, vectors = correspondence.identity_evidence(observed, fit, deviation)
+            used.append(located.reliable)
+            matrix, vector = matrix + matrices[used[-1]].sum(0), vector + vectors[used[-1]].sum(0)
+        reliable = torch.cat(used) if used else torch.zeros(0, dtype=torch.bool)
+        if not reliable.any():
+            return torch.full_like(correspondence.mean[0], torch.nan), reliable
+        return correspondence.positions(correspondence.identity_from(matrix, vector))[0], reliable
+
+
 def _resize(maps: Tensor, size: int) -> Tensor:
     if maps.shape[-1] != size and maps.shape[-1] % size == 0:
         return functional.avg_pool2d(maps, maps.shape[-1] // size)

@@ -90,8 +90,21 @@ class Surface:
             raise ValueError(f"landmarks must be 7 x 3 and finite, not {self.landmarks.shape}")
 
 
+@dataclass(frozen=True, slots=True)
+class PersonShape:
+    """What a predictor makes of one person's pictures.
+
+    Attributes:
+        vertices: float64 V x 3 in any frame and scale; NaN if no picture could be used.
+        used: bool B, the pictures that it rests on.
+    """
+
+    vertices: np.ndarray
+    used: np.ndarray
+
+
 class ShapePredictor(Protocol):
-    """Predicts a face's surface from a picture; topology is the same for every face."""
+    """Predicts a person's face surface from pictures; topology is the same for everyone."""
 
     name: str
     fingerprint: str
@@ -99,12 +112,12 @@ class ShapePredictor(Protocol):
     triangles: np.ndarray
     """int64 T x 3; known at the latest after the first prediction."""
 
-    def __call__(self, faces: FaceCrops) -> np.ndarray:
-        """Vertices, float64 B x V x 3; NaN rows for faces that have no prediction. Any frame, any scale."""
+    def __call__(self, faces: FaceCrops) -> PersonShape:
+        """One person's surface from all pictures of the person; those that failed are not used."""
         ...
 
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
-        """The seven points of one prediction, V x 3 -> 7 x 3."""
+        """The seven points of a surface, V x 3 -> 7 x 3."""
         ...
 
 
@@ -175,6 +188,19 @@ def average_shape(shapes: np.ndarray) -> np.ndarray:
         V x 3, in the frame of the first.
     """
     return np.mean([shape if k == 0 else fit_similarity(shape, shapes[0])(shape) for k, shape in enumerate(shapes)], 0)
+
+
+def averaged(predict: Callable[[FaceCrops], np.ndarray], faces: FaceCrops, batch: int = 32) -> PersonShape:
+    """The average of surfaces predicted from single pictures, as the paper measures its own.
+
+    Args:
+        predict: B pictures to vertices B x V x 3, NaN where there is no prediction.
+        faces: pictures of one person.
+        batch: pictures at a time.
+    """
+    shapes = np.concatenate([predict(faces[start : start + batch]) for start in range(0, len(faces), batch)])
+    used = faces.usable.cpu().numpy() & np.isfinite(shapes).all(axis=(1, 2))
+    return PersonShape(average_shape(shapes[used]) if used.any() else np.full(shapes.shape[1:], np.nan), used)
 
 
 class ShapeScans:
@@ -251,7 +277,7 @@ def evaluate_shape(
         protocol: scans, frames, options.
         finder: picture files to face crops, one row a picture.
         predictors: who is measured.
-        batch: pictures at a time.
+        batch: pictures that are read at a time; a person's crops are held at once.
         progress: told the subjects done and to do.
 
     Returns:
@@ -259,19 +285,14 @@ def evaluate_shape(
     """
     import pandas as pd
 
-    shapes: dict[str, dict[str, np.ndarray]] = {predictor.name: {} for predictor in predictors}
+    from pifr.faces import FaceCrops
+
+    shapes: dict[str, dict[str, PersonShape]] = {predictor.name: {} for predictor in predictors}
     for done, subject in enumerate(protocol.subjects, 1):
         frames = protocol.frames(subject)
-        parts: dict[str, list[np.ndarray]] = {predictor.name: [] for predictor in predictors}
-        for start in range(0, len(frames), batch):
-            faces = finder(frames[start : start + batch])
-            usable = faces.usable.cpu().numpy()
-            for predictor in predictors:
-                found = predictor(faces)
-                found[~usable] = np.nan
-                parts[predictor.name].append(found)
-        for name, found in parts.items():
-            shapes[name][subject] = np.concatenate(found)
+        faces = FaceCrops.concatenate(finder(frames[start : start + batch]) for start in range(0, len(frames), batch))
+        for predictor in predictors:
+            shapes[predictor.name][subject] = predictor(faces)
         progress(done, len(protocol.subjects))
     tables, errors = [], {}
     for predictor in predictors:
@@ -303,14 +324,14 @@ def shape_record(
 
 
 def measure(
-    protocol: ShapeScans, predictor: ShapePredictor, shapes: dict[str, np.ndarray]
+    protocol: ShapeScans, predictor: ShapePredictor, shapes: dict[str, PersonShape]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Errors of one predictor on every subject.
 
     Args:
         protocol: scans and options.
         predictor: gives the topology and the seven points.
-        shapes: predictions of each subject's frames, F x V x 3; NaN where there is none.
+        shapes: prediction of each subject.
 
     Returns:
         One row a subject: ``subject, predictor, rmse, mean, median`` (mm, NaN when failed), ``vertices`` (measured
@@ -320,12 +341,10 @@ def measure(
 
     rows, errors = [], {}
     for subject in protocol.subjects:
-        frames = shapes[subject]
-        good = frames[np.isfinite(frames).all(axis=(1, 2))]
-        row: dict[str, object] = {"subject": subject, "predictor": predictor.name, "frames": len(frames)}
-        row |= {"failed_frames": len(frames) - len(good)}
-        if len(good):
-            vertices = average_shape(good)
+        vertices, used = shapes[subject].vertices, shapes[subject].used
+        row: dict[str, object] = {"subject": subject, "predictor": predictor.name, "frames": len(used)}
+        row |= {"failed_frames": int((~used).sum())}
+        if used.any():
             prediction = Surface(vertices, predictor.triangles, predictor.landmarks(vertices))
             distance = errors[subject] = shape_errors(protocol.scan(subject), prediction, protocol.options)
             row |= {"vertices": len(distance), "rmse": float(np.sqrt((distance**2).mean()))}

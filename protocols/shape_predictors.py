@@ -1,4 +1,4 @@
-"""Who predicts face surfaces: S-Net, the fitted face model, MediaPipe's mesh, and the mean face that all must beat."""
+"""Who predicts face surfaces: S-Net, the face model fitted to one or all pictures, Face Mesh, and the mean face."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from pifr.geometry.template import load_template
 from protocols.landmarks import MEDIAPIPE_68, MediaPipeLandmarks
 from protocols.predictors import Predictors
+from protocols.shape import PersonShape, averaged
 
 if TYPE_CHECKING:
     from pifr.faces import FaceCrops
@@ -32,19 +33,19 @@ class PositionMapShapes:
 
     Args:
         name: as tables call it.
-        predict: faces to position maps B x 3 x N x N, mm, NaN where there is none.
+        predict: a person's pictures to the vertices of a position map, row by row.
         fingerprint: says which weights answered.
     """
 
-    def __init__(self, name: str, predict: Callable[[FaceCrops], object], fingerprint: str) -> None:
+    def __init__(self, name: str, predict: Callable[[FaceCrops], PersonShape], fingerprint: str) -> None:
         self.name, self.fingerprint = name, fingerprint
         self._predict = predict
         self.triangles = np.zeros((0, 3), np.int64)
 
-    def __call__(self, faces: FaceCrops) -> np.ndarray:
-        maps = np.asarray(self._predict(faces), np.float64)
-        self.triangles = grid_triangles(maps.shape[-1])
-        return maps.reshape(*maps.shape[:2], -1).transpose(0, 2, 1)
+    def __call__(self, faces: FaceCrops) -> PersonShape:
+        shape = self._predict(faces)
+        self.triangles = grid_triangles(round(len(shape.vertices) ** 0.5))
+        return shape
 
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
         import torch
@@ -67,7 +68,10 @@ class MediaPipeShapes:
         with resources.as_file(resources.files("pifr.assets") / "face_mesh_triangles.npy") as path:
             self.triangles = np.load(path).astype(np.int64)
 
-    def __call__(self, faces: FaceCrops) -> np.ndarray:
+    def __call__(self, faces: FaceCrops) -> PersonShape:
+        return averaged(self._vertices, faces)
+
+    def _vertices(self, faces: FaceCrops) -> np.ndarray:
         points, _ = self._landmarks.mesh(faces)
         # Image axes (y down, z away) to the model frame's.
         return points.astype(np.float64) * [1.0, -1.0, -1.0]
@@ -76,17 +80,38 @@ class MediaPipeShapes:
         return vertices[[MEDIAPIPE_68[k] for k in (36, 39, 42, 45, 33, 48, 54)]]
 
 
+def vertices_of(maps: np.ndarray) -> np.ndarray:
+    """Position maps B x 3 x N x N to vertices float64 B x N^2 x 3, row by row."""
+    return np.asarray(maps, np.float64).reshape(*maps.shape[:2], -1).transpose(0, 2, 1)
+
+
 def _mean_face() -> PositionMapShapes:
-    template = load_template()
-    mean = template.position_map(MEAN_SIZE).numpy()
-    return PositionMapShapes("mean", lambda faces: np.repeat(mean[None], len(faces), axis=0), "mean-face")
+    (mean,) = vertices_of(load_template().position_map(MEAN_SIZE).numpy()[None])
+    return PositionMapShapes("mean", lambda faces: PersonShape(mean, faces.usable.cpu().numpy()), "mean-face")
 
 
 def _reconstruction(name: str, device: str, source: Literal["snet", "fit"], fine: bool = False) -> PositionMapShapes:
     from pifr.frontalizer import ShapeReader
 
     read = ShapeReader(device, source, fine)
-    return PositionMapShapes(name, read, read.fingerprint)
+
+    def predict(faces: FaceCrops) -> PersonShape:
+        return averaged(lambda some: vertices_of(read(some).cpu().numpy()), faces)
+
+    return PositionMapShapes(name, predict, read.fingerprint)
+
+
+def _joint_fit(device: str) -> PositionMapShapes:
+    from pifr.frontalizer import PersonShapeReader
+    from pifr.locator import FaceLocator
+
+    read = PersonShapeReader(FaceLocator.from_pretrained(device=device))
+
+    def predict(faces: FaceCrops) -> PersonShape:
+        shape, used = read(faces)
+        return PersonShape(vertices_of(shape[None].cpu().numpy())[0], used.cpu().numpy())
+
+    return PositionMapShapes("fit-joint", predict, read.fingerprint)
 
 
 SHAPE_PREDICTORS: Predictors[ShapePredictor] = Predictors(
@@ -95,6 +120,7 @@ SHAPE_PREDICTORS: Predictors[ShapePredictor] = Predictors(
         "snet-coarse": lambda device: _reconstruction("snet-coarse", device, "snet"),
         "snet-fine": lambda device: _reconstruction("snet-fine", device, "snet", fine=True),
         "fit": lambda device: _reconstruction("fit", device, "fit"),
+        "fit-joint": _joint_fit,
         "mean": lambda device: _mean_face(),
         "mediapipe": lambda device: MediaPipeShapes(),
     },

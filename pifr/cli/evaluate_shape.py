@@ -16,7 +16,9 @@ def app(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run: shape.parquet and run.json.")],
     predictor: Annotated[
         list[str] | None,
-        typer.Option("--predictor", help="snet-coarse, snet-fine, fit, mean, mediapipe; repeat. (snet-coarse, mean)"),
+        typer.Option(
+            "--predictor", help="snet-coarse, snet-fine, fit, fit-joint, mean, mediapipe; repeat. (snet-coarse, mean)"
+        ),
     ] = None,
     radius: Annotated[float, typer.Option(help="Crop around the nose point, mm.")] = 100.0,
     forehead: Annotated[float, typer.Option(help="Where the forehead begins, in eye-mouth distances.")] = 0.4,

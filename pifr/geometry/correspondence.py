@@ -36,6 +36,12 @@ _EXPRESSION_DEVIATION = 0.25
 _PNCC_DEVIATION = 2.5
 """Standard error of a PNCC in mm unless it is known better: that of codes that are nearly true."""
 
+_CAMERA = 6
+"""Parameters of a camera's change, see `Camera.derivatives`."""
+
+_FREE = 1e-6
+"""Prior precision of a camera's change: next to none."""
+
 _EVIDENCE_UNIT = 5.0
 """Millimetres that one unit of evidence stands for; beyond six units it is an outlier."""
 
@@ -183,39 +189,91 @@ class Correspondence(nn.Module):
             deviation: standard error of the PNCC in mm; larger trusts the mean face more.
             iterations: of the alternation.
         """
-        batch, modes = len(observed.pixels), len(self.precision)
-        weight = _shrink(observed.weight, self.fit_size)
-        pixels = _shrink(observed.pixels * observed.weight, self.fit_size) / weight.clamp_min(1e-6)
-        pixels, weight = pixels.flatten(2), weight.flatten(1)
-        weight = weight / weight.amax(1, keepdim=True).clamp_min(1e-6)
-        prior = torch.cat([self.precision, self.precision.new_full((6,), 1e-6)]).diag()
+        modes = len(self.precision)
+        pixels, weight = self._thinned(observed)
+        prior = torch.cat([self.precision, self.precision.new_full((_CAMERA,), _FREE)]).diag()
 
-        coefficients = self.precision.new_zeros(batch, modes)
-        shape, robust = self.fit_mean.expand(batch, -1, -1), torch.ones_like(weight)
+        coefficients = self.precision.new_zeros(len(pixels), modes)
+        shape, robust = self.fit_mean.expand(len(pixels), -1, -1), torch.ones_like(weight)
         for iteration in range(iterations):
             camera = fit_camera(shape, pixels, weight * robust, robust_steps=0 if iteration else 2).camera
-            columns = torch.cat(
-                [
-                    (camera.linear @ self.fit_modes).view(batch, 2, modes, -1).transpose(1, 2),
-                    camera.derivatives(shape),
-                ],
-                1,
-            )
-            target = pixels - camera.project(self.fit_mean)
-            share = weight * robust
-            share = share * (_INDEPENDENT / share.sum(1, keepdim=True).clamp_min(1e-6))
-            share = (share / (camera.scale[:, None] * deviation).square())[:, None, None]
-            weighted, columns = (columns * share).flatten(2), columns.flatten(2)
-            factor, trouble = torch.linalg.cholesky_ex(weighted @ columns.transpose(1, 2) + prior)
-            solution = torch.cholesky_solve(weighted @ target.flatten(1)[..., None], factor)[..., 0]
+            matrix, vector = self._normal_equations(camera, shape, pixels, weight * robust, deviation)
+            factor, trouble = torch.linalg.cholesky_ex(matrix + prior)
+            solution = torch.cholesky_solve(vector[..., None], factor)[..., 0]
             # A PNCC of one value, say, leaves a system that float32 cannot solve.
             coefficients = torch.where(trouble[:, None] == 0, solution[:, :modes], 0.0)
-            shape = self.fit_mean + torch.einsum("bk,dkn->bdn", coefficients, self.fit_modes.view(3, modes, -1))
-            distance = torch.hypot(*(camera.project(shape) - pixels).unbind(1)) / camera.scale[:, None]
-            robust = 1 / (1 + (distance / _OUTLIER).square())
+            shape = self._thin_shape(coefficients)
+            robust = _robust(camera, shape, pixels)
         final = fit_camera(shape, pixels, weight * robust, robust_steps=0)
         coefficients = torch.where(final.valid[:, None], coefficients, 0.0)
         return ShapeFit(coefficients, final.camera, final.residual / final.camera.scale, final.valid)
+
+    def identity_evidence(
+        self, observed: Observation, fit: ShapeFit, deviation: float = _PNCC_DEVIATION
+    ) -> tuple[Tensor, Tensor]:
+        """What each photo says of a person's identity, whatever its camera and expression are.
+
+        The normal equations of `fit_shape` at its solution, with camera and expression eliminated: evidence of several
+        photos of one person adds up, and `identity_from` weighs the sum against one prior.
+
+        Args:
+            observed: from `splat_to_uv`.
+            fit: from `fit_shape`.
+            deviation: as in `fit_shape`.
+
+        Returns:
+            B x I x I and B x I float64, matrix and right-hand side of the I identity modes; 0 in rows that are not
+            valid.
+        """
+        pixels, weight = self._thinned(observed)
+        shape = self._thin_shape(fit.coefficients)
+        weight = weight * _robust(fit.camera, shape, pixels)
+        equations = self._normal_equations(fit.camera, shape, pixels, weight, deviation)
+        matrix, vector = (part.double() for part in equations)
+        known = self.identities
+        others = torch.cat([self.precision[known:], self.precision.new_full((_CAMERA,), _FREE)]).double().diag()
+        coupling = matrix[:, :known, known:]
+        solved = torch.linalg.solve(
+            matrix[:, known:, known:] + others, torch.cat([coupling.mT, vector[:, known:, None]], 2)
+        )
+        matrix = matrix[:, :known, :known] - coupling @ solved[..., :known]
+        vector = vector[:, :known] - (coupling @ solved[..., known:])[..., 0]
+        return matrix * fit.valid[:, None, None], vector * fit.valid[:, None]
+
+    def identity_from(self, matrix: Tensor, vector: Tensor) -> Tensor:
+        """The likeliest coefficients 1 x K (no expression) of a person, given the summed evidence of all photos.
+
+        Args:
+            matrix, vector: I x I and I, sums of what `identity_evidence` returns.
+        """
+        prior = self.precision[: self.identities].to(matrix).diag()
+        coefficients = torch.zeros_like(self.precision)
+        coefficients[: self.identities] = torch.linalg.solve(matrix + prior, vector).to(coefficients)
+        return coefficients[None]
+
+    def _thinned(self, observed: Observation) -> tuple[Tensor, Tensor]:
+        """An observation on the grid of the fit: places B x 2 x n pixels, weights B x n up to 1."""
+        weight = _shrink(observed.weight, self.fit_size)
+        pixels = _shrink(observed.pixels * observed.weight, self.fit_size) / weight.clamp_min(1e-6)
+        weight = weight.flatten(1)
+        return pixels.flatten(2), weight / weight.amax(1, keepdim=True).clamp_min(1e-6)
+
+    def _thin_shape(self, coefficients: Tensor) -> Tensor:
+        """B x 3 x n mm of coefficients B x K on the grid of the fit."""
+        modes = self.fit_modes.view(3, len(self.precision), -1)
+        return self.fit_mean + torch.einsum("bk,dkn->bdn", coefficients, modes)
+
+    def _normal_equations(
+        self, camera: Camera, shape: Tensor, pixels: Tensor, weight: Tensor, deviation: float
+    ) -> tuple[Tensor, Tensor]:
+        """Of coefficients and the camera's change: B x (K + 6) x (K + 6) and B x (K + 6), without any prior."""
+        modes = (camera.linear @ self.fit_modes).view(len(pixels), 2, len(self.precision), -1).transpose(1, 2)
+        columns = torch.cat([modes, camera.derivatives(shape)], 1)
+        share = weight * (_INDEPENDENT / weight.sum(1, keepdim=True).clamp_min(1e-6))
+        share = (share / (camera.scale[:, None] * deviation).square())[:, None, None]
+        weighted, columns = (columns * share).flatten(2), columns.flatten(2)
+        target = (pixels - camera.project(self.fit_mean)).flatten(1)
+        return weighted @ columns.mT, (weighted @ target[..., None])[..., 0]
 
     def positions(self, coefficients: Tensor) -> Tensor:
         """Position maps B x 3 x n x n mm, n = `size`, of coefficients B x K (identity modes, then expressions)."""
@@ -332,6 +390,12 @@ class Correspondence(nn.Module):
         visibility = self.visibility(fit, positions, pixels, pncc, mask)
         places = pixels if pncc_to_image is None else warp.transform_maps(pncc_to_image, pixels)
         return Unwrapped(warp.sample(images, places), visibility, pixels, positions, fit)
+
+
+def _robust(camera: Camera, shape: Tensor, pixels: Tensor) -> Tensor:
+    """Weights B x n in (0, 1] of measurements by their residuals (Cauchy)."""
+    distance = torch.hypot(*(camera.project(shape) - pixels).unbind(1)) / camera.scale[:, None]
+    return 1 / (1 + (distance / _OUTLIER).square())
 
 
 def landmarks_from_fit(pixels: Tensor, uv: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from pifr.faces import ARCFACE_112, FaceCrops
 from pifr.frontalized import POOR, FrontalizedFaces
+from pifr.frontalizer import PersonShapeReader
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
@@ -238,3 +239,21 @@ def test_a_field_of_the_wrong_shape_is_named(frontalizer, faces):
     result = frontalizer(faces)
     with pytest.raises(ValueError, match=r"FrontalizedFaces\.uv_texture is .*\(6, 3, 5, 5\)"):
         replace(result, uv_texture=torch.zeros(len(YAW), 3, 5, 5))
+
+
+def test_one_shape_rests_on_all_reliable_pictures_of_a_person(locator):
+    faces = FaceCrops.concatenate([painted_faces(YAW), FaceCrops.failed(["no_face"]), painted_faces([140.0])])
+    shape, used = PersonShapeReader(locator)(faces, batch=3)
+    assert used.tolist() == [True] * len(YAW) + [False, False]
+    mean = locator.correspondence.mean[0]
+    assert (shape - mean).norm(dim=0).mean() < 1.0  # mm: everybody painted here is the mean face
+    alone, _ = PersonShapeReader(locator)(faces[: len(YAW)])
+    torch.testing.assert_close(shape, alone, atol=1e-2, rtol=0)
+
+
+def test_a_person_without_a_reliable_picture_has_no_shape(locator):
+    reader = PersonShapeReader(locator)
+    for faces in (FaceCrops.failed(["no_face"]), FaceCrops.failed(())):
+        shape, used = reader(faces)
+        assert shape.isnan().all()
+        assert not used.any()

@@ -7,6 +7,7 @@ from pifr.geometry.camera import Camera, camera_from_angles
 from pifr.geometry.correspondence import Correspondence, landmarks_from_fit, landmarks_from_pncc
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.render import rasterize, render
+from pifr.geometry.similarity import brought_onto
 from pifr.geometry.template import load_template
 from pifr.networks.shape import EVIDENCE_CHANNELS
 
@@ -21,11 +22,13 @@ def correspondence():
 class People:
     """Random faces of the model with their true PNCC, drawn once."""
 
-    def __init__(self, yaws: list[float], seed: int = 0):
+    def __init__(self, yaws: list[float], seed: int = 0, *, one_person: bool = False):
         model, template = load_face_model(), load_template()
         generator = torch.Generator().manual_seed(seed)
         count = len(yaws)
         identity = torch.randn(count, 40, generator=generator)
+        if one_person:
+            identity = identity[:1].expand(count, -1)
         self.positions = template.position_map(SIZE) + torch.einsum(
             "bk,kcuv->bcuv", identity, model.identity_maps(40, SIZE)
         )
@@ -185,6 +188,37 @@ def test_a_less_trusted_pncc_leaves_the_shape_nearer_to_the_mean(correspondence,
     sizes = [correspondence.fit_shape(observed, deviation).coefficients.norm(dim=1) for deviation in (2.5, 6.5, 1000)]
     assert (sizes[1] < sizes[0]).all()
     assert sizes[2].max() < 0.1
+
+
+def test_evidence_of_one_photo_gives_its_own_fit(correspondence, people):
+    observed = correspondence.splat_to_uv(people.pncc, people.mask)
+    fit = correspondence.fit_shape(observed, iterations=8)
+    matrix, vector = correspondence.identity_evidence(observed, fit)
+    for row in range(len(people.mask)):
+        found = correspondence.identity_from(matrix[row], vector[row])[0]
+        torch.testing.assert_close(found[:40], fit.coefficients[row, :40], atol=0.06, rtol=0)
+        assert not found[40:].any()
+
+
+def test_photos_of_one_person_together_say_more_than_the_mean_of_their_fits(correspondence):
+    person = People([-70.0, -35.0, 0.0, 20.0, 50.0, 85.0], seed=2, one_person=True)
+    observed = correspondence.splat_to_uv(person.pncc, person.mask)
+    fit = correspondence.fit_shape(observed, deviation=6.5)
+    matrix, vector = correspondence.identity_evidence(observed, fit, deviation=6.5)
+    joint = correspondence.positions(correspondence.identity_from(matrix.sum(0), vector.sum(0)))
+    truth = torch.nn.functional.interpolate(person.positions[:1], size=correspondence.size, mode="area")
+    mean = correspondence.positions(fit.coefficients).mean(0, keepdim=True)
+    # A scaled orthographic camera says nothing of size, nor of distance.
+    errors = [(brought_onto(shape, truth) - truth).square().sum(1).mean().sqrt() for shape in (joint, mean)]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_photos_that_show_no_face_give_no_evidence(correspondence, people):
+    observed = correspondence.splat_to_uv(people.pncc[:2], people.mask[:2] * 0)
+    matrix, vector = correspondence.identity_evidence(observed, correspondence.fit_shape(observed))
+    assert not matrix.any()
+    assert not vector.any()
+    assert not correspondence.identity_from(matrix.sum(0), vector.sum(0)).any()
 
 
 def test_evidence_of_the_mean_face_is_no_displacement(correspondence):

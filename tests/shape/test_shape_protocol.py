@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from pifr.errors import DataError
+from pifr.faces import FaceCrops
 from pifr.geometry.similarity import Similarity, fit_similarity
 from protocols.shape import (
+    PersonShape,
     ShapeOptions,
     ShapeScans,
     Surface,
     average_shape,
+    averaged,
     face_region,
     measure,
     refine_icp,
@@ -103,6 +107,30 @@ def test_the_average_of_one_shape_in_many_poses_is_that_shape() -> None:
     np.testing.assert_allclose(average_shape(np.stack([face, *posed])), face, atol=1e-8)
 
 
+def test_pictures_are_averaged_in_batches_but_for_those_that_failed() -> None:
+    shapes = np.arange(15.0).reshape(5, 3, 1) ** 2 * [1.0, 0.5, -0.3] + np.eye(3)
+    shapes[3] = np.nan
+    shown = FaceCrops(
+        torch.zeros(4, 3, 256, 256),
+        torch.eye(2, 3).repeat(4, 1, 1),
+        torch.full((4, 5, 2), torch.nan),
+        ("ok",) * 4,
+        ("",) * 4,
+    )
+    faces = FaceCrops.concatenate([FaceCrops.failed(["no_face"]), shown])
+    seen: list[int] = []
+
+    def predict(some: FaceCrops) -> np.ndarray:
+        seen.append(len(some))
+        return shapes[sum(seen[:-1]) : sum(seen)]
+
+    result = averaged(predict, faces, batch=2)
+    assert seen == [2, 2, 1]
+    assert result.used.tolist() == [False, True, True, False, True]
+    np.testing.assert_allclose(result.vertices, average_shape(shapes[[1, 2, 4]]))
+    assert np.isnan(averaged(lambda some: shapes[3:4], faces[:1]).vertices).all()
+
+
 def test_a_scan_in_metres_is_told_apart_from_one_in_millimetres() -> None:
     scan = _plane()
     far = Surface(scan.vertices + [0, 0, 1e6], scan.triangles, scan.landmarks)
@@ -140,9 +168,9 @@ def test_a_tree_is_read_and_every_tenth_frame_used(tmp_path: Path, suffix: str) 
 def test_failed_frames_are_counted_and_a_subject_without_any_keeps_its_row(tmp_path: Path) -> None:
     for name in ("01", "02"):
         _write_subject(tmp_path, name)
-    frames = np.repeat(_plane(z=2.0).vertices[None], 3, axis=0)
-    frames[1] = np.nan
-    table, errors = measure(ShapeScans(tmp_path), _Flat(), {"01": frames, "02": frames * np.nan})
+    vertices, used = _plane(z=2.0).vertices, np.array([True, False, True])
+    shapes = {"01": PersonShape(vertices, used), "02": PersonShape(vertices * np.nan, used & False)}
+    table, errors = measure(ShapeScans(tmp_path), _Flat(), shapes)
     rows = table.set_index("subject")
     assert rows.loc["01", ["frames", "failed_frames", "status"]].tolist() == [3, 1, "ok"]
     assert rows.loc["01", "rmse"] == pytest.approx(2.0, abs=1e-5)
