@@ -82,8 +82,8 @@ class InpaintingConfig(Config):
     `widths` are the channels at full, half and quarter resolution (of the stem's output: with `stem_stride` 2 all maps
     are half as large and the output is upsampled). `dilations` has one entry a residual block at the coarsest level.
     `sees_visibility` adds the visibility map and its flip to the six channels of the paper. `corrects_mirrored`: the
-    network predicts what the evidence of both sides lacks of the truth, not the truth itself: identity is kept from the
-    start, and what is left to learn is light and asymmetry.
+    network predicts what `pifr.completion.mirrored` lacks of the truth, not the truth itself: identity is kept from the
+    start, and what is left to learn is light, asymmetry, and what neither side shows.
     """
 
     network: Literal["inpainting"] = "inpainting"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pifr.completion import both_sides
+from pifr.completion import mirrored
 from pifr.networks.config import InpaintingConfig
 
 
@@ -106,5 +106,4 @@ class InpaintingNetwork(nn.Module):
                 )
             if not self.config.corrects_mirrored:
                 return x + 0.5
-            colours, known = both_sides(texture.float(), visibility.float())
-            return x + torch.lerp(torch.full_like(colours, 0.5), colours, known)
+            return x + mirrored(texture.float(), visibility.float())

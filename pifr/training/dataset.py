@@ -29,6 +29,8 @@ _CONTENTS = {
     "textures": ("photos.parquet", ("texture", "visibility", "shape")),
 }
 _VALIDATION_SHARE = 0.03
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+"""Share of red, green and blue in what a grey photo shows (ITU-R BT.601)."""
 
 
 def is_held_out(photo: str) -> bool:
@@ -244,7 +246,7 @@ class TextureSamples:
         shards: textures.
         visibilities: K x n x n uint8 visibility maps of turned faces, of which each sample draws one.
         size: side N of the textures.
-        augmented: False leaves mirroring and light away.
+        augmented: False leaves mirroring, light, lens, occluders and the photo's edge away.
     """
 
     def __init__(self, shards: Shards, visibilities: np.ndarray, size: int, augmented: bool = True) -> None:
@@ -264,8 +266,11 @@ class TextureSamples:
                 texture, trust, position = texture[:, ::-1], trust[:, ::-1], mirror_position_map(position)
             texture = _tint(texture, rng)
         texture, trust, seen, position = (self._resize(array) for array in (texture, trust, seen, position))
-        if self._augmented and rng.random() < 0.4:
-            seen = _hole(seen, rng)
+        if self._augmented:
+            if rng.random() < 0.4:
+                seen = _hole(seen, rng)
+            if rng.random() < 0.3:
+                seen = _cut_off(seen, rng)
         return {
             "texture": texture.transpose(2, 0, 1).astype(np.float32) / 255,
             "visibility": seen[None].astype(np.float32) / 255,
@@ -286,7 +291,10 @@ def _tint(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = np.ones(texture.shape[1], np.float32)
     if rng.random() < 0.4:
         light = 1 + np.float32(rng.uniform(-0.5, 0.5)) * np.linspace(-1, 1, len(light), dtype=np.float32)
-    return np.clip(texture * gain.astype(np.float32) * light[None, :, None], 0, 255).astype(np.uint8)
+    texture = texture * gain.astype(np.float32) * light[None, :, None]
+    if rng.random() < 0.15:  # a photo without colours asks for a completion without colours
+        texture = np.repeat(texture @ _GREY[:, None], 3, axis=2)
+    return np.clip(texture, 0, 255).astype(np.uint8)
 
 
 def _hole(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -296,6 +304,13 @@ def _hole(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     axes = tuple(max(1, int(value)) for value in rng.uniform(0.04, 0.2, 2) * size)
     cv2.ellipse(seen, centre, axes, rng.uniform(0, 180), 0, 360, 0, -1)
     return seen
+
+
+def _cut_off(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A photo that ends above the brows leaves the forehead unseen, along a line that is nearly level."""
+    size = len(seen)
+    edge = size * (rng.uniform(0.0, 0.35) + rng.uniform(-0.1, 0.1) * np.linspace(-1, 1, size))
+    return np.where(np.arange(size)[:, None] < edge, 0, seen).astype(seen.dtype)
 
 
 @torch.no_grad()

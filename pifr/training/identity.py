@@ -45,6 +45,26 @@ class FrontalIdentity:
         return functional.avg_pool2d(torch.lerp(mean.expand_as(face), face, mask), _SUPERSAMPLING)
 
 
+def as_photographed(textures: Tensor) -> Tensor:
+    """Textures as photos of another framing and sharpness would show them: moved by a few pixels, and blurred.
+
+    What deceives one recognizer, pixel by pixel, does not survive this: so it does not pay to paint it (expectation
+    over transformation, Athalye et al., ICML 2018). Drawn from torch's generator, anew for each texture.
+
+    Args:
+        textures: B x C x N x N; gradients flow through.
+    """
+    size = textures.shape[-1]
+    draw = torch.rand(len(textures), 5, device=textures.device) * 2 - 1
+    zoom, turn, shift = 1 + 0.06 * draw[:, 0], 0.08 * draw[:, 1], 0.03 * size * draw[:, 2:4]
+    cosine, sine = zoom * turn.cos(), zoom * turn.sin()
+    linear = torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
+    middle = linear.new_full((2, 1), (size - 1) / 2)
+    moved = warp.affine_warp(textures, torch.cat([linear, middle + shift[..., None] - linear @ middle], 2), size)
+    blurred = functional.avg_pool2d(moved, 5, 1, 2, count_include_pad=False)
+    return torch.lerp(moved, blurred, draw[:, 4, None, None, None].clamp_min(0))
+
+
 @dataclass(frozen=True, slots=True)
 class TextureCritics:
     """Recognizers that I-Net's textures are shown to while it is trained; None: not asked.

@@ -38,7 +38,7 @@ from pifr.training.config import (
     SegmentationTask,
 )
 from pifr.training.dataset import Batch
-from pifr.training.identity import TextureCritics
+from pifr.training.identity import TextureCritics, as_photographed
 
 _YAW_BINS = (0, 30, 60, 75, 90)
 _PAINT_CONTRAST = 0.08
@@ -376,8 +376,9 @@ class InpaintingTraining(NetworkTraining):
         if self.critics.identity is not None:
             # What the photo shows stays as it is, as in the blend that people get to see.
             shown = torch.lerp(generated, target, seen)
+            shown, true = as_photographed(torch.cat([shown, target], 1)).chunk(2, 1)
             with torch.no_grad():
-                wanted = self.critics.identity(target)
+                wanted = self.critics.identity(true)
             logged["identity"] = losses.identity_loss(self.critics.identity(shown), wanted)
             total = total + self.task.identity_weight * logged["identity"]
         if self.discriminator is not None:

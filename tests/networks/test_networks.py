@@ -7,6 +7,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
+from pifr.completion import mirrored
 from pifr.errors import CheckpointError
 from pifr.networks.config import (
     CoarseShapeConfig,
@@ -125,6 +126,9 @@ def test_a_correction_of_the_mirrored_face_begins_as_the_mirrored_face() -> None
         complete = network(texture, visibility)
     torch.testing.assert_close(complete[..., :16], texture[..., :16])
     torch.testing.assert_close(complete[..., 16:], texture[..., :16].flip(3))
+    visibility[:, :, :8] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(network(texture, visibility), mirrored(texture, visibility))
 
 
 def test_inpainting_draws_noise_in_training_only() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pifr.alignment import ARCFACE_112
-from pifr.training.identity import FrontalIdentity
+from pifr.training.identity import FrontalIdentity, as_photographed
 
 
 def colours(images: Tensor) -> Tensor:
@@ -40,3 +40,25 @@ def test_templates_have_unit_length_and_gradients_reach_the_texture(identity: Fr
     assert torch.allclose(templates.norm(dim=1), torch.ones(2))
     templates[:, 0].sum().backward()
     assert texture.grad.abs().amax((1, 2, 3)).min() > 0
+
+
+def test_another_photo_moves_and_blurs_a_texture_but_keeps_what_it_shows() -> None:
+    torch.manual_seed(0)
+    dot = torch.zeros(32, 1, 64, 64)
+    dot[:, :, 31:33, 31:33] = 1
+    seen = as_photographed(dot)
+    axis = torch.arange(64.0)
+    centre = torch.stack([(seen.sum(2) * axis).sum((1, 2)), (seen.sum(3) * axis).sum((1, 2))], 1) / seen.sum((2, 3))
+    assert 0.5 < (centre - 31.5).abs().max() < 0.03 * 64 + 0.5
+    assert seen.amax((1, 2, 3)).min() < 0.5
+    assert (seen.sum((1, 2, 3)) - 4).abs().max() < 1
+    flat = torch.full((4, 3, 64, 64), 0.3)
+    torch.testing.assert_close(as_photographed(flat), flat)
+
+
+def test_channels_of_a_texture_are_photographed_together() -> None:
+    texture = torch.rand(3, 1, 32, 32, requires_grad=True)
+    first, second = as_photographed(texture.expand(-1, 2, -1, -1)).chunk(2, 1)
+    torch.testing.assert_close(first, second)
+    first.sum().backward()
+    assert texture.grad.abs().sum() > 0
