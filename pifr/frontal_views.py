@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from pifr.errors import ConfigError
@@ -41,6 +41,12 @@ class ViewWeights(Config):
     frontal_from: float = 35.0
     frontal_full: float = 65.0
     frontal_share: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> "ViewWeights":
+        if not self.crop + self.crop_mirror + self.realigned + self.realigned_mirror > 0:
+            raise ValueError("at least one aligned view must count")
+        return self
 
     def aligned(self, yaw: Tensor) -> Tensor:
         """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""

@@ -144,6 +144,11 @@ def test_a_wrong_value_names_its_option():
         load_srtc("cpu", "completion=magic")
 
 
+def test_weights_of_nothing_are_refused():
+    with pytest.raises(ConfigError, match="at least one aligned view"):
+        load_srtc("cpu", "crop=0,crop_mirror=0,realigned=0,realigned_mirror=0")
+
+
 def test_a_network_without_weights_says_how_to_get_them(tmp_path):
     with pytest.raises(WeightsError, match=r"pifr train segmentation --config configs/train/lite\.yaml"):
         load_view_maker(f"srtc:{tmp_path}")

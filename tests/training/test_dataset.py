@@ -125,6 +125,17 @@ def test_texture_sample_mirrors_truth_and_trust_together(shards: Path) -> None:
     np.testing.assert_allclose(sample["texture"].transpose(1, 2, 0), expected, atol=0.6 / 255)
 
 
+def test_some_photos_have_no_colours_and_some_end_above_the_brows(shards: Path) -> None:
+    full = np.full((1, 64, 64), 255, np.uint8)
+    samples = TextureSamples(Shards(shards, "textures", "all"), full, 64)
+    drawn = [samples(0, np.random.default_rng(seed)) for seed in range(60)]
+    grey = [np.ptp(sample["texture"], axis=0).max() < 1 / 255 for sample in drawn]
+    assert 3 < sum(grey) < 20  # of 9 that are expected
+    unseen = np.array([[band.mean() for band in np.split(1 - sample["visibility"][0], 2)] for sample in drawn])
+    assert 8 < (unseen[:, 0] > unseen[:, 1] + 0.2).sum() < 35  # half of 18 lose more than a fifth of the upper half
+    assert unseen[:, 1].max() < 0.3  # an occluder's hole, no photo that ends below the eyes
+
+
 def test_visibility_bank_is_empty_where_nothing_is_seen(shards: Path) -> None:
     bank = visibility_bank(Shards(shards), size=64, count=3, seed=0)
     assert bank.shape == (3, 64, 64)
