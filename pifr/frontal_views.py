@@ -226,7 +226,7 @@ def _parse(argument: str) -> tuple[str, Path | None, tuple[Config, ...]]:
         options = (kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in _OPTIONS)
         return name, folder, tuple(options)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        wrong = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
         raise ConfigError(f"options of a frontalizer: {wrong}") from error
 
 

@@ -304,18 +304,19 @@ class PersonShapeReader:
             3 x M x M mm, NaN if no picture is reliably located; and B bool: the pictures that it rests on.
         """
         correspondence, deviation = self._locator.correspondence, self._locator.config.pncc_deviation
-        matrix, vector, used = 0.0, 0.0, []
+        matrix, vector, used = 0.0, 0.0, [torch.zeros(0, dtype=torch.bool, device=self._locator.device)]
         for start in range(0, len(faces), batch):
             located = self._locator(faces[start : start + batch])
             observed = correspondence.splat_to_uv(located.pncc, located.mask)
             fit = correspondence.fit_shape(observed, deviation)
             matrices, vectors = correspondence.identity_evidence(observed, fit, deviation)
-            used.append(located.reliable)
-            matrix, vector = matrix + matrices[used[-1]].sum(0), vector + vectors[used[-1]].sum(0)
-        reliable = torch.cat(used) if used else torch.zeros(0, dtype=torch.bool)
-        if not reliable.any():
-            return torch.full_like(correspondence.mean[0], torch.nan), reliable
-        return correspondence.positions(correspondence.identity_from(matrix, vector))[0], reliable
+            reliable = located.reliable
+            matrix, vector = matrix + matrices[reliable].sum(0), vector + vectors[reliable].sum(0)
+            used.append(reliable)
+        rests_on = torch.cat(used)
+        if not rests_on.any():
+            return torch.full_like(correspondence.mean[0], torch.nan), rests_on
+        return correspondence.positions(correspondence.identity_from(matrix, vector))[0], rests_on
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:

@@ -238,7 +238,7 @@ class Correspondence(nn.Module):
         )
         matrix = matrix[:, :known, :known] - coupling @ solved[..., :known]
         vector = vector[:, :known] - (coupling @ solved[..., known:])[..., 0]
-        return matrix * fit.valid[:, None, None], vector * fit.valid[:, None]
+        return torch.where(fit.valid[:, None, None], matrix, 0.0), torch.where(fit.valid[:, None], vector, 0.0)
 
     def identity_from(self, matrix: Tensor, vector: Tensor) -> Tensor:
         """The likeliest coefficients 1 x K (no expression) of a person, given the summed evidence of all photos.

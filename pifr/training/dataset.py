@@ -246,7 +246,7 @@ class TextureSamples:
         shards: textures.
         visibilities: K x n x n uint8 visibility maps of turned faces, of which each sample draws one.
         size: side N of the textures.
-        augmented: False leaves mirroring, light, lens, occluders and the photo's edge away.
+        augmented: False leaves mirroring, light, occluders and the photo's edge away.
     """
 
     def __init__(self, shards: Shards, visibilities: np.ndarray, size: int, augmented: bool = True) -> None:
