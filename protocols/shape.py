@@ -95,7 +95,7 @@ class PersonShape:
     """What a predictor makes of one person's pictures.
 
     Attributes:
-        vertices: float64 V x 3 in any frame and scale; NaN if no picture could be used.
+        vertices: float64 V x 3 in any frame and scale; of no meaning if no picture could be used.
         used: bool B, the pictures that it rests on.
     """
 

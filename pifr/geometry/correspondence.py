@@ -191,7 +191,7 @@ class Correspondence(nn.Module):
         """
         modes = len(self.precision)
         pixels, weight = self._thinned(observed)
-        prior = torch.cat([self.precision, self.precision.new_full((_CAMERA,), _FREE)]).diag()
+        prior = self._prior.diag()
 
         coefficients = self.precision.new_zeros(len(pixels), modes)
         shape, robust = self.fit_mean.expand(len(pixels), -1, -1), torch.ones_like(weight)
@@ -231,11 +231,9 @@ class Correspondence(nn.Module):
         equations = self._normal_equations(fit.camera, shape, pixels, weight, deviation)
         matrix, vector = (part.double() for part in equations)
         known = self.identities
-        others = torch.cat([self.precision[known:], self.precision.new_full((_CAMERA,), _FREE)]).double().diag()
+        others = matrix[:, known:, known:] + self._prior[known:].double().diag()
         coupling = matrix[:, :known, known:]
-        solved = torch.linalg.solve(
-            matrix[:, known:, known:] + others, torch.cat([coupling.mT, vector[:, known:, None]], 2)
-        )
+        solved = torch.linalg.solve(others, torch.cat([coupling.mT, vector[:, known:, None]], 2))
         matrix = matrix[:, :known, :known] - coupling @ solved[..., :known]
         vector = vector[:, :known] - (coupling @ solved[..., known:])[..., 0]
         return torch.where(fit.valid[:, None, None], matrix, 0.0), torch.where(fit.valid[:, None], vector, 0.0)
@@ -246,10 +244,15 @@ class Correspondence(nn.Module):
         Args:
             matrix, vector: I x I and I, sums of what `identity_evidence` returns.
         """
-        prior = self.precision[: self.identities].to(matrix).diag()
+        prior = self._prior[: self.identities].to(matrix).diag()
         coefficients = torch.zeros_like(self.precision)
         coefficients[: self.identities] = torch.linalg.solve(matrix + prior, vector).to(coefficients)
         return coefficients[None]
+
+    @property
+    def _prior(self) -> Tensor:
+        """Precisions K + 6 of what `_normal_equations` solves for."""
+        return torch.cat([self.precision, self.precision.new_full((_CAMERA,), _FREE)])
 
     def _thinned(self, observed: Observation) -> tuple[Tensor, Tensor]:
         """An observation on the grid of the fit: places B x 2 x n pixels, weights B x n up to 1."""

@@ -280,6 +280,11 @@ _OCCLUDERS = (_blob, _hair, _hand, _bar, _glasses, _text)
 _OCCLUDER_SHARES = (0.34, 0.22, 0.14, 0.12, 0.1, 0.08)
 
 
+def without_colours(image: np.ndarray) -> np.ndarray:
+    """H x W x 3 uint8 RGB as a grey photo shows it, the same in all three channels."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
 def degrade(image: np.ndarray, face_side: float, rng: np.random.Generator) -> np.ndarray:
     """Light, colour, lens, sensor and compression.
 
@@ -296,11 +301,10 @@ def degrade(image: np.ndarray, face_side: float, rng: np.random.Generator) -> np
         image = _relight(image, rng)
     image = cv2.LUT(image, _tone_curves(rng))
     if rng.random() < 0.08:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image = without_colours(image)
     elif rng.random() < 0.3:
-        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         saturation = rng.uniform(0.2, 1.5)
-        image = cv2.addWeighted(image, saturation, grey, 1 - saturation, 0)
+        image = cv2.addWeighted(image, saturation, without_colours(image), 1 - saturation, 0)
     if rng.random() < 0.25:
         image = _blur(image, rng)
     small = size

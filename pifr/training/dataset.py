@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pifr.completion import certain
 from pifr.errors import DataError
-from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop
+from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop, without_colours
 
 Batch = dict[str, Tensor]
 
@@ -29,8 +29,6 @@ _CONTENTS = {
     "textures": ("photos.parquet", ("texture", "visibility", "shape")),
 }
 _VALIDATION_SHARE = 0.03
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
-"""Share of red, green and blue in what a grey photo shows (ITU-R BT.601)."""
 
 
 def is_held_out(photo: str) -> bool:
@@ -291,10 +289,9 @@ def _tint(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = np.ones(texture.shape[1], np.float32)
     if rng.random() < 0.4:
         light = 1 + np.float32(rng.uniform(-0.5, 0.5)) * np.linspace(-1, 1, len(light), dtype=np.float32)
-    texture = texture * gain.astype(np.float32) * light[None, :, None]
-    if rng.random() < 0.15:  # a photo without colours asks for a completion without colours
-        texture = np.repeat(texture @ _GREY[:, None], 3, axis=2)
-    return np.clip(texture, 0, 255).astype(np.uint8)
+    texture = np.clip(texture * gain.astype(np.float32) * light[None, :, None], 0, 255).astype(np.uint8)
+    # A photo without colours asks for a completion without colours.
+    return without_colours(texture) if rng.random() < 0.15 else texture
 
 
 def _hole(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -310,7 +307,7 @@ def _cut_off(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A photo that ends above the brows leaves the forehead unseen, along a line that is nearly level."""
     size = len(seen)
     edge = size * (rng.uniform(0.0, 0.35) + rng.uniform(-0.1, 0.1) * np.linspace(-1, 1, size))
-    return np.where(np.arange(size)[:, None] < edge, 0, seen).astype(seen.dtype)
+    return seen * (np.arange(size)[:, None] >= edge)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
 from pifr.errors import UnknownNameError
@@ -17,20 +16,12 @@ from protocols.shape import ShapeOptions, ShapeScans, Surface, averaged, evaluat
 from protocols.shape_predictors import SHAPE_PREDICTORS, PositionMapShapes, grid_triangles, vertices_of
 from protocols.synthetic.scene import surface_landmarks
 
-
-def _faces(count: int) -> FaceCrops:
-    return FaceCrops(
-        torch.zeros(count, 3, 256, 256),
-        torch.eye(2, 3).repeat(count, 1, 1),
-        torch.full((count, 5, 2), torch.nan),
-        ("ok",) * count,
-        ("",) * count,
-    )
+from .conftest import black_faces
 
 
 def _finder(files: list[Path]) -> FaceCrops:
     return FaceCrops.concatenate(
-        [_faces(1) if file.read_bytes() else FaceCrops.failed(["unreadable"]) for file in files]
+        [black_faces(1) if file.read_bytes() else FaceCrops.failed(["unreadable"]) for file in files]
     )
 
 
@@ -67,7 +58,7 @@ def test_a_position_map_is_the_surface_that_its_triangles_span() -> None:
     model = load_face_model()
     maps = model.position_map(model.mean, 96)[None]
     shape = PositionMapShapes("x", lambda faces: averaged(lambda some: vertices_of(maps), faces), "x")
-    vertices = shape(_faces(1)).vertices
+    vertices = shape(black_faces(1)).vertices
     assert grid_triangles(96).max() == 96 * 96 - 1
     normals = trimesh.Trimesh(vertices, shape.triangles, process=False).face_normals
     assert np.median(normals[:, 2]) > 0.5
@@ -79,7 +70,7 @@ def test_a_position_map_is_the_surface_that_its_triangles_span() -> None:
 def test_a_wider_face_than_the_scan_is_measured_as_wider(tree: Path) -> None:
     scan = ShapeScans(tree).scan("001")
     predictor = SHAPE_PREDICTORS.load("mean")
-    vertices = predictor(_faces(1)).vertices
+    vertices = predictor(black_faces(1)).vertices
     exact = Surface(vertices, predictor.triangles, predictor.landmarks(vertices))
     wide = Surface(vertices * [1.1, 1, 1], predictor.triangles, predictor.landmarks(vertices) * [1.1, 1, 1])
     rmse = [np.sqrt((shape_errors(scan, surface, ShapeOptions()) ** 2).mean()) for surface in (exact, wide)]

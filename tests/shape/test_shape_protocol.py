@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
 from pifr.errors import DataError
@@ -25,6 +24,8 @@ from protocols.shape import (
     shape_errors,
     surface_distances,
 )
+
+from .conftest import black_faces
 
 POINTS = np.array(
     [[-45, 35, -20], [-15, 33, -8], [15, 33, -8], [45, 35, -20], [0, -12, 12], [-25, -35, -8], [25, -35, -8]], float
@@ -110,14 +111,7 @@ def test_the_average_of_one_shape_in_many_poses_is_that_shape() -> None:
 def test_pictures_are_averaged_in_batches_but_for_those_that_failed() -> None:
     shapes = np.arange(15.0).reshape(5, 3, 1) ** 2 * [1.0, 0.5, -0.3] + np.eye(3)
     shapes[3] = np.nan
-    shown = FaceCrops(
-        torch.zeros(4, 3, 256, 256),
-        torch.eye(2, 3).repeat(4, 1, 1),
-        torch.full((4, 5, 2), torch.nan),
-        ("ok",) * 4,
-        ("",) * 4,
-    )
-    faces = FaceCrops.concatenate([FaceCrops.failed(["no_face"]), shown])
+    faces = FaceCrops.concatenate([FaceCrops.failed(["no_face"]), black_faces(4)])
     seen: list[int] = []
 
     def predict(some: FaceCrops) -> np.ndarray:
