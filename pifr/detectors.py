@@ -2,15 +2,18 @@
 
 import csv
 import hashlib
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+import torch
 
 from pifr.alignment import ARCFACE_112
 from pifr.errors import DataError, UnknownNameError
+from pifr.five_landmarks import angles_from_landmarks
 from pifr.zoo import ZOO
 
 
@@ -49,8 +52,8 @@ def load_detector(name: str) -> Detector:
     """Make the detector that a configuration names.
 
     Args:
-        name: "yunet", "mtcnn", "aligned" for images that are aligned faces already, or "file:PATH" for landmarks from a
-            CSV file.
+        name: "yunet", "yunet-close" (looks at every face twice), "mtcnn", "aligned" for images that are aligned faces
+            already, or "file:PATH" for landmarks from a CSV file.
 
     Raises:
         UnknownNameError: no such detector.
@@ -79,42 +82,196 @@ def _resize(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
     return cv2.resize(image, size, interpolation=interpolation), factor
 
 
+class _Face(NamedTuple):
+    """One face that YuNet found, in pixels of the image."""
+
+    centre: np.ndarray
+    sides: np.ndarray
+    """Width and height of the box, which is upright in the view that showed it."""
+    landmarks: np.ndarray
+    score: float
+    zoom: float
+    """View pixels an image pixel."""
+
+    @property
+    def size(self) -> float:
+        return float(self.sides.max())
+
+    @property
+    def roll(self) -> float:
+        """Degrees, clockwise."""
+        return angles_from_landmarks(torch.from_numpy(self.landmarks)[None])[0, 2].item()
+
+
 class YuNet:
     """OpenCV's YuNet (Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector, MIR 2023), int8 weights.
 
-    On CFP-like crops it needs room around the head: the image is padded by its replicated border, then scaled so that
-    the face has the size that the network was trained for.
+    One pass of it does not find both a profile that fills the frame and a small one in a large photo, misses heads that
+    are rolled, and gives landmarks that are level whatever a small head's roll (`pifr bench detection` measures it). So
+    the image is looked at as a whole, first coarsely, then finer as long as no face is found for sure; then turned. At
+    last faces are looked at closely, which makes their boxes and landmarks better, and finds out some that are none.
 
     Args:
-        padding: on each side, as a fraction of the longer side.
-        side: longer side of what the network sees, in pixels.
-        threshold: least score.
+        threshold: least score of a face.
+        sure: score from which a face is not looked for any further.
+        close_below: faces that are smaller than this in the look that found them, in pixels, are looked at closely, and
+            so are those that are rolled or not sure. Infinite: all of them, which takes twice as long.
     """
 
     missing = "no_face"
 
-    def __init__(self, padding: float = 0.4, side: int = 320, threshold: float = 0.5) -> None:
+    _FACE_FILLS_FRAME = 178
+    """Longer side of the image in the first look, pixels; each further look doubles it."""
+    _LARGEST_VIEW = 2000
+    """Longer side of the image in the finest look, pixels, at most."""
+    _MARGIN = 71
+    """Pixels of repeated border around each look: YuNet misses profiles that touch the frame."""
+    _ROLLS = (45.0, -45.0, 90.0, -90.0)
+    """Degrees by which the image is turned where no face was found for sure."""
+    _CLOSE_FACE, _CLOSE_VIEW = 200, 360
+    """Side of the face and of the view when a face is looked at closely, pixels."""
+    _LEVEL = 15.0
+    """Degrees of roll up to which the landmarks can be trusted to follow it."""
+    _DOUBTFUL = 0.25
+    """Faces whose score is this much lower than the best one's are mistakes: hair, hands and ears, mostly."""
+
+    def __init__(self, threshold: float = 0.5, sure: float = 0.75, close_below: float = 64.0) -> None:
         weights = ZOO["yunet"]
-        self.padding, self.side = padding, side
-        self.fingerprint = f"yunet-{weights.sha256[:12]}(padding={padding:g},side={side},threshold={threshold:g})"
+        self.threshold, self.sure, self.close_below = threshold, sure, close_below
+        settings = f"threshold={threshold:g},sure={sure:g},close_below={close_below:g}"
+        self.fingerprint = f"yunet-{weights.sha256[:12]}({settings})"
         file = str(weights.path())
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(2)  # OpenCV 5 warns at each load that its new engine takes no target
-        self._network = cv2.FaceDetectorYN.create(file, "", (side, side), threshold, 0.3, 100)
+        # Close looks may be less sure than the threshold, for what they look at has been found already.
+        self._network = cv2.FaceDetectorYN.create(file, "", (320, 320), min(0.3, threshold), 0.3, 100)
         cv2.utils.logging.setLogLevel(level)
 
     def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
-        padded, margin = _pad(image, self.padding)
-        small, factor = _resize(padded, self.side)
-        self._network.setInputSize(small.shape[1::-1])
-        _, faces = self._network.detect(small[:, :, ::-1])
-        if faces is None:
+        found = _distinct(self._search(image))
+        confirmed = [known for face in found if (known := self._confirmed(image, face))]
+        faces = _distinct(confirmed or found)
+        if not faces:
             return NO_FACE
-        faces = faces.astype(np.float64)
+        # The surest comes first.
+        faces = [face for face in faces if face.score >= faces[0].score - self._DOUBTFUL]
+        boxes = [np.concatenate([face.centre - face.sides / 2, face.centre + face.sides / 2]) for face in faces]
+        return Detections(
+            np.stack(boxes),
+            np.stack([face.landmarks for face in faces]),
+            np.array([face.score for face in faces]),
+        )
+
+    def _search(self, image: np.ndarray) -> list[_Face]:
+        """Faces in the whole image, the same one several times if several looks show it."""
+        longest = max(image.shape[:2])
+        zoom = coarse = self._FACE_FILLS_FRAME / longest
+        faces = self._look_at_all(image, zoom)
+        # Twice as large as it is, a photo shows no more; a tiny one is given one finer look nevertheless.
+        while not self._is_sure(faces) and zoom < max(1, 2 * coarse) and 2 * zoom * longest <= self._LARGEST_VIEW:
+            zoom *= 2
+            faces += self._look_at_all(image, zoom)
+        if not self._is_sure(faces):
+            for roll in self._ROLLS:
+                faces += self._look_at_all(image, coarse, roll) + self._look_at_all(image, 2 * coarse, roll)
+        return faces
+
+    def _is_sure(self, faces: list[_Face]) -> bool:
+        return any(face.score >= self.sure for face in faces)
+
+    def _look_at_all(self, image: np.ndarray, zoom: float, roll: float = 0.0) -> list[_Face]:
+        height, width = image.shape[:2]
+        cosine, sine = abs(np.cos(np.radians(roll))), abs(np.sin(np.radians(roll)))
+        turned = np.array([width * cosine + height * sine, width * sine + height * cosine])
+        size = np.ceil(zoom * turned).astype(int) + 2 * self._MARGIN
+        faces = self._look(image, np.array([width - 1, height - 1]) / 2, zoom, size, roll)
+        return [face for face in faces if face.score >= self.threshold]
+
+    def _confirmed(self, image: np.ndarray, face: _Face) -> _Face | None:
+        """The face, better known if need be; None if it is none after all."""
+        large = face.size * face.zoom >= self.close_below
+        if large and face.score >= self.sure and abs(face.roll) <= self._LEVEL:
+            return face
+        return self._look_closely(image, face)
+
+    def _look_closely(self, image: np.ndarray, face: _Face) -> _Face | None:
+        # Small, level heads seem to be rolled by as much as 30 degrees.
+        roll = face.roll if abs(face.roll) > 2 * self._LEVEL else 0.0
+        best = None
+        for _ in range(3):
+            size = np.full(2, self._CLOSE_VIEW)
+            seen = self._look(image, face.centre, self._CLOSE_FACE / face.size, size, roll)
+            seen = [other for other in seen if _same(face, other) and 0.5 < other.size / face.size < 2]
+            if not seen:
+                break
+            face = max(seen, key=lambda other: other.score - np.linalg.norm(other.centre - face.centre) / face.size)
+            if best is not None and face.score < best.score - 0.1:
+                break
+            best = face
+            if abs((face.roll - roll + 180) % 360 - 180) <= self._LEVEL:
+                break
+            roll = face.roll
+        return best
+
+    def _look(self, image: np.ndarray, centre: np.ndarray, zoom: float, size: np.ndarray, roll: float) -> list[_Face]:
+        """Faces in one view of the image, above the network's own low threshold; arguments as `_view`."""
+        view, to_image = _view(image, centre, zoom, size, roll)
+        self._network.setInputSize(view.shape[1::-1])
+        _, found = self._network.detect(view[:, :, ::-1].copy())
+        if found is None:
+            return []
+        found = found.astype(np.float64)
         # The network's coordinates are continuous (0 at the image's edge), ours have a pixel's centre at 0.
-        boxes = np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1) / factor - 0.5 - margin
-        landmarks = faces[:, 4:14].reshape(-1, 5, 2) / factor - 0.5 - margin
-        return Detections(boxes, landmarks, faces[:, 14])
+        centres = found[:, :2] + found[:, 2:4] / 2 - 0.5
+        points = np.concatenate([centres[:, None], found[:, 4:14].reshape(-1, 5, 2) - 0.5], 1)
+        points = points @ to_image[:, :2].T + to_image[:, 2]
+        return [
+            _Face(at[0], sides / zoom, at[1:], float(score), zoom)
+            for at, sides, score in zip(points, found[:, 2:4], found[:, 14], strict=True)
+        ]
+
+
+def _view(
+    image: np.ndarray, centre: np.ndarray, zoom: float, size: np.ndarray, roll: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a look shows: an upright rectangle in heads of a given roll, the image's border repeated beyond it.
+
+    Args:
+        image: uint8 H x W x 3.
+        centre: (x, y) of the image in the view's middle. zoom: view pixels an image pixel. size: width and height of
+            the view. roll: degrees clockwise.
+
+    Returns:
+        uint8 h x w x 3, and the map 2 x 3 from its pixels to those of the image.
+    """
+    cosine, sine = np.cos(np.radians(roll)) / zoom, np.sin(np.radians(roll)) / zoom
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    to_image = np.column_stack([linear, centre - linear @ ((size - 1) / 2)])
+    # Only what the view may show is shrunk, and averaged where it is.
+    reach = np.hypot(*size) / 2 / zoom + 2
+    whole = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(centre - reach), 0, whole - 1).astype(int)
+    high = np.clip(np.ceil(centre + reach), low + 1, whole).astype(int)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    if zoom < 1:
+        part = cv2.resize(part, np.maximum(np.round((high - low) * zoom), 1).astype(int), interpolation=cv2.INTER_AREA)
+    factor = np.array(part.shape[1::-1]) / (high - low)
+    to_part = np.column_stack([factor[:, None] * linear, factor * (to_image[:, 2] - low + 0.5) - 0.5])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(part, to_part, size.tolist(), flags=flags, borderMode=cv2.BORDER_REPLICATE), to_image
+
+
+def _same(face: _Face, other: _Face) -> bool:
+    return bool(np.linalg.norm(face.centre - other.centre) < max(face.size, other.size) / 2)
+
+
+def _distinct(faces: list[_Face]) -> list[_Face]:
+    """Each face once, as the surest look shows it; the surest face first."""
+    kept: list[_Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if not any(_same(face, other) for other in kept):
+            kept.append(face)
+    return kept
 
 
 class Mtcnn:
@@ -237,4 +394,9 @@ def _landmark_boxes(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1)
 
 
-DETECTORS: dict[str, type[Detector]] = {"yunet": YuNet, "mtcnn": Mtcnn, "aligned": Aligned}
+DETECTORS: dict[str, Callable[[], Detector]] = {
+    "yunet": YuNet,
+    "yunet-close": partial(YuNet, close_below=np.inf),
+    "mtcnn": Mtcnn,
+    "aligned": Aligned,
+}

@@ -16,7 +16,7 @@ from pifr.alignment import ARCFACE_112 as ARCFACE_112
 from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
-from pifr.geometry.camera import fit_camera
+from pifr.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.warp import affine_warp, invert_affine, pixel_grid, similarity_transform, transform_maps
 from pifr.images import read_image
 
@@ -26,18 +26,15 @@ CROP_SIZE = 256
 CROP_FACTOR = 2.0
 """Side of the crop over the longer side of the detector's box."""
 
-_RECIPE = 3  # part of every fingerprint: raise it when the pixels of a crop change
+_RECIPE = 4  # part of every fingerprint: raise it when the pixels of a crop change
 
-# Median landmarks of YuNet in its crops of 247 frontal portraits, made symmetric.
-_NOMINAL = ((104.9, 111.0), (150.1, 111.0), (127.5, 136.2), (108.3, 156.8), (146.7, 156.8))
-
-# The five landmarks of the template's mean face (pifr.geometry.template), millimetres in the model frame.
-_FIVE_MM = ((-32.9, 30.8, 22.9), (32.9, 30.8, 22.9), (0.0, 0.3, 59.1), (-25.5, -39.1, 30.9), (25.5, -39.1, 30.9))
+_LARGEST_ROLL = 30.0
+"""Degrees; the squares around heads that are rolled further are turned with them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceCrops:
-    """B faces, each an upright square cut from its photo.
+    """B faces, each a square cut from its photo: upright in the photo, or, heads that are rolled far, in the head.
 
     Attributes:
         pixels: B x 3 x 256 x 256 float32 RGB in [0, 1]; zero where `status` is "failed".
@@ -45,9 +42,9 @@ class FaceCrops:
         landmarks: B x 5 x 2 float32 in crop pixels (x, y); NaN where unknown.
         status: B of "ok", "fallback" (no detection: a declared substitute was cut) or "failed".
         reason: B of "" (ok) or a word: "no_face", "several_faces", "unreadable", "no_landmarks".
-        extent: B x 4 float32: left, top, right and bottom edge of the photo in crop pixels; beyond it `pixels` repeats
-            the photo's border, which networks of faces like and recognizers do not (`align` paints it black). By
-            default the photo has no end.
+        edges: B x 4 x 3 float32, the photo's edges as lines in the crop: (a, b, c) means that pixel (x, y) lies
+            a x + b y + c crop pixels inside. Beyond them `pixels` repeats the photo's border, which networks of faces
+            like and recognizers do not (`align` paints it black). By default the photo has no end.
 
     Raises:
         ValueError: a field's shape, dtype or value is not as above; the message names it.
@@ -58,18 +55,18 @@ class FaceCrops:
     landmarks: Tensor
     status: tuple[str, ...]
     reason: tuple[str, ...]
-    extent: Tensor | None = None
+    edges: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.status)
-        if self.extent is None:
-            endless = torch.tensor([-torch.inf, -torch.inf, torch.inf, torch.inf], device=self.pixels.device)
-            object.__setattr__(self, "extent", endless.repeat(count, 1))
+        if self.edges is None:
+            endless = torch.tensor([0.0, 0.0, torch.inf], device=self.pixels.device)
+            object.__setattr__(self, "edges", endless.repeat(count, 4, 1))
         shapes = {
             "pixels": (count, 3, CROP_SIZE, CROP_SIZE),
             "crop_to_image": (count, 2, 3),
             "landmarks": (count, 5, 2),
-            "extent": (count, 4),
+            "edges": (count, 4, 3),
         }
         for name, shape in shapes.items():
             value = getattr(self, name)
@@ -101,7 +98,7 @@ class FaceCrops:
             self.landmarks[rows],
             tuple(self.status[i] for i in positions),
             tuple(self.reason[i] for i in positions),
-            self.extent[rows],
+            self.edges[rows],
         )
 
     def __repr__(self) -> str:
@@ -120,7 +117,7 @@ class FaceCrops:
             pixels=self.pixels.to(device),
             crop_to_image=self.crop_to_image.to(device),
             landmarks=self.landmarks.to(device),
-            extent=self.extent.to(device),
+            edges=self.edges.to(device),
         )
 
     @staticmethod
@@ -135,7 +132,7 @@ class FaceCrops:
             torch.cat([batch.landmarks for batch in batches]),
             sum((batch.status for batch in batches), ()),
             sum((batch.reason for batch in batches), ()),
-            torch.cat([batch.extent for batch in batches]),
+            torch.cat([batch.edges for batch in batches]),
         )
 
     @staticmethod
@@ -156,8 +153,9 @@ def cut(
 ) -> FaceCrops:
     """Cut the square around one face: side `CROP_FACTOR` x the box's longer side, centred on the box.
 
-    The square lies on whole pixels of the photo, so that the map between the two is exact; beyond the photo its border
-    is replicated. It is averaged when it shrinks and interpolated by cubics when it grows.
+    The square lies on whole pixels of the photo, so that the map between the two is exact. It is turned by the roll
+    that the landmarks tell of, if that is large. Beyond the photo its border is replicated. It is averaged when it
+    shrinks and interpolated by cubics when it grows or turns.
 
     Args:
         image: uint8 H x W x 3 RGB.
@@ -171,22 +169,48 @@ def cut(
     left, top, right, bottom = np.asarray(box, dtype=np.float64)
     side = max(round(CROP_FACTOR * max(right - left, bottom - top)), 2)
     x, y = round((left + right) / 2 + 0.5 - side / 2), round((top + bottom) / 2 + 0.5 - side / 2)
-    square = _replicated(image, x, y, side)
+    roll = 0.0
+    if landmarks is not None:
+        roll = angles_from_landmarks(torch.from_numpy(np.asarray(landmarks, np.float32))[None])[0, 2].item()
+    if abs(roll) > _LARGEST_ROLL:
+        square, turn = _turned(image, x, y, side, roll)
+    else:
+        square, turn = _replicated(image, x, y, side), np.eye(2)
     shrinks = side > CROP_SIZE
     pixels = cv2.resize(square, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     scale = side / CROP_SIZE
-    offset = np.array([x, y]) + scale / 2 - 0.5
-    height, width = image.shape[:2]
-    edges = (np.array([0, 0, width, height]) - 0.5 - np.tile(offset, 2)) / scale
-    points = np.full((5, 2), np.nan) if landmarks is None else (np.asarray(landmarks) - offset) / scale
+    # Both centres are the same place.
+    offset = np.array([x, y]) + (side - 1) / 2 - scale * turn @ np.full(2, (CROP_SIZE - 1) / 2)
+    to_image = np.column_stack([scale * turn, offset])
+    points = np.full((5, 2), np.nan) if landmarks is None else (np.asarray(landmarks) - offset) @ turn / scale
     return FaceCrops(
         torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].float() / 255,
-        torch.tensor([[[scale, 0, offset[0]], [0, scale, offset[1]]]], dtype=torch.float32),
+        torch.from_numpy(to_image)[None].float(),
         torch.from_numpy(points)[None].float(),
         (status,),
         (reason,),
-        torch.from_numpy(edges)[None].float(),
+        torch.from_numpy(_photo_edges(image, to_image))[None].float(),
     )
+
+
+def _photo_edges(image: np.ndarray, to_image: np.ndarray) -> np.ndarray:
+    """`FaceCrops.edges` of one crop, 4 x 3, given the map 2 x 3 of its pixels to those of the image."""
+    height, width = image.shape[:2]
+    scale = np.linalg.norm(to_image[:, 0])
+    inside = to_image + [[0, 0, 0.5], [0, 0, 0.5]]  # right of the left edge, below the upper edge
+    return np.concatenate([inside, [[0, 0, width], [0, 0, height]] - inside]) / scale
+
+
+def _turned(image: np.ndarray, x: int, y: int, side: int, roll: float) -> tuple[np.ndarray, np.ndarray]:
+    """The square of `_replicated` turned clockwise about its centre (degrees), and that turn, 2 x 2."""
+    cosine, sine = np.cos(np.radians(roll)), np.sin(np.radians(roll))
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    margin = side // 4  # the corners stick out by a fifth of the side
+    wide = _replicated(image, x - margin, y - margin, side + 2 * margin)
+    middle = (side - 1) / 2
+    to_wide = np.column_stack([turn, margin + middle - turn @ [middle, middle]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(wide, to_wide, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE), turn
 
 
 def _replicated(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
@@ -197,13 +221,8 @@ def _replicated(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
     return image[rows[:, None], columns]
 
 
-def nominal_landmarks() -> Tensor:
-    """Where the five landmarks lie in a crop on average: 5 x 2 float32. They stand in for unknown landmarks."""
-    return torch.tensor(_NOMINAL)
-
-
 def align(
-    pixels: Tensor, landmarks: Tensor, template: AlignmentTemplate, size: int, extent: Tensor | None = None
+    pixels: Tensor, landmarks: Tensor, template: AlignmentTemplate, size: int, edges: Tensor | None = None
 ) -> Tensor:
     """Bring each face to a recognizer's template by the similarity that fits its five landmarks best.
 
@@ -214,7 +233,7 @@ def align(
         landmarks: B x 5 x 2 in pixels of `pixels`; a face with a NaN is aligned by `nominal_landmarks`.
         template: where the landmarks have to lie.
         size: side of the output.
-        extent: `FaceCrops.extent`; None if all of `pixels` shows the photo.
+        edges: `FaceCrops.edges`; None if all of `pixels` shows the photo.
 
     Returns:
         B x 3 x size x size of the dtype of `pixels`; beyond the crop its border is repeated.
@@ -226,39 +245,21 @@ def align(
     # like it, profiles above all.
     to_crop = invert_affine(similarity_transform(landmarks, target))
     aligned = affine_warp(pixels, to_crop, size)
-    if extent is None:
+    if edges is None:
         return aligned
     grid = pixel_grid(size, size, device=pixels.device).to(landmarks.dtype).expand(len(pixels), -1, -1, -1)
-    return aligned * inside_photo(transform_maps(to_crop, grid), extent)
+    return aligned * inside_photo(transform_maps(to_crop, grid), edges)
 
 
-def inside_photo(places: Tensor, extent: Tensor) -> Tensor:
+def inside_photo(places: Tensor, edges: Tensor) -> Tensor:
     """How much of a pixel at places in face crops (B x 2 x H x W) lies within the photo: B x 1 x H x W in [0, 1].
 
     Args:
         places: (x, y) in pixels of the crops.
-        extent: `FaceCrops.extent`.
+        edges: `FaceCrops.edges`.
     """
-    edges = extent[:, :, None, None]
-    depth = torch.minimum(places - edges[:, :2], edges[:, 2:] - places)  # of a pixel inside the photo, both axes
+    depth = torch.einsum("bec,bchw->behw", edges[..., :2], places) + edges[..., 2, None, None]
     return (depth + 0.5).clamp(0, 1).prod(1, keepdim=True)
-
-
-def yaw_from_landmarks(landmarks: Tensor) -> Tensor:
-    """Rough yaw of faces of which only five landmarks are known, by the pose that fits a mean face best.
-
-    Args:
-        landmarks: B x 5 x 2 in pixels.
-
-    Returns:
-        B float32 degrees, positive when the nose points to the right of the image; NaN where a landmark is NaN.
-    """
-    unknown = landmarks.isnan().flatten(1).any(1)
-    pixels = landmarks.float().nan_to_num(0.0).transpose(1, 2)
-    positions = torch.tensor(_FIVE_MM, device=landmarks.device).T[None]
-    weights = torch.ones(len(landmarks), 5, device=landmarks.device)
-    yaw = fit_camera(positions, pixels, weights, robust_steps=0).camera.angles()[:, 0]
-    return yaw.masked_fill(unknown, torch.nan)
 
 
 POLICIES = ("largest", "central", "reject")

@@ -160,8 +160,8 @@ class SrtcViews:
 
 def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTemplate, size: int) -> Tensor:
     faces = faces.to(landmarks.device)
-    crop = align(faces.pixels, faces.landmarks, alignment, size, faces.extent)
-    realigned = align(faces.pixels, landmarks, alignment, size, faces.extent)
+    crop = align(faces.pixels, faces.landmarks, alignment, size, faces.edges)
+    realigned = align(faces.pixels, landmarks, alignment, size, faces.edges)
     return torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
 
 

@@ -104,7 +104,7 @@ class FaceLocator:
         camera = seen.fit.camera.mapped(pncc_to_crop)
         image_map = warp.transform_maps(pncc_to_crop, seen.pixels)
         # C-Net sees the crop's border, repeated, as part of the face.
-        visibility = seen.visibility * inside_photo(image_map, faces.extent)
+        visibility = seen.visibility * inside_photo(image_map, faces.edges)
         residual = torch.where(seen.fit.valid, seen.fit.residual, torch.inf)
         status, reason = self._judge(faces, found, camera, residual, visibility)
         return LocatedFaces(

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.faces import FaceCrops, FaceFinder, yaw_from_landmarks
+from pifr.faces import FaceCrops, FaceFinder
+from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
 from pifr.views import ViewMaker, Views
 
@@ -100,6 +101,6 @@ def embed_views(
 
 def _shown_yaw(faces: FaceCrops, views: Views, number: int) -> Tensor:
     """The yaw at which a view shows the faces, B degrees."""
-    yaw = torch.where(views.yaw.isnan(), yaw_from_landmarks(faces.landmarks).to(views.yaw), views.yaw)
+    yaw = torch.where(views.yaw.isnan(), angles_from_landmarks(faces.landmarks)[:, 0].to(views.yaw), views.yaw)
     largest = views.largest_yaw[number]
     return yaw.clamp(-largest, largest)

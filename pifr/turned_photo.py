@@ -53,7 +53,7 @@ def turn_photo(
     mask = drawn.mask
     places, known, paint = (drawn.attributes / mask.clamp_min(1e-3)).tensor_split([2, 3], 1)
     places = _carried_on(places, known * (mask > _WHOLE))
-    inside = inside_photo(places, faces.extent)
+    inside = inside_photo(places, faces.edges)
     photo = warp.sample(faces.pixels, places) * inside
     return photo if texture is None else torch.lerp(photo, paint, mask * (1 - known * inside)).clamp(0, 1)
 

@@ -96,7 +96,7 @@ class NoFrontalizer:
     default_fusion: Fusion = DEFAULT_FUSION
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        return _views(faces, align(faces.pixels, faces.landmarks, alignment, size, faces.extent)[:, None], ("crop",))
+        return _views(faces, align(faces.pixels, faces.landmarks, alignment, size, faces.edges)[:, None], ("crop",))
 
 
 class Mirror:
@@ -107,7 +107,7 @@ class Mirror:
     default_fusion: Fusion = DEFAULT_FUSION
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        crop = align(faces.pixels, faces.landmarks, alignment, size, faces.extent)
+        crop = align(faces.pixels, faces.landmarks, alignment, size, faces.edges)
         return _views(faces, torch.stack([crop, crop.flip(-1)], dim=1), ("crop", "mirror"))
 
 

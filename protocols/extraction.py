@@ -336,10 +336,10 @@ def _find_in_worker(contents: Sequence[bytes], names: Sequence[str]) -> tuple[An
     faces = _worker_finder(contents, names)
     # As numpy: torch would pass its tensors through shared memory, which containers often have little of.
     tensors = (faces.pixels.numpy(), faces.crop_to_image.numpy(), faces.landmarks.numpy())
-    return (*tensors, faces.status, faces.reason, faces.extent.numpy())
+    return (*tensors, faces.status, faces.reason, faces.edges.numpy())
 
 
 def _from_arrays(found: tuple[Any, ...]) -> FaceCrops:
-    pixels, crop_to_image, landmarks, status, reason, extent = found
+    pixels, crop_to_image, landmarks, status, reason, edges = found
     tensors = map(torch.from_numpy, (pixels, crop_to_image, landmarks))
-    return FaceCrops(*tensors, status, reason, torch.from_numpy(extent))
+    return FaceCrops(*tensors, status, reason, torch.from_numpy(edges))

@@ -11,6 +11,7 @@ COMMANDS = {
     "renderer": ("benchmarks.renderer:main", "Torch renderer beside pyrender."),
     "roundtrip": ("benchmarks.roundtrip:main", "Geometry without networks: true PNCC to UV and back."),
     "frontalizer": ("benchmarks.frontalizer:main", "Frontalization beside a recognizer's forward pass."),
+    "detection": ("benchmarks.detection:main", "How well faces are found, by size, roll and yaw, in drawn photos."),
     "registration": ("benchmarks.registration:main", "How well photos are registered, on drawn people."),
 }
 

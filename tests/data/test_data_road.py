@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pifr.facemesh import FaceMeshLandmarks
-from pifr.faces import FaceCrops, cut, nominal_landmarks
+from pifr.faces import FaceCrops, cut
+from pifr.five_landmarks import nominal_landmarks
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
 from pifr.training import pairs, registration

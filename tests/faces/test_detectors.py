@@ -12,6 +12,7 @@ from pifr._torchvision import ensure_operators, nms
 from pifr.detectors import LandmarkFile, load_detector
 from pifr.errors import DataError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112, FaceFinder, align
+from pifr.zoo import WheelMember
 
 POINTS = [[30, 40], [70, 41], [50, 60], [35, 80], [65, 81]]
 
@@ -103,7 +104,7 @@ def test_an_aligned_image_is_one_face_at_the_templates_points() -> None:
 def test_an_aligned_image_reaches_the_recognizer_as_it_is(size: int) -> None:
     image = smooth(size, size)
     faces = FaceFinder("aligned")([image])
-    seen = align(faces.pixels, faces.landmarks, ARCFACE_112, size, faces.extent)[0].permute(1, 2, 0).numpy() * 255
+    seen = align(faces.pixels, faces.landmarks, ARCFACE_112, size, faces.edges)[0].permute(1, 2, 0).numpy() * 255
     assert faces.status == ("ok",)
     inner = slice(4, -4)  # beyond the image it is black, which blends in at its edge
     assert np.abs(seen - image)[inner, inner].max() < 5
@@ -136,6 +137,117 @@ def test_an_image_without_a_face_gives_no_detection(
     fetched("yunet")
     found = load_detector(name)(np.full((*shape, 3), 128, np.uint8))
     assert [len(part) for part in found] == [0, 0, 0]
+
+
+# How YuNet looks at a photo
+
+
+class Painted:
+    """Stands for YuNet's network: sees the face that `photo` paints, of some size and roll.
+
+    A red, a green and a blue dot are its eyes and its mouth. Larger and smaller faces than `sizes`, and heads that are
+    rolled further than `roll`, are not seen; `level_below` this size their landmarks are level.
+    """
+
+    sizes, roll, level_below, score = (40, 250), 40.0, 100.0, 0.9
+
+    def __init__(self) -> None:
+        self.views: list[tuple[int, int]] = []
+
+    def setInputSize(self, size: tuple[int, int]) -> None:
+        self.size = tuple(size)
+
+    def detect(self, view: np.ndarray) -> tuple[int, np.ndarray | None]:
+        assert view.shape[1::-1] == self.size
+        self.views.append(self.size)
+        dots = []
+        for channel in (2, 1, 0):
+            others = view.astype(int).sum(2) - view[..., channel]
+            y, x = np.nonzero((view[..., channel] > 120) & (others < 100))
+            if not len(x):
+                return 0, None
+            dots.append([x.mean() + 0.5, y.mean() + 0.5])
+        right, left, mouth = np.array(dots)
+        side = 2.7 * np.linalg.norm(left - right)
+        roll = np.degrees(np.arctan2(*(left - right)[::-1]))
+        if not self.sizes[0] < side < self.sizes[1] or abs(roll) > self.roll:
+            return 0, None
+        landmarks = face_points(np.mean([right, left, mouth], 0), side / 2.7, roll if side > self.level_below else 0.0)
+        centre = landmarks.mean(0)
+        row = [*(centre - side / 2), side, side, *landmarks.ravel(), self.score]
+        return 1, np.array([row], np.float32)
+
+
+def face_points(middle: np.ndarray, eyes: float, roll: float) -> np.ndarray:
+    """Five landmarks of a face as the mean face has them, 5 x 2, around the middle of eyes and mouth."""
+    level = np.array([[-32.9, -30.8], [32.9, -30.8], [0, 0], [-25.5, 39.1], [25.5, 39.1]]) * eyes / 65.8
+    cosine, sine = np.cos(np.radians(roll)), np.sin(np.radians(roll))
+    return middle + (level - level[[0, 1, 3]].mean(0) * [0, 1]) @ np.array([[cosine, sine], [-sine, cosine]])
+
+
+def photo(size: tuple[int, int], middle: tuple[float, float], eyes: float, roll: float = 0.0) -> np.ndarray:
+    image = np.full((*size[::-1], 3), 30, np.uint8)
+    right, left, _, *mouth = face_points(np.array(middle), eyes, roll)
+    for place, colour in ((right, (255, 0, 0)), (left, (0, 255, 0)), (np.mean(mouth, 0), (0, 0, 255))):
+        cv2.circle(image, [round(x * 16) for x in place], round(eyes / 5 * 16), colour, -1, cv2.LINE_AA, 4)
+    return image
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Painted:
+    painted = Painted()
+    monkeypatch.setattr(WheelMember, "path", lambda weights: tmp_path)
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *arguments: painted)
+    return painted
+
+
+@pytest.mark.parametrize(
+    "size, middle, eyes",
+    [
+        ((300, 300), (150, 150), 80),
+        ((1200, 900), (300, 600), 24),
+        ((3000, 2000), (2500, 300), 90),
+        ((60, 70), (30, 35), 16),
+    ],
+)
+def test_faces_of_any_size_are_found_where_they_are(network, size, middle, eyes) -> None:
+    found = load_detector("yunet")(photo(size, middle, eyes))
+    points = face_points(np.array(middle), eyes, 0)
+    np.testing.assert_allclose(found.landmarks[0], points, atol=eyes / 15)
+    left, top, right, bottom = found.boxes[0]
+    assert right - left == pytest.approx(2.7 * eyes, rel=0.05)
+    np.testing.assert_allclose([(left + right) / 2, (top + bottom) / 2], points.mean(0), atol=eyes / 15)
+    assert len(found.boxes) == 1
+
+
+@pytest.mark.parametrize("roll", [-125.0, -90.0, -50.0, -20.0, 35.0, 60.0, 110.0])
+def test_the_landmarks_of_rolled_heads_follow_their_roll(network, roll) -> None:
+    found = load_detector("yunet")(photo((640, 480), (300, 250), 40, roll))
+    np.testing.assert_allclose(found.landmarks[0], face_points(np.array([300, 250]), 40, roll), atol=3)
+
+
+def test_a_face_that_is_found_for_sure_is_not_looked_for_any_further(network) -> None:
+    image = photo((640, 480), (300, 250), 150)
+    for detector, score, looks in (("yunet", 0.9, 1), ("yunet-close", 0.9, 2), ("yunet", 0.6, 12)):
+        network.score = score
+        network.views.clear()
+        load_detector(detector)(image)
+        assert len(network.views) == looks
+
+
+def test_a_doubtful_face_beside_a_sure_one_is_dropped(network, monkeypatch) -> None:
+    detector = load_detector("yunet")
+    image = np.zeros((200, 400, 3), np.uint8)
+    for doubtful, count in ((0.8, 2), (0.6, 1)):
+        rows = np.zeros((2, 15), np.float32)
+        for row, x, score in zip(rows, (60, 140), (0.9, doubtful), strict=True):
+            row[:4] = x, 60, 40, 40
+            row[4:14] = face_points(np.array([x + 20, 80]), 15, 0).ravel()
+            row[14] = score
+        monkeypatch.setattr(network, "detect", lambda view, rows=rows: (1, rows if min(view.shape[:2]) < 300 else None))
+        found = detector(image)
+        assert len(found.scores) == count
+        assert found.scores[0] == pytest.approx(0.9)
 
 
 # The operator that stands in for torchvision's

@@ -20,10 +20,12 @@ from pifr.faces import (
     FaceFinder,
     align,
     cut,
-    nominal_landmarks,
-    yaw_from_landmarks,
+    inside_photo,
 )
+from pifr.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.camera import camera_from_angles
+from pifr.geometry.template import load_template
+from pifr.geometry.warp import pixel_grid, transform_maps
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -58,6 +60,15 @@ def crops(count: int = 3) -> FaceCrops:
     )
 
 
+def five_points(roll: float, centre: tuple[float, float], scale: float = 0.8, yaw: float = 0.0) -> np.ndarray:
+    """The five landmarks of the template's face, 5 x 2 pixels."""
+    template = load_template()
+    places = (template.landmarks("five") * 256 - 0.5).round().long()
+    points = template.position_map(256)[:, places[:, 1], places[:, 0]][None].float()
+    camera = camera_from_angles(yaw, 5.0, roll, scale, torch.tensor([centre]))
+    return camera.project(points)[0].T.numpy()
+
+
 # Crops
 
 
@@ -65,12 +76,13 @@ def crops(count: int = 3) -> FaceCrops:
 @given(
     centre=st.tuples(st.floats(80, 420), st.floats(80, 320)),
     size=st.tuples(st.floats(20, 250), st.floats(20, 250)),
+    roll=st.floats(-180, 180),
 )
 def test_crop_to_image_says_which_pixel_of_the_photo_each_pixel_of_the_crop_shows(
-    centre: tuple[float, float], size: tuple[float, float]
+    centre: tuple[float, float], size: tuple[float, float], roll: float
 ) -> None:
     box = np.array([*np.subtract(centre, np.divide(size, 2)), *np.add(centre, np.divide(size, 2))])
-    crop = cut(ramp(400, 500), box)
+    crop = cut(ramp(400, 500), box, five_points(roll, centre))
     grid = torch.tensor([[64.0, 90.0, 1.0], [128.0, 128.0, 1.0], [190.0, 70.0, 1.0]])
     where = grid @ crop.crop_to_image[0].T
     inside = ((where > 2) & (where < torch.tensor([497.0, 397.0]))).all(1)
@@ -90,6 +102,33 @@ def test_landmarks_follow_the_crop() -> None:
     crop = cut(ramp(400, 400), np.array([150.0, 120.0, 210.0, 220.0]), points)
     homogeneous = torch.cat([crop.landmarks[0], torch.ones(5, 1)], 1)
     torch.testing.assert_close(homogeneous @ crop.crop_to_image[0].T, torch.from_numpy(points).float())
+
+
+@pytest.mark.parametrize("roll", [-170.0, -90.0, -50.0, 50.0, 120.0])
+def test_a_head_that_is_rolled_far_is_upright_in_its_crop(roll: float) -> None:
+    points = five_points(roll, (200.0, 170.0))
+    crop = cut(ramp(400, 400), np.array([140.0, 110.0, 260.0, 230.0]), points)
+    assert angles_from_landmarks(crop.landmarks)[0, 2].item() == pytest.approx(0, abs=2)
+    homogeneous = torch.cat([crop.landmarks[0], torch.ones(5, 1)], 1)
+    torch.testing.assert_close(homogeneous @ crop.crop_to_image[0].T, torch.from_numpy(points))
+
+
+def test_a_head_that_is_rolled_little_is_cut_upright_in_the_photo() -> None:
+    box = np.array([140.0, 110.0, 260.0, 230.0])
+    crop = cut(ramp(400, 400), box, five_points(20.0, (200.0, 170.0)))
+    torch.testing.assert_close(crop.pixels, cut(ramp(400, 400), box).pixels)
+
+
+@pytest.mark.parametrize("roll", [0.0, 70.0, 160.0])
+def test_the_edges_say_how_far_inside_the_photo_a_pixel_lies(roll: float) -> None:
+    crop = cut(ramp(60, 90), np.array([10.0, 10.0, 70.0, 70.0]), five_points(roll, (40.0, 40.0), 0.3))
+    grid = pixel_grid(CROP_SIZE, CROP_SIZE)[None]
+    inside = inside_photo(grid, crop.edges)[0, 0]
+    x, y = transform_maps(crop.crop_to_image, grid)[0]
+    depth = torch.minimum(torch.minimum(x, 89 - x), torch.minimum(y, 59 - y))
+    assert (inside[depth > 0.1] == 1).all()
+    assert (inside[depth < -1.1] == 0).all()
+    assert 0.1 < inside.mean() < 0.9
 
 
 def test_beyond_the_photo_its_border_is_repeated() -> None:
@@ -128,7 +167,7 @@ def test_concatenation_undoes_slicing() -> None:
     again = FaceCrops.concatenate([faces[:1], faces[1:1], faces[1:]])
     torch.testing.assert_close(again.pixels, faces.pixels)
     torch.testing.assert_close(again.landmarks, faces.landmarks)
-    torch.testing.assert_close(again.extent, faces.extent)
+    torch.testing.assert_close(again.edges, faces.edges)
     assert (again.status, again.reason) == (faces.status, faces.reason)
     assert len(FaceCrops.concatenate([])) == 0
 
@@ -140,7 +179,7 @@ def test_concatenation_undoes_slicing() -> None:
         ("pixels", torch.zeros(3, 3, CROP_SIZE, CROP_SIZE, dtype=torch.uint8)),
         ("landmarks", torch.zeros(3, 5, 3)),
         ("crop_to_image", torch.zeros(2, 2, 3)),
-        ("extent", torch.zeros(3, 2)),
+        ("edges", torch.zeros(3, 4)),
         ("status", ("ok", "ok", "good")),
         ("reason", ("",)),
     ],
@@ -217,7 +256,7 @@ def test_beyond_the_photo_a_recognizer_sees_black_and_nothing_else_changes() -> 
     image = np.full((100, 140, 3), 255, np.uint8)
     landmarks = np.array([[18, 30], [50, 30], [34, 46], [22, 62], [46, 62]], dtype=float)
     crop = cut(image, np.array([-10.0, 0.0, 70.0, 80.0]), landmarks)
-    aligned = align(crop.pixels, crop.landmarks, ARCFACE_112, 112, crop.extent)[0, 0]
+    aligned = align(crop.pixels, crop.landmarks, ARCFACE_112, 112, crop.edges)[0, 0]
     transform = inverse(umeyama_by_svd(landmarks, np.array(ARCFACE_112.points)))
     y, x = np.mgrid[:112, :112]
     photo_x, photo_y = np.tensordot(transform, np.stack([x, y, np.ones_like(x)]), 1)
@@ -230,7 +269,7 @@ def test_beyond_the_photo_a_recognizer_sees_black_and_nothing_else_changes() -> 
 def test_crops_that_do_not_know_their_photo_are_aligned_as_if_it_had_no_end() -> None:
     faces = crops(2)
     torch.testing.assert_close(
-        align(faces.pixels, faces.landmarks, ARCFACE_112, 112, faces.extent),
+        align(faces.pixels, faces.landmarks, ARCFACE_112, 112, faces.edges),
         align(faces.pixels, faces.landmarks, ARCFACE_112, 112),
     )
 
@@ -241,18 +280,15 @@ def test_a_template_needs_five_points() -> None:
 
 
 @pytest.mark.parametrize("yaw", [-60.0, -20.0, 0.0, 35.0, 70.0])
-def test_yaw_is_read_from_the_landmarks_of_an_average_face(yaw: float) -> None:
-    from pifr.geometry.template import load_template
-
-    template = load_template()
-    places = (template.landmarks("five") * 256 - 0.5).round().long()
-    points = template.position_map(256)[:, places[:, 1], places[:, 0]][None].float()
-    camera = camera_from_angles(yaw, 5.0, 10.0, 0.8, torch.tensor([[128.0, 120.0]]))
-    assert yaw_from_landmarks(camera.project(points).transpose(1, 2)).item() == pytest.approx(yaw, abs=4)
+@pytest.mark.parametrize("roll", [-100.0, 10.0, 45.0])
+def test_pose_is_read_from_the_landmarks_of_an_average_face(yaw: float, roll: float) -> None:
+    points = torch.from_numpy(five_points(roll, (128.0, 120.0), yaw=yaw))[None]
+    assert angles_from_landmarks(points)[0, 0].item() == pytest.approx(yaw, abs=4)
+    assert angles_from_landmarks(points)[0, 2].item() == pytest.approx(roll, abs=4)
 
 
-def test_the_yaw_of_unknown_landmarks_is_unknown() -> None:
-    assert yaw_from_landmarks(torch.full((2, 5, 2), torch.nan)).isnan().all()
+def test_the_pose_of_unknown_landmarks_is_unknown() -> None:
+    assert angles_from_landmarks(torch.full((2, 5, 2), torch.nan)).isnan().all()
 
 
 # Finding

@@ -70,6 +70,12 @@ def faces_of(pixels: Tensor) -> FaceCrops:
     return FaceCrops(pixels, torch.eye(2, 3).repeat(count, 1, 1), landmarks, ("ok",) * count, ("",) * count)
 
 
+def photo_edges(left: float, top: float, right: float, bottom: float, count: int) -> Tensor:
+    """`FaceCrops.edges` of crops whose photo ends at these columns and rows."""
+    lines = torch.tensor([[1, 0, -left], [0, 1, -top], [-1, 0, right], [0, -1, bottom]])
+    return lines.repeat(count, 1, 1)
+
+
 @pytest.fixture(scope="session")
 def fresh_locator() -> FaceLocator:
     # A mirror image of the paint would not be the mirrored face's paint.

@@ -14,7 +14,7 @@ from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
 
-from .conftest import SCALE, faces_of, painted_faces
+from .conftest import SCALE, faces_of, painted_faces, photo_edges
 
 YAW = [-80.0, -60.0, -30.0, 0.0, 45.0, 75.0]
 
@@ -39,7 +39,7 @@ def test_visible_texture_is_the_paint(locator, faces):
 
 def test_nothing_is_visible_beyond_the_photo(locator, faces):
     whole = locator(faces)
-    cut = locator(replace(faces, extent=torch.tensor([[0.0, 100.0, 255.0, 255.0]]).repeat(len(YAW), 1)))
+    cut = locator(replace(faces, edges=photo_edges(0.0, 100.0, 255.0, 255.0, len(YAW))))
     beyond = cut.image_map[:, 1:] < 99
     assert (cut.visibility[beyond] == 0).all()
     assert (whole.visibility[beyond] > 0.5).float().mean() > 0.1

@@ -9,7 +9,7 @@ from pifr.completion import mirrored
 from pifr.faces import ARCFACE_112, FaceCrops, align
 from pifr.geometry.warp import pixel_grid
 
-from .conftest import painted_faces
+from .conftest import painted_faces, photo_edges
 
 YAW = [-70.0, 20.0, 50.0]
 
@@ -64,7 +64,7 @@ def test_without_a_texture_nothing_is_painted(frontalizer, faces, located):
 
 
 def test_what_lies_beyond_the_photo_is_black(frontalizer, faces, located):
-    cut = replace(faces, extent=torch.tensor([[60.0, 60.0, 195.0, 195.0]]).repeat(len(YAW), 1))
+    cut = replace(faces, edges=photo_edges(60.0, 60.0, 195.0, 195.0, len(YAW)))
     turned = turn(frontalizer, cut, located, 45.0)
     assert (turned[:, :, :3, :].amax((1, 2, 3)) == 0).all()
     whole = turn(frontalizer, faces, located, 45.0)

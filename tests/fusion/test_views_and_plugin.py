@@ -10,7 +10,8 @@ from torch import Tensor
 from feature_extractors.base import RecognizerConfig
 from pifr import views as views_module
 from pifr.errors import UnknownNameError
-from pifr.faces import ARCFACE_112, FaceCrops, nominal_landmarks
+from pifr.faces import ARCFACE_112, FaceCrops
+from pifr.five_landmarks import nominal_landmarks
 from pifr.plugin import FrontalizedRecognizer, embed_views
 from pifr.views import Mirror, NoFrontalizer, ViewMaker, Views, list_view_makers, load_view_maker
 
