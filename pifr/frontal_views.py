@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,8 @@ def load_align(device: str = "cpu", argument: str = "") -> AlignViews:
         WeightsError: C-Net has no weights.
         ConfigError: the argument is not understood.
     """
-    name, folder, (location, _, weights, _) = _parse(argument)
-    return AlignViews(_shared_locator(name, folder, device, location), weights)
+    asked = _parse(argument)
+    return AlignViews(asked.locator(device), asked.weights)
 
 
 def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
@@ -189,24 +190,42 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
         WeightsError: a network that is needed has no weights.
         ConfigError: the argument is not understood, or names a completion of views that are not painted.
     """
-    _, _, (_, config, weights, renderings) = _parse(argument)
-    if "completion" in config.model_fields_set and not renderings.painted:
-        raise ConfigError(f"completion={config.completion} would not be seen: add painted=true, or leave it out")
-    return SrtcViews(load_frontalizer(device, argument), weights, renderings)
+    asked = _parse(argument)
+    completion = asked.frontalization.completion
+    if "completion" in asked.frontalization.model_fields_set and not asked.renderings.painted:
+        raise ConfigError(f"completion={completion} would not be seen: add painted=true, or leave it out")
+    return SrtcViews(asked.frontalizer(device), asked.weights, asked.renderings)
 
 
 def load_frontalizer(device: str = "cpu", argument: str = "") -> Frontalizer:
     """The frontalizer of a view maker's argument, as in `load_srtc`."""
-    name, folder, (location, config, _, _) = _parse(argument)
-    locator = _shared_locator(name, folder, device, location)
-    return Frontalizer.from_locator(locator, name, weights=folder, config=config)
+    return _parse(argument).frontalizer(device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a view maker's argument asks for: a packaged configuration, perhaps a folder of weights, and options."""
+
+    name: str
+    folder: Path | None
+    location: LocatorConfig
+    frontalization: FrontalizerConfig
+    weights: ViewWeights
+    renderings: Renderings
+
+    def locator(self, device: str) -> FaceLocator:
+        return _shared_locator(self.name, self.folder, device, self.location)
+
+    def frontalizer(self, device: str) -> Frontalizer:
+        locator = self.locator(device)
+        return Frontalizer.from_locator(locator, self.name, weights=self.folder, config=self.frontalization)
 
 
 _OPTIONS = (LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
 
 
-def _parse(argument: str) -> tuple[str, Path | None, tuple[Config, ...]]:
-    """Configuration name, folder of weights if one is named, and one value of each of `_OPTIONS`."""
+def _parse(argument: str) -> _Asked:
+    """What an argument, as in `load_srtc`, asks for."""
     name, folder = "lite", None
     values: dict[str, Any] = {}
     for item in filter(None, argument.split(",")):
@@ -224,7 +243,7 @@ def _parse(argument: str) -> tuple[str, Path | None, tuple[Config, ...]]:
         raise ConfigError(f"no option {', '.join(sorted(unknown))} of a frontalizer; there are {', '.join(known)}")
     try:
         options = (kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in _OPTIONS)
-        return name, folder, tuple(options)
+        return _Asked(name, folder, *options)
     except ValidationError as error:
         wrong = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
         raise ConfigError(f"options of a frontalizer: {wrong}") from error

@@ -18,7 +18,7 @@ def extract(
     frontalizer: Annotated[str, typer.Option(help="none, mirror, align, srtc, or an installed one.")] = "none",
     fusion: Annotated[str | None, typer.Option(help="How views become one embedding. (the frontalizer's own)")] = None,
     detector: Annotated[
-        str, typer.Option(help="yunet, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5).")
+        str, typer.Option(help="yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5).")
     ] = "yunet",
     policy: Annotated[str, typer.Option(help="With several faces: largest, central or reject.")] = "largest",
     fallback: Annotated[str | None, typer.Option(help="With no face: centre-crop. (the image fails)")] = None,
