@@ -272,8 +272,8 @@ class FaceFinder:
     """Finds one face in each image and cuts it out.
 
     Args:
-        detector: "yunet", "mtcnn", "aligned" (images that are aligned faces already), "file:PATH" (landmarks from a CSV
-            file), or a `Detector`.
+        detector: "yunet", "yunet-close", "mtcnn", "aligned" (images that are aligned faces already), "file:PATH"
+            (landmarks from a CSV file), or a `Detector`.
         policy: one of `POLICIES`.
         fallback: None, or "centre-crop": where no face is found, cut the central square that holds the whole image,
             with unknown landmarks and the status "fallback", so that every report can count it.

@@ -23,7 +23,9 @@ def frontalize(
     options: Annotated[
         str, typer.Option(help="As after 'srtc:' - paper, a folder of weights, KEY=VALUE; by commas.")
     ] = "",
-    detector: Annotated[str, typer.Option(help="yunet, mtcnn, aligned (as ArcFace) or file:CSV.")] = "yunet",
+    detector: Annotated[
+        str, typer.Option(help="yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV.")
+    ] = "yunet",
     policy: Annotated[str, typer.Option(help="With several faces: largest, central or reject.")] = "largest",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
