@@ -22,13 +22,14 @@ def test_weights_sum_to_one_at_every_yaw():
     torch.testing.assert_close(ViewWeights().aligned(YAW).sum(1), torch.ones(201))
 
 
-def test_weights_do_not_depend_on_the_side():
-    torch.testing.assert_close(ViewWeights().aligned(YAW), ViewWeights().aligned(-YAW))
+def test_turning_does_not_depend_on_the_side():
+    torch.testing.assert_close(ViewWeights().frontalized(YAW), ViewWeights().frontalized(-YAW))
 
 
-def test_weights_have_no_steps():
-    weights = torch.cat([ViewWeights().aligned(YAW), ViewWeights().frontalized(YAW)[:, None]], 1)
-    assert weights.diff(dim=0).abs().max() < 0.06
+def test_turning_fades_in_without_a_step():
+    share = ViewWeights().frontalized(YAW)
+    assert share.diff().abs().max() < 0.06
+    assert share.max() == ViewWeights().frontal_share
 
 
 def test_near_frontal_faces_are_aligned_but_not_turned():
