@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -68,35 +68,51 @@ class FrontalizedRecognizer:
         return templates.masked_fill(failed[:, None], torch.nan)
 
 
-def embed_views(
-    recognizer: Embedder, faces: FaceCrops, views: Views, seen: list[tuple[Tensor, Tensor]] | None = None
-) -> Tensor:
-    """Features of every view, B x V x D float32; 0 for a view that no face of the batch uses.
+class EmbeddedView(NamedTuple):
+    """Features of one view of a batch: B x D, known in some rows (B bool), of images B x 3 x S x S."""
+
+    images: Tensor
+    rows: Tensor
+    features: Tensor
+
+
+def embed_views(recognizer: Embedder, faces: FaceCrops, views: Views, seen: list[EmbeddedView] | None = None) -> Tensor:
+    """Features of every view, B x V x D float32; anything where a face does not use a view.
 
     Args:
-        recognizer: embeds one view of all faces at a time.
+        recognizer: embeds one view at a time, of the faces that use it.
         faces: the faces that the views show; their landmarks give a yaw to recognizers that ask for one, where the
             view maker knows none.
         views: of the faces.
-        seen: images and their features from earlier calls for these faces, added to here: frontalizers share views,
-            and an image is embedded once.
+        seen: what earlier calls for these faces embedded, added to here: frontalizers share views, and an image is
+            embedded once.
     """
     seen = [] if seen is None else seen
-    columns: list[Tensor | None] = []
+    columns: list[Tensor] = []
     for number in range(len(views.names)):
-        images = views.images[:, number]
+        images, rows = views.images[:, number], views.weights[:, number] > 0
+        if not number:
+            rows = torch.ones_like(rows)  # so that the size of features is known
+        elif not rows.any():
+            columns.append(torch.zeros_like(columns[0]))
+            continue
         if recognizer.config.uses_yaw:
-            columns.append(recognizer.embed(images, _shown_yaw(faces, views, number)))
-        elif number and not views.weights[:, number].any():
-            columns.append(None)
-        else:
-            known = next((features for known, features in seen if torch.equal(known, images)), None)
-            if known is None:
-                known = recognizer.embed(images)
-                seen.append((images, known))
-            columns.append(known)
-    first = columns[0]
-    return torch.stack([torch.zeros_like(first) if column is None else column for column in columns], dim=1)
+            columns.append(_spread(recognizer.embed(images[rows], _shown_yaw(faces, views, number)[rows]), rows))
+            continue
+        known = (view for view in seen if torch.equal(view.images, images) and not (rows & ~view.rows).any())
+        view = next(known, None)
+        if view is None:
+            view = EmbeddedView(images, rows, _spread(recognizer.embed(images[rows]), rows))
+            seen.append(view)
+        columns.append(view.features)
+    return torch.stack(columns, dim=1)
+
+
+def _spread(features: Tensor, rows: Tensor) -> Tensor:
+    """Features of the chosen rows (B bool) as B x D, 0 elsewhere."""
+    spread = features.new_zeros(len(rows), features.shape[1])
+    spread[rows] = features
+    return spread
 
 
 def _shown_yaw(faces: FaceCrops, views: Views, number: int) -> Tensor:

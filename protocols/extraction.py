@@ -23,7 +23,7 @@ from torch import Tensor
 from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
-from pifr.plugin import embed_views
+from pifr.plugin import EmbeddedView, embed_views
 from pifr.threads import limit_threads
 from pifr.views import ViewMaker, Views
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
@@ -239,7 +239,7 @@ def _embed_batch(
     """What each system lacks of a batch: digest -> features."""
     rows_of = {digest: row for row, digest in enumerate(batch)}
     made: dict[tuple, tuple[FaceCrops, Views]] = {}  # by maker, template and rows
-    seen: dict[tuple, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # images and their features, by recognizer, rows
+    seen: dict[tuple, list[EmbeddedView]] = defaultdict(list)  # by recognizer and rows
     results = []
     for system, wanted in zip(systems, missing, strict=True):
         if not wanted:

@@ -1,6 +1,7 @@
 """The frontalizer slot, and the plugin that goes through it."""
 
 import math
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -146,6 +147,28 @@ def test_a_recognizer_that_asks_for_yaw_gets_what_each_view_shows() -> None:
     )
     embed_views(recognizer, faces("ok", "ok"), views)
     assert [yaw.tolist() for _, yaw in recognizer.asked] == [[70.0, -30.0], [45.0, -30.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("uses_yaw", [False, True])
+def test_a_view_is_embedded_for_the_faces_that_use_it(uses_yaw: bool) -> None:
+    recognizer = Recording(uses_yaw=uses_yaw)
+    weights = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.0, 0.5]])
+    views = views_of(images=torch.rand(2, 3, 3, 16, 16), weights=weights)
+    features = embed_views(recognizer, faces("ok", "ok"), views)
+    assert [len(batch) for batch, _ in recognizer.asked] == [2, 1]
+    torch.testing.assert_close(features[weights > 0], views.images.mean((3, 4))[weights > 0])
+
+
+def test_a_view_that_two_frontalizers_share_is_embedded_once() -> None:
+    recognizer, seen = Recording(), []
+    views = views_of(images=torch.rand(2, 3, 3, 16, 16), weights=torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]))
+    embed_views(recognizer, faces("ok", "ok"), views, seen)
+    more = replace(views, weights=torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.6, 0.2]]))
+    embed_views(recognizer, faces("ok", "ok"), more, seen)
+    assert [len(batch) for batch, _ in recognizer.asked] == [2, 1, 1]
+    all_of_them = replace(views, weights=torch.tensor([[0.5, 0.5, 0.0]] * 2))
+    again = embed_views(recognizer, faces("ok", "ok"), all_of_them, seen)
+    torch.testing.assert_close(again[:, 1], views.images[:, 1].mean((2, 3)))
 
 
 def test_yaw_that_the_frontalizer_does_not_know_comes_from_the_landmarks() -> None:
