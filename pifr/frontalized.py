@@ -12,7 +12,7 @@ from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
 
-POOR = ("no_mask", "beyond_profile", "inconsistent_pncc", "low_visibility")
+POOR = ("no_mask", "uncertain_mask", "beyond_profile", "inconsistent_pncc", "low_visibility")
 """Reasons for which a frontalization is not to be used; the face's own crop is."""
 
 
