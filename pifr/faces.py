@@ -18,7 +18,7 @@ from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
 from pifr.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.warp import affine_warp, invert_affine, pixel_grid, similarity_transform, transform_maps
-from pifr.images import read_image
+from pifr.images import Photo, read_image
 
 CROP_SIZE = 256
 """Side of a face crop in its own pixels."""
@@ -296,25 +296,26 @@ class FaceFinder:
             f"{self.detector.fingerprint}|{policy}|fallback={fallback}|crop={CROP_SIZE}x{CROP_FACTOR:g}|v{_RECIPE}"
         )
 
-    def __call__(
-        self, images: Sequence[np.ndarray | str | Path | bytes], names: Sequence[str | Path] | None = None
-    ) -> FaceCrops:
+    def __call__(self, images: Sequence[Photo], names: Sequence[str | Path] | None = None) -> FaceCrops:
         """Cut one face from each image; an image that gives none keeps its row, with status and reason.
 
         Args:
-            images: uint8 H x W x 3 RGB arrays, file names, or contents of files.
+            images: file names, contents of files, uint8 H x W x 3 RGB arrays, or Pillow images.
             names: what a landmark file calls each image; by default the file names among `images`.
 
         Returns:
             One row an image, in order, on the CPU.
+
+        Raises:
+            TypeError, ValueError: as `read_image`; what cannot be read is a failure instead.
         """
         if names is None:
             names = [image if isinstance(image, str | Path) else "" for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
 
-    def _find(self, source: np.ndarray | str | Path | bytes, name: str | Path) -> FaceCrops:
+    def _find(self, source: Photo, name: str | Path) -> FaceCrops:
         try:
-            image = source if isinstance(source, np.ndarray) else read_image(source)
+            image = read_image(source)
         except ImageError:
             return FaceCrops.failed(["unreadable"])
         found = self.detector(image, name)

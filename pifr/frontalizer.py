@@ -16,7 +16,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,6 +25,7 @@ from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
+from pifr.images import Photo
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.networks.shape import INPUT_SIZE
@@ -148,13 +148,11 @@ class Frontalizer:
             **known, uv_texture=texture, position_map=shape, displacement=displacement, frontal=frontal
         )
 
-    def stream(
-        self, frames: Iterable[np.ndarray | str | Path | bytes], finder: FaceFinder | None = None
-    ) -> Iterator[FrontalizedFaces]:
+    def stream(self, frames: Iterable[Photo], finder: FaceFinder | None = None) -> Iterator[FrontalizedFaces]:
         """One result a frame, as frames come: for cameras and videos. Nothing is kept from frame to frame.
 
         Args:
-            frames: uint8 H x W x 3 RGB arrays, file names, or contents of files.
+            frames: as `FaceFinder` takes them, uint8 H x W x 3 RGB arrays mostly.
             finder: detects the face of each frame; None: `FaceFinder()`.
         """
         finder = finder or FaceFinder()

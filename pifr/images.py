@@ -14,22 +14,35 @@ MAX_PIXELS = 2**26
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_image(source: str | Path | bytes) -> np.ndarray:
-    """Decode an image into RGB as a person would see it: upright, opaque, eight bits a channel.
+Photo = str | Path | bytes | np.ndarray | Image.Image
+"""A file name, the content of a file, a uint8 H x W x 3 RGB array, or a Pillow image."""
+
+
+def read_image(source: Photo) -> np.ndarray:
+    """An image in RGB as a person would see it: upright, opaque, eight bits a channel.
 
     The EXIF orientation is applied; palettes, grey, CMYK and 16 bits a channel are converted (16 bits by dropping the
-    low byte); transparent pixels are laid on black.
+    low byte); transparent pixels are laid on black. Arrays are taken as they are.
 
     Args:
-        source: a file name, or the content of a file.
+        source: see `Photo`.
 
     Returns:
-        uint8, H x W x 3, RGB, C-contiguous.
+        uint8, H x W x 3, RGB.
 
     Raises:
         ImageError: the source does not exist, cannot be read, is empty, damaged, too large, or no image at all. The
             message names the file and a remedy.
+        TypeError: it is neither of what `Photo` lists.
+        ValueError: an array of another shape or type; says how to convert it.
     """
+    if isinstance(source, np.ndarray):
+        return _checked(source)
+    if isinstance(source, Image.Image):
+        return np.array(_to_rgb(ImageOps.exif_transpose(source), "the image"))
+    if not isinstance(source, str | Path | bytes):
+        kind = type(source).__name__
+        raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")
     name = "the image" if isinstance(source, bytes) else f"'{source}'"
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
     if not data:
@@ -52,6 +65,14 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         # Pillow reports damaged files by all of these, depending on the format's decoder.
         raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image is H x W x 3, not {' x '.join(map(str, image.shape))}: RGB, channels last")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 in 0..255, not {image.dtype}: scale and round it, then .astype(np.uint8)")
+    return image
 
 
 def _read_bytes(path: Path, name: str) -> bytes:

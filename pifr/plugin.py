@@ -1,16 +1,15 @@
 """The plugin: any recognizer, made pose-robust by a frontalizer, as one function from photos to templates."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
+from pifr.images import Photo
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class FrontalizedRecognizer:
         self.finder = finder or FaceFinder()
         check_fusion(self.fusion)
 
-    def embed_images(self, images: Sequence[str | Path | bytes | np.ndarray]) -> Tensor:
-        """Templates of photos (files, their content, or decoded uint8 H x W x 3 RGB): B x D' float32.
+    def embed_images(self, images: Sequence[Photo]) -> Tensor:
+        """Templates of photos (files, their content, uint8 H x W x 3 RGB arrays, Pillow images): B x D' float32.
 
         A photo without a usable face gives a row of NaN.
         """

@@ -86,7 +86,7 @@ def test_csv_and_configuration_file(pifr: Pifr, cfp_root: Path, tmp_path: Path) 
         (("--setting", "PF"), "Did you mean 'FP' or 'FF'?"),
         (("--fusion", "max"), "'fusions.0'"),
         (("--batch-size", "0"), "'batch_size'"),
-        (("--detector", "yunets"), "Did you mean 'yunet'?"),
+        (("--detector", "yunets"), "Did you mean 'yunet' or 'yunet-close'?"),
     ],
 )
 def test_a_wrong_name_ends_with_one_line_and_status_1(

@@ -34,6 +34,38 @@ def test_pixels_come_back_exactly_from_a_file_and_from_its_content(tmp_path: Pat
         np.testing.assert_array_equal(image, gradient())
 
 
+def test_an_array_is_taken_as_it_is() -> None:
+    assert read_image(gradient()[::-1]).tolist() == gradient()[::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    "image, words",
+    [
+        (gradient().astype(np.float32) / 255, "uint8 in 0..255, not float32"),
+        (gradient()[..., 0], "H x W x 3, not 20 x 30"),
+        (gradient().transpose(2, 0, 1), "channels last"),
+        (np.dstack([gradient(), gradient()[..., :1]]), "not 20 x 30 x 4"),
+        (gradient()[:0], "not 0 x 30 x 3"),
+    ],
+)
+def test_an_array_of_another_kind_says_how_to_convert_it(image: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_image(image)
+
+
+def test_what_is_no_photo_is_named() -> None:
+    with pytest.raises(TypeError, match="a NoneType is no photo"):
+        read_image(None)
+
+
+def test_a_pillow_image_is_read_as_its_file_would_be() -> None:
+    for mode in ("RGB", "L", "P", "RGBA", "CMYK"):
+        image = Image.fromarray(gradient()).convert(mode)
+        image.getexif()[0x0112] = 6
+        kind = "TIFF" if mode == "CMYK" else "PNG"
+        np.testing.assert_array_equal(read_image(image), read_image(encoded(image, kind, exif=image.getexif())))
+
+
 def test_exif_rotation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise by 90 degrees
