@@ -1,0 +1,80 @@
+"""Where no network has to look: landmarks from a file, and faces that are aligned already."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from pifr.alignment import ARCFACE_112
+from pifr.detectors.base import NO_FACE, Detections, landmark_boxes
+from pifr.errors import DataError
+
+
+class LandmarkFile:
+    """Five landmarks an image, from a CSV file with the columns path, x1, y1, ..., x5, y5; no detector runs.
+
+    A relative path is looked up from the folder of the CSV file. Coordinates are pixels with the centre of the first at
+    (0, 0). An image that is not in the file, or whose coordinates are empty, has no face. Several lines for one image
+    are several faces.
+
+    Raises:
+        DataError: the file is missing, has other columns, or a line does not hold ten numbers; names the line.
+    """
+
+    missing = "no_landmarks"
+    COLUMNS = ("path", *(f"{axis}{number}" for number in range(1, 6) for axis in "xy"))
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+            text = content.decode("utf-8-sig")
+        except OSError as error:
+            raise DataError(f"landmark file '{path}' cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"landmark file '{path}' is not UTF-8 text") from error
+        reader = csv.DictReader(text.splitlines())
+        if missing := [column for column in self.COLUMNS if column not in (reader.fieldnames or ())]:
+            raise DataError(f"landmark file '{path}' lacks the columns {', '.join(missing)}: its first line names them")
+        self._folder = path.parent
+        # The folder decides which images are found: a failure that came of a misplaced file must not outlive it.
+        place = str(self._folder.resolve()).encode()
+        self.fingerprint = f"file-{hashlib.sha256(content + place).hexdigest()[:12]}"
+        self._points: dict[Path, list[np.ndarray]] = {}
+        for row in reader:
+            values = [row[column] for column in self.COLUMNS[1:]]
+            if not any(values):
+                continue
+            try:
+                points = np.array([float(value) for value in values]).reshape(5, 2)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"landmark file '{path}', line {reader.line_num}: ten numbers are needed") from error
+            if not np.isfinite(points).all():
+                raise DataError(f"landmark file '{path}', line {reader.line_num}: a coordinate is not finite")
+            self._points.setdefault(self._key(row["path"]), []).append(points)
+
+    def _key(self, name: str | Path) -> Path:
+        return (self._folder / name).resolve()
+
+    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+        points = np.array(self._points.get(self._key(name), [])).reshape(-1, 5, 2)
+        if not len(points):
+            return NO_FACE
+        return Detections(landmark_boxes(points), points, np.ones(len(points)))
+
+
+class Aligned:
+    """No detector: the whole image is one face that is aligned to ArcFace's template, as in InsightFace's packed sets.
+
+    Its landmarks are the template's, scaled to the image. An image that is not square is the middle of the square, as
+    crops of 96 x 112 are.
+    """
+
+    missing = "no_face"
+    fingerprint = f"aligned-{ARCFACE_112.name}"
+
+    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+        size = np.array(image.shape[1::-1])
+        points = ARCFACE_112.scaled(int(size.max())).numpy()[None] - (size.max() - size) / 2
+        return Detections(landmark_boxes(points), points, np.ones(1))

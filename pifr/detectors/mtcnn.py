@@ -1,0 +1,68 @@
+"""MTCNN, as facenet-pytorch ships it."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pifr.detectors.base import NO_FACE, Detections
+
+
+class Mtcnn:
+    """facenet-pytorch's MTCNN (Zhang et al., SPL 2016); its weights come with that package.
+
+    Args:
+        padding: on each side, as a fraction of the longer side.
+        side: the padded image is scaled down to this longer side, never up.
+    """
+
+    missing = "no_face"
+
+    def __init__(self, padding: float = 0.2, side: int = 480) -> None:
+        from pifr._torchvision import ensure_operators
+
+        ensure_operators()
+        import facenet_pytorch
+
+        self.padding, self.side = padding, side
+        self.fingerprint = f"mtcnn-{_package_digest(facenet_pytorch.__file__)}(padding={padding:g},side={side})"
+        self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40)
+
+    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+        padded, margin = _pad(image, self.padding)
+        factor = 1.0
+        if max(padded.shape[:2]) > self.side:
+            padded, factor = _resize(padded, self.side)
+        if min(padded.shape[:2]) < self._network.min_face_size:
+            return NO_FACE  # the network's image pyramid would be empty, which facenet-pytorch does not expect
+        boxes, scores, landmarks = self._network.detect(padded, landmarks=True)
+        if boxes is None:
+            return NO_FACE
+        boxes = (np.asarray(boxes, np.float64) + 0.5) / factor - 0.5 - margin
+        landmarks = (np.asarray(landmarks, np.float64) + 0.5) / factor - 0.5 - margin
+        return Detections(boxes, landmarks, np.asarray(scores, np.float64))
+
+
+@cache
+def _package_digest(init_file: str) -> str:
+    """Twelve hex digits for the three networks that lie in facenet-pytorch's data folder."""
+    digest = hashlib.sha256()
+    for part in ("pnet.pt", "rnet.pt", "onet.pt"):
+        digest.update((Path(init_file).parent / "data" / part).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _pad(image: np.ndarray, fraction: float) -> tuple[np.ndarray, int]:
+    """Replicate the border by a fraction of the longer side: detectors miss profiles that touch the frame."""
+    margin = int(max(image.shape[:2]) * fraction)
+    return cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REPLICATE), margin
+
+
+def _resize(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """Bring the longer side to `side`; the factor is new size / old size."""
+    factor = side / max(image.shape[:2])
+    size = [max(round(length * factor), 1) for length in image.shape[1::-1]]
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=interpolation), factor
