@@ -411,7 +411,7 @@ class InpaintingTraining(NetworkTraining):
         completed = self.average(target, seen)
         # Judged where the photo shows the truth and the network did not see it.
         unseen = (1 - seen) * batch["trust"]
-        other_side = torch.where(seen.flip(3) > seen, target.flip(3), target)
+        other_side = mirrored(target, seen)
         mean = resized(load_texture_model().mean[None], target.shape[-1]).to(target)
         self.record(
             unseen=_weighted_l1(completed, target, unseen),
@@ -422,7 +422,7 @@ class InpaintingTraining(NetworkTraining):
         if self.critics.judge is not None:
             shown = {
                 "identity": blend(target, seen, completed.float()),
-                "identity_mirrored": mirrored(target, seen),
+                "identity_mirrored": other_side,
                 "identity_mean_face": blend(target, seen, mean.expand_as(target)),
             }
             person = self.critics.judge(target)
