@@ -58,7 +58,7 @@ class YuNet:
     """Pixels of repeated border around each look: YuNet misses profiles that touch the frame."""
     _ROLLS = (45.0, -45.0, 90.0, -90.0)
     """Degrees by which the image is turned where no face was found for sure."""
-    _CLOSE_FACE, _CLOSE_VIEW = 200, 360
+    _CLOSE_FACE, _CLOSE_VIEW = 240, 528
     """Side of the face and of the view when a face is looked at closely, pixels."""
     _LEVEL = 15.0
     """Degrees of roll up to which the landmarks can be trusted to follow it."""
