@@ -11,6 +11,8 @@ from pifr.detectors.base import NO_FACE, Detections
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.zoo import ZOO
 
+_RECIPE = 2  # part of the fingerprint: raise it when the same image may give other faces
+
 
 class _Face(NamedTuple):
     """One face that YuNet found, in pixels of the image."""
@@ -69,7 +71,7 @@ class YuNet:
         weights = ZOO["yunet"]
         self.threshold, self.sure, self.close_below = threshold, sure, close_below
         settings = f"threshold={threshold:g},sure={sure:g},close_below={close_below:g}"
-        self.fingerprint = f"yunet-{weights.sha256[:12]}({settings})"
+        self.fingerprint = f"yunet-{weights.sha256[:12]}({settings})v{_RECIPE}"
         file = str(weights.path())
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(2)  # OpenCV 5 warns at each load that its new engine takes no target
