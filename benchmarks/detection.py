@@ -18,7 +18,7 @@ import typer
 
 from pifr.detectors import Detections, load_detector
 from protocols.synthetic.people import expression, sample_person
-from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
+from protocols.synthetic.photography import clutter, develop, photograph, random_exposure
 from protocols.synthetic.scene import Scene, View
 
 WIDTH, HEIGHT = 960, 720
@@ -49,7 +49,7 @@ def main(
                     rows.append(
                         {"detector": name, "yaw": range_, "size": size, "roll": roll} | _measure(detect, photos)
                     )
-    empty = [_develop(clutter(HEIGHT, WIDTH, rng), rng) for rng in map(_generator, range(people))]
+    empty = [_empty_photo(index) for index in range(people)]
     for name, detect in detectors.items():
         begin = perf_counter()
         false = [len(detect(photo).scores) for photo in empty]
@@ -84,26 +84,23 @@ def _error(faces: Detections, truth: np.ndarray) -> float:
     return float(100 * np.linalg.norm(faces.landmarks - truth, axis=2).mean(1).min() / distance)
 
 
-def _photo(index: int, size: int, roll: float, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+def _photo(index: int, size: int, roll: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """A photo of one person and the five landmarks, 5 x 2 pixels."""
-    rng = np.random.default_rng([SEED, index, size, round(roll), round(high)])
+    rng = np.random.default_rng([SEED, index, size, roll, round(high)])
     scene = Scene(sample_person(SEED, index), expression("neutral", 0.5, rng))
     yaw = float(rng.choice([-1, 1]) * rng.uniform(low, high))
     place = rng.uniform(0.3, 0.7, 2) * [WIDTH, HEIGHT]
     centre = (float(place[0]), float(place[1]))
     view = View(yaw, rng.normal(0, 5), roll, size / FACE_MM, centre, WIDTH, HEIGHT)
-    (drawn,), coverage = scene.draw(view, [scene.irradiance(random_light(rng))])
+    picture = photograph(scene, view, rng)
     landmarks = scene.truth(view).landmarks
     five = np.stack([landmarks[36:42].mean(0), landmarks[42:48].mean(0), landmarks[30], landmarks[48], landmarks[54]])
-    return _develop(compose(drawn, coverage, clutter(HEIGHT, WIDTH, rng)), rng), five
+    return picture, five
 
 
-def _develop(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return develop(picture, random_exposure(rng), rng)
-
-
-def _generator(index: int) -> np.random.Generator:
-    return np.random.default_rng([SEED, index])
+def _empty_photo(index: int) -> np.ndarray:
+    rng = np.random.default_rng([SEED, index])
+    return develop(clutter(HEIGHT, WIDTH, rng), random_exposure(rng), rng)
 
 
 if __name__ == "__main__":

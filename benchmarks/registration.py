@@ -34,7 +34,7 @@ from pifr.training.registration import (
 from pifr.zoo import find_weights
 from protocols.shape import fit_similarity
 from protocols.synthetic.people import expression, sample_person
-from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
+from protocols.synthetic.photography import photograph
 from protocols.synthetic.scene import Scene, View
 
 SIZE = 320
@@ -112,9 +112,7 @@ def _draw(
     scene = Scene(person, coefficients)
     angles = np.clip(rng.normal(0, spread), -limit, limit)
     view = View(*map(float, angles), scale=SCALE, centre=(SIZE / 2, SIZE / 2), width=SIZE, height=SIZE)
-    (drawn,), coverage = scene.draw(view, [scene.irradiance(random_light(rng))])
-    picture = develop(compose(drawn, coverage, clutter(SIZE, SIZE, rng)), random_exposure(rng), rng)
-    return person.with_expression(coefficients), scene, view, picture
+    return person.with_expression(coefficients), scene, view, photograph(scene, view, rng)
 
 
 def _register_one(seed: int, index: int, detector: FaceMesh, finder: FaceFinder) -> _Errors | None:

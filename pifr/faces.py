@@ -16,7 +16,7 @@ from pifr.alignment import ARCFACE_112 as ARCFACE_112
 from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
-from pifr.five_landmarks import angles_from_landmarks, nominal_landmarks
+from pifr.five_landmarks import nominal_landmarks, roll_from_landmarks
 from pifr.geometry.warp import affine_warp, invert_affine, pixel_grid, similarity_transform, transform_maps
 from pifr.images import Photo, read_image
 
@@ -169,9 +169,7 @@ def cut(
     left, top, right, bottom = np.asarray(box, dtype=np.float64)
     side = max(round(CROP_FACTOR * max(right - left, bottom - top)), 2)
     x, y = round((left + right) / 2 + 0.5 - side / 2), round((top + bottom) / 2 + 0.5 - side / 2)
-    roll = 0.0
-    if landmarks is not None:
-        roll = angles_from_landmarks(torch.from_numpy(np.asarray(landmarks, np.float32))[None])[0, 2].item()
+    roll = 0.0 if landmarks is None else roll_from_landmarks(np.asarray(landmarks, np.float32))
     if abs(roll) > _LARGEST_ROLL:
         square, turn = _turned(image, x, y, side, roll)
     else:

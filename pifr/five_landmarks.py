@@ -1,5 +1,6 @@
 """The five landmarks that detectors give: where they lie on average, and which head pose they tell of."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,3 +34,8 @@ def angles_from_landmarks(landmarks: Tensor) -> Tensor:
     weights = torch.ones(len(landmarks), 5, device=landmarks.device)
     angles = fit_camera(positions, pixels, weights, robust_steps=0).camera.angles()
     return angles.masked_fill(unknown[:, None], torch.nan)
+
+
+def roll_from_landmarks(landmarks: np.ndarray) -> float:
+    """Roll of one face, 5 x 2 pixels, as `angles_from_landmarks` reads it."""
+    return angles_from_landmarks(torch.from_numpy(landmarks)[None])[0, 2].item()

@@ -34,7 +34,7 @@ class Mtcnn:
         padded, margin = _pad(image, self.padding)
         factor = 1.0
         if max(padded.shape[:2]) > self.side:
-            padded, factor = _resize(padded, self.side)
+            padded, factor = _shrunk(padded, self.side)
         if min(padded.shape[:2]) < self._network.min_face_size:
             return NO_FACE  # the network's image pyramid would be empty, which facenet-pytorch does not expect
         boxes, scores, landmarks = self._network.detect(padded, landmarks=True)
@@ -60,9 +60,8 @@ def _pad(image: np.ndarray, fraction: float) -> tuple[np.ndarray, int]:
     return cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REPLICATE), margin
 
 
-def _resize(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-    """Bring the longer side to `side`; the factor is new size / old size."""
+def _shrunk(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """Bring the longer side down to `side`; the factor is new size / old size."""
     factor = side / max(image.shape[:2])
     size = [max(round(length * factor), 1) for length in image.shape[1::-1]]
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=interpolation), factor
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor

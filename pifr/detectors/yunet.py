@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
 from pifr.detectors.base import NO_FACE, Detections
-from pifr.five_landmarks import angles_from_landmarks
+from pifr.five_landmarks import roll_from_landmarks
 from pifr.zoo import ZOO
 
 _RECIPE = 2  # part of the fingerprint: raise it when the same image may give other faces
@@ -28,11 +27,6 @@ class _Face(NamedTuple):
     @property
     def size(self) -> float:
         return float(self.sides.max())
-
-    @property
-    def roll(self) -> float:
-        """Degrees, clockwise."""
-        return angles_from_landmarks(torch.from_numpy(self.landmarks)[None])[0, 2].item()
 
 
 class YuNet:
@@ -121,14 +115,15 @@ class YuNet:
 
     def _confirmed(self, image: np.ndarray, face: _Face) -> _Face | None:
         """The face, better known if need be; None if it is none after all."""
+        roll = roll_from_landmarks(face.landmarks)
         large = face.size * face.zoom >= self.close_below
-        if large and face.score >= self.sure and abs(face.roll) <= self._LEVEL:
+        if large and face.score >= self.sure and abs(roll) <= self._LEVEL:
             return face
-        return self._look_closely(image, face)
-
-    def _look_closely(self, image: np.ndarray, face: _Face) -> _Face | None:
         # Small, level heads seem to be rolled by as much as 30 degrees.
-        roll = face.roll if abs(face.roll) > 2 * self._LEVEL else 0.0
+        return self._look_closely(image, face, roll if abs(roll) > 2 * self._LEVEL else 0.0)
+
+    def _look_closely(self, image: np.ndarray, face: _Face, roll: float) -> _Face | None:
+        """The face seen large, turned level by its roll (degrees) and by what is left of that; None if it is gone."""
         best = None
         for _ in range(3):
             size = np.full(2, self._CLOSE_VIEW)
@@ -139,10 +134,10 @@ class YuNet:
             face = max(seen, key=lambda other: other.score - np.linalg.norm(other.centre - face.centre) / face.size)
             if best is not None and face.score < best.score - 0.1:
                 break
-            best = face
-            if abs((face.roll - roll + 180) % 360 - 180) <= self._LEVEL:
+            best, looked_at = face, roll
+            roll = roll_from_landmarks(face.landmarks)
+            if abs((roll - looked_at + 180) % 360 - 180) <= self._LEVEL:
                 break
-            roll = face.roll
         return best
 
     def _look(self, image: np.ndarray, centre: np.ndarray, zoom: float, size: np.ndarray, roll: float) -> list[_Face]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from protocols.synthetic.scene import Light
+from protocols.synthetic.scene import Light, Scene, View
 
 GAMMA = 2.2
 
@@ -93,3 +93,10 @@ def occluder(height: int, width: int, rng: np.random.Generator) -> tuple[np.ndar
 def compose(person: np.ndarray, coverage: np.ndarray, background: np.ndarray) -> np.ndarray:
     """A drawn person (black where nobody is) before a background, linear."""
     return person + (1 - coverage[..., None]) * background
+
+
+def photograph(scene: Scene, view: View, rng: np.random.Generator) -> np.ndarray:
+    """A photo of a scene before clutter, by random light and a random camera: uint8 RGB, H x W x 3 of the view."""
+    (drawn,), coverage = scene.draw(view, [scene.irradiance(random_light(rng))])
+    picture = compose(drawn, coverage, clutter(view.height, view.width, rng))
+    return develop(picture, random_exposure(rng), rng)

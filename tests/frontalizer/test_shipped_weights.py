@@ -11,7 +11,7 @@ from torch import Tensor
 from pifr.faces import FaceCrops, cut
 from pifr.locator import FaceLocator
 from protocols.synthetic.people import expression, sample_person
-from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
+from protocols.synthetic.photography import photograph
 from protocols.synthetic.scene import Scene, View
 
 YAW = (-80.0, -45.0, 0.0, 60.0) * 3
@@ -29,9 +29,7 @@ def faces() -> FaceCrops:
         rng = np.random.default_rng(index)
         scene = Scene(sample_person(7, index), expression("neutral", 0.5, rng))
         view = View(yaw, 0.0, 0.0, 1.0, (160.0, 160.0), 320, 320)
-        (drawn,), coverage = scene.draw(view, [scene.irradiance(random_light(rng))])
-        photo = develop(compose(drawn, coverage, clutter(320, 320, rng)), random_exposure(rng), rng)
-        crops.append(cut(photo, np.array([80.0, 70.0, 240.0, 250.0])))
+        crops.append(cut(photograph(scene, view, rng), np.array([80.0, 70.0, 240.0, 250.0])))
     return FaceCrops.concatenate(crops)
 
 
