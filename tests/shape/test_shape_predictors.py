@@ -16,7 +16,7 @@ from protocols.shape import ShapeOptions, ShapeScans, Surface, averaged, evaluat
 from protocols.shape_predictors import SHAPE_PREDICTORS, PositionMapShapes, grid_triangles, vertices_of
 from protocols.synthetic.scene import surface_landmarks
 
-from .conftest import black_faces
+from ..black_faces import black_faces
 
 
 def _finder(files: list[Path]) -> FaceCrops:

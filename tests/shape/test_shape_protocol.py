@@ -25,7 +25,7 @@ from protocols.shape import (
     surface_distances,
 )
 
-from .conftest import black_faces
+from ..black_faces import black_faces
 
 POINTS = np.array(
     [[-45, 35, -20], [-15, 33, -8], [15, 33, -8], [45, 35, -20], [0, -12, 12], [-25, -35, -8], [25, -35, -8]], float

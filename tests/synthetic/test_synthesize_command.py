@@ -9,6 +9,8 @@ import pytest
 
 from pifr.cli.main import main
 
+from ..black_faces import black_faces
+
 
 def _run(*arguments: str) -> None:
     with pytest.raises(SystemExit) as end:
@@ -37,18 +39,7 @@ class _NoFinder:
     def __init__(self, detector: str) -> None: ...
 
     def __call__(self, images: list[bytes]):
-        import torch
-
-        from pifr.faces import FaceCrops
-
-        count = len(images)
-        return FaceCrops(
-            torch.zeros(count, 3, 256, 256),
-            torch.eye(2, 3).repeat(count, 1, 1),
-            torch.full((count, 5, 2), torch.nan),
-            ("ok",) * count,
-            ("",) * count,
-        )
+        return black_faces(len(images))
 
 
 @pytest.mark.parametrize(
