@@ -3,10 +3,10 @@
     pifr bench registration
 
 The people are samples of the face model with sampled textures (`protocols.synthetic`), drawn near frontal with hair,
-clutter, light and a camera's faults; what is fitted never sees the truth. How Face Mesh errs, which the fit knows, is
-measured on other such people, turned further:
+clutter, light and a camera's faults; what is fitted never sees the truth. How a landmark source errs, which the fit
+knows, is measured on other such people, turned further, and anew for every C-Net:
 
-    python -c "from benchmarks.registration import calibrate; calibrate()"
+    python -c "from benchmarks.registration import calibrate; calibrate('cnet')"
 """
 
 from __future__ import annotations
@@ -19,19 +19,12 @@ from types import SimpleNamespace
 import numpy as np
 
 import pifr.assets
-from pifr.facemesh import FaceMesh
 from pifr.faces import FaceFinder
 from pifr.geometry.face_model import load_face_model
+from pifr.geometry.rasterize import vertex_normals
 from pifr.training.heads import TexturedHead
-from pifr.training.registration import (
-    estimate_noise,
-    find_landmarks,
-    load_links,
-    read_fit,
-    register_image,
-    write_landmark_noise,
-)
-from pifr.zoo import find_weights
+from pifr.training.landmark_sources import LANDMARK_SOURCES, LandmarkSource, load_landmark_source, load_links
+from pifr.training.registration import estimate_noise, noise_file, read_fit, register_image, write_landmark_noise
 from protocols.shape import fit_similarity
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
@@ -44,61 +37,74 @@ SEED, CALIBRATION_SEED = 11, 2001
 SPREAD, LIMIT = (12.0, 7.0, 6.0), 30.0
 """Standard deviations of yaw, pitch, roll, and where they are cut; degrees."""
 CALIBRATION_SPREAD, CALIBRATION_LIMIT = (16.0, 8.0, 6.0), 42.0
-NOISE_FILE = Path(pifr.assets.__file__).parent / "sources" / "landmark_noise.npz"
+NOISE_FOLDER = Path(pifr.assets.__file__).parent / "sources"
 INNER = slice(17, 68)
 """Multi-PIE's landmarks without the jaw, whose place on the outline is a convention."""
+FACING = 0.2
+"""Cosine between normal and view from which on a point of the face counts as visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Errors:
+    place_mm: float
     landmarks_percent: float
     pose_degrees: float
     shape_mm: float
     mean_face_mm: float
 
 
-def main(json_path: Path | None = None, people: int = 60, seed: int = SEED) -> dict[str, float]:
-    """Register `people` drawn portraits; prints and returns the medians, and writes them to `json_path`."""
-    detector, finder = FaceMesh(find_weights("face-mesh").fetch(), threads=2), FaceFinder(policy="central")
-    found = [errors for index in range(people) if (errors := _register_one(seed, index, detector, finder))]
-    result = {
-        "people": people,
-        "registered": len(found),
-        "landmark error, % of the eye distance": float(np.median([e.landmarks_percent for e in found])),
-        "pose error, degrees": float(np.median([e.pose_degrees for e in found])),
-        "shape RMSE, mm": float(np.mean([e.shape_mm for e in found])),
-        "mean face RMSE, mm": float(np.mean([e.mean_face_mm for e in found])),
-    }
-    for name, value in result.items():
-        print(f"{name:40s} {value:8.3f}")
+def main(json_path: Path | None = None, people: int = 60, seed: int = SEED) -> dict[str, dict[str, float]]:
+    """Register `people` drawn portraits by each landmark source; prints and returns averages, writes `json_path`."""
+    result = {name: _measure(load_landmark_source(name), people, seed) for name in LANDMARK_SOURCES}
+    print(f"{'':40s}" + "".join(f"{name:>12s}" for name in result))
+    for figure in next(iter(result.values())):
+        print(f"{figure:40s}" + "".join(f"{figures[figure]:12.3f}" for figures in result.values()))
     if json_path is not None:
         json_path.write_text(json.dumps(result, indent=1))
     return result
 
 
-def calibrate(out: Path = NOISE_FILE, people: int = 1000, seed: int = CALIBRATION_SEED) -> None:
-    """Measure on `people` drawn portraits how Face Mesh errs, and write the noise that the fit assumes to `out`.
+def _measure(source: LandmarkSource, people: int, seed: int) -> dict[str, float]:
+    finder = FaceFinder(policy="central")
+    found = [errors for index in range(people) if (errors := _register_one(seed, index, source, finder))]
+    return {
+        "people": people,
+        "registered": len(found),
+        "median place of the visible face, mm": float(np.median([e.place_mm for e in found])),
+        "median landmark, % of the eye distance": float(np.median([e.landmarks_percent for e in found])),
+        "median pose, degrees": float(np.median([e.pose_degrees for e in found])),
+        "shape RMSE, mm": float(np.mean([e.shape_mm for e in found])),
+        "mean face RMSE, mm": float(np.mean([e.mean_face_mm for e in found])),
+    }
+
+
+def calibrate(source_name: str, people: int = 1000, seed: int = CALIBRATION_SEED) -> None:
+    """Measure on `people` drawn portraits how a landmark source errs, and write the noise that the fit assumes.
 
     Raises:
+        UnknownNameError: there is no such source.
         ValueError: if these are the people that the benchmark reports.
     """
     if seed == SEED:
         raise ValueError(f"seed {seed} draws the people that the benchmark reports: choose another")
-    detector, finder = FaceMesh(find_weights("face-mesh").fetch()), FaceFinder(policy="central")
-    linked, vertices = load_links()
+    source, finder = load_landmark_source(source_name), FaceFinder(policy="central")
+    vertices = load_links()[1]
     errors, rotations = [], []
     for index in range(people):
         head, _, view, picture = _draw(seed, index, CALIBRATION_SPREAD, CALIBRATION_LIMIT)
-        points = find_landmarks(picture, detector, finder)
-        if points is None:
+        faces = finder([picture])
+        if faces.status[0] != "ok":
+            continue
+        found = source(picture, faces)
+        if found.reason:
             continue
         # Where the face stands in the picture is the fit's to find.
-        error = points[linked, :2] * [1, -1] / view.scale - head[vertices] @ view.rotation[:2].T
+        error = found.points * [1, -1] / view.scale - head[vertices] @ view.rotation[:2].T
         roll = np.radians(view.roll)
         upright = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
         errors.append((error - error.mean(0)) @ upright.T)
         rotations.append(np.vstack([upright @ view.rotation[:2], view.rotation[2]]))
-    write_landmark_noise(estimate_noise(np.array(errors), np.array(rotations)), out)
+    write_landmark_noise(estimate_noise(np.array(errors), np.array(rotations)), NOISE_FOLDER / noise_file(source_name))
 
 
 def _draw(
@@ -115,9 +121,9 @@ def _draw(
     return person.with_expression(coefficients), scene, view, photograph(scene, view, rng)
 
 
-def _register_one(seed: int, index: int, detector: FaceMesh, finder: FaceFinder) -> _Errors | None:
+def _register_one(seed: int, index: int, source: LandmarkSource, finder: FaceFinder) -> _Errors | None:
     _, scene, view, picture = _draw(seed, index, SPREAD, LIMIT)
-    row = register_image(picture, detector, finder)
+    row = register_image(picture, source, finder)
     if row["status"] != "ok":
         return None
     fit = read_fit(SimpleNamespace(**row))
@@ -129,7 +135,10 @@ def _register_one(seed: int, index: int, detector: FaceMesh, finder: FaceFinder)
     turned = fit.rotation @ view.rotation.T
     pose = np.degrees(np.arccos(np.clip((np.trace(turned) - 1) / 2, -1, 1)))
     true_face = scene.vertices[: len(model.template.vertices)]
+    visible = vertex_normals(true_face, model.template.triangles) @ view.rotation[2] > FACING
+    moved = model.at_template(head.pixels) - scene.place(true_face, view)
     return _Errors(
+        float(np.linalg.norm(moved[visible, :2], axis=1).mean() / view.scale),
         100 * float(landmarks),
         float(pose),
         _rmse(model.at_template(head.vertices), true_face),

@@ -110,6 +110,16 @@ class FaceCrops:
         """B bool: there are pixels, detected or from a fallback."""
         return torch.tensor([status != "failed" for status in self.status], device=self.pixels.device)
 
+    @property
+    def boxes(self) -> Tensor:
+        """B x 4 float32: left, top, right, bottom of the squares around the detector's boxes, in pixels of the photo.
+
+        Means nothing where `status` is "failed".
+        """
+        middle = self.crop_to_image @ self.crop_to_image.new_tensor([(CROP_SIZE - 1) / 2, (CROP_SIZE - 1) / 2, 1])
+        half = self.crop_to_image[:, :, 0].norm(dim=1, keepdim=True) * (CROP_SIZE / CROP_FACTOR / 2)
+        return torch.cat([middle - half, middle + half], 1)
+
     def to(self, device: str | torch.device) -> "FaceCrops":
         """The same faces with all tensors on a device."""
         return replace(
@@ -267,7 +277,7 @@ FALLBACKS = (None, "centre-crop")
 
 
 class FaceFinder:
-    """Finds one face in each image and cuts it out.
+    """Finds one face in each image and cuts it out; `every_face` cuts out all of one image.
 
     Args:
         detector: "yunet", "yunet-close", "mtcnn", "aligned" (images that are aligned faces already), "file:PATH"
@@ -311,6 +321,27 @@ class FaceFinder:
             names = [image if isinstance(image, str | Path) else "" for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
 
+    def every_face(self, image: Photo, name: str | Path | None = None) -> FaceCrops:
+        """Cut every face from one image, small ones beside large ones too; policy and fallback have no say.
+
+        Args:
+            image: as in a call for one face each.
+            name: what a landmark file calls it; by default its file name.
+
+        Returns:
+            One row a face, the largest first, on the CPU; no row if there is none.
+
+        Raises:
+            ImageError: it cannot be read.
+            TypeError, ValueError: as `read_image`.
+        """
+        if name is None:
+            name = image if isinstance(image, str | Path) else ""
+        pixels = read_image(image)
+        found = self.detector(pixels, name, every=True)
+        largest_first = np.argsort(-_areas(found), kind="stable")
+        return FaceCrops.concatenate(cut(pixels, found.boxes[k], found.landmarks[k]) for k in largest_first)
+
     def _find(self, source: Photo, name: str | Path) -> FaceCrops:
         try:
             image = read_image(source)
@@ -334,4 +365,8 @@ def _choose(found: Detections, shape: tuple[int, int], policy: str) -> int:
     if policy == "central":
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         return int(np.linalg.norm(centres - (np.array(shape[::-1]) - 1) / 2, axis=1).argmin())
-    return int((found.boxes[:, 2:] - found.boxes[:, :2]).prod(1).argmax())
+    return int(_areas(found).argmax())
+
+
+def _areas(found: Detections) -> np.ndarray:
+    return (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)

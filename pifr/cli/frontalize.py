@@ -1,12 +1,18 @@
 """`pifr frontalize`: pictures of faces turned to the front, and everything on the way there."""
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pifr.cli.faces_in_files import EVERY, POLICY_HELP
+
 if TYPE_CHECKING:
     import numpy as np
+
+    from pifr.faces import FaceCrops
+    from pifr.frontalized import FrontalizedFaces
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,72 +32,82 @@ def frontalize(
     detector: Annotated[
         str, typer.Option(help="yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV.")
     ] = "yunet",
-    policy: Annotated[str, typer.Option(help="With several faces: largest, central or reject.")] = "largest",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
+    policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "largest",
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Turn one face of each image to the front.
+    """Turn one face of each image to the front, or every face.
 
-    faces.csv says of each image how its face is turned, how much of it is seen, or why it has no picture.
+    faces.csv says of each face where it lies, how it is turned, how much of it is seen, or why it has no picture.
     """
     import csv
 
-    from pifr.cli.extract import image_files
+    from pifr.cli.faces_in_files import find_faces, image_files, make_finder
     from pifr.cli.progress import progress_bar
-    from pifr.errors import DataError, UnknownNameError
-    from pifr.faces import ARCFACE_112, FaceFinder
+    from pifr.errors import UnknownNameError
+    from pifr.faces import ARCFACE_112
     from pifr.frontal_views import load_frontalizer
     from pifr.mesh import MESH_FORMATS, write_mesh
     from pifr.panels import panels, to_uint8
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
-    files = image_files(images)
-    if not files:
-        raise DataError(f"no images among {', '.join(map(str, images))}: name files, or folders that hold some")
-    frontalizer, finder = load_frontalizer(device, options), FaceFinder(detector, policy)
+    files, finder, frontalizer = image_files(images), make_finder(detector, policy), load_frontalizer(device, options)
     out.mkdir(parents=True, exist_ok=True)
-    names, made = _names(files), 0
+    names, seen, made = _Names(), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="") as table:
-        rows = csv.writer(table)
-        rows.writerow(["path", "picture", "status", "reason", "yaw", "visible_fraction", "residual_mm"])
-        for start in range(0, len(files), batch_size):
-            batch = files[start : start + batch_size]
-            faces = finder(batch).to(device)
+        rows = csv.DictWriter(table, _COLUMNS)
+        rows.writeheader()
+        for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
+            faces = faces.to(device)
             result = frontalizer(faces, ARCFACE_112, size)
             frontals, steps = to_uint8(result.frontal), panels(faces, result) if everything else []
-            for row, usable in enumerate(result.reliable.tolist()):
-                name = names[start + row]
+            for row, (path, usable) in enumerate(zip(paths, result.reliable.tolist(), strict=True)):
+                name = names(path)
                 if usable:
                     _write_picture(out / f"{name}.png", frontals[row])
-                    made += 1
                 if usable and mesh is not None:
                     write_mesh(result, row, out / f"{name}.{mesh}")
                 if everything and result.status[row] != "failed":
                     for panel, picture in steps[row].items():
                         _write_picture(out / name / f"{panel}.png", picture)
-                figures = (result.yaw[row], result.visible_fraction[row], result.residual[row])
-                rows.writerow(
-                    [
-                        batch[row],
-                        f"{name}.png" if usable else "",
-                        result.status[row],
-                        result.reason[row],
-                        *(f"{float(figure):.3f}" for figure in figures),
-                    ]
-                )
-            progress(start + len(batch), len(files))
-    typer.echo(f"{made} of {len(files)} faces frontalized: {out}")
+                rows.writerow(_describe(path, f"{name}.png" if usable else "", faces, result, row))
+            seen, made = seen + len(faces), made + int(result.reliable.sum())
+            progress(done, len(files))
+    typer.echo(f"{made} of {seen} faces frontalized: {out}")
 
 
-def _names(files: list[Path]) -> list[str]:
-    """The files' names without their suffixes; where two are alike, numbered."""
-    seen: dict[str, int] = {}
-    names = []
-    for file in files:
-        count = seen[file.stem] = seen.get(file.stem, 0) + 1
-        names.append(file.stem if count == 1 else f"{file.stem}-{count}")
-    return names
+_COLUMNS = (
+    "path", "picture", "status", "reason", "left", "top", "right", "bottom", "yaw", "visible_fraction", "residual_mm",
+)  # fmt: skip
+
+
+def _describe(
+    path: Path, picture: str, faces: "FaceCrops", result: "FrontalizedFaces", row: int
+) -> dict[str, str | Path]:
+    """The row of faces.csv of one face; figures are left out where no face was found."""
+    figures = dict(zip(_COLUMNS[4:8], faces.boxes[row].tolist(), strict=True)) | {
+        "yaw": float(result.yaw[row]),
+        "visible_fraction": float(result.visible_fraction[row]),
+        "residual_mm": float(result.residual[row]),
+    }
+    found = result.status[row] != "failed"
+    return {"path": path, "picture": picture, "status": result.status[row], "reason": result.reason[row]} | {
+        name: f"{figure:.3f}" if found else "" for name, figure in figures.items()
+    }
+
+
+class _Names:
+    """Names of faces: their file's without its suffix; numbered where that is taken."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def __call__(self, file: Path) -> str:
+        candidates = (file.stem if number == 1 else f"{file.stem}-{number}" for number in count(1))
+        name = next(candidate for candidate in candidates if candidate not in self._taken)
+        self._taken.add(name)
+        return name
 
 
 def _write_picture(path: Path, picture: "np.ndarray") -> None:

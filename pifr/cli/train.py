@@ -49,14 +49,14 @@ def register(
     out: Annotated[Path, typer.Argument(help="Folder for the registration.")],
     sets: Sets = None,
     workers: Workers = 0,
-    facemesh: Annotated[Path | None, typer.Option(help="face_landmark.tflite (default: fetched).")] = None,
+    landmarks: Annotated[str, typer.Option(help="Landmarks to fit to: cnet (packaged), or face-mesh.")] = "cnet",
 ) -> None:
     """Fit the face model to every photo of a folder; OUT/contact_sheet.jpg shows how well."""
     from pifr.cli.progress import progress_bar
     from pifr.training.registration import register as run
 
     with progress_bar("registering photos") as advance:
-        for done, total in run(photos, out, sets=tuple(sets or ()), workers=workers, facemesh=facemesh):
+        for done, total in run(photos, out, sets=tuple(sets or ()), workers=workers, landmarks=landmarks):
             advance(done, total)
     from pifr.training.contact_sheet import write_contact_sheet
 

@@ -28,8 +28,14 @@ class Detector(Protocol):
     missing: str
     """The reason that is recorded where nothing is found."""
 
-    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
-        """Faces of one uint8 H x W x 3 RGB image, in any order, possibly none; `name` is what the user calls it."""
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
+        """Faces of one image, in any order, possibly none.
+
+        Args:
+            image: uint8 H x W x 3 RGB.
+            name: what the user calls it.
+            every: look for small faces beside large ones as well, instead of stopping at the first that is sure.
+        """
         ...
 
 

@@ -57,7 +57,7 @@ class LandmarkFile:
     def _key(self, name: str | Path) -> Path:
         return (self._folder / name).resolve()
 
-    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         points = np.array(self._points.get(self._key(name), [])).reshape(-1, 5, 2)
         if not len(points):
             return NO_FACE
@@ -74,7 +74,7 @@ class Aligned:
     missing = "no_face"
     fingerprint = f"aligned-{ARCFACE_112.name}"
 
-    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         size = np.array(image.shape[1::-1])
         points = ARCFACE_112.scaled(int(size.max())).numpy()[None] - (size.max() - size) / 2
         return Detections(landmark_boxes(points), points, np.ones(1))

@@ -30,7 +30,7 @@ class Mtcnn:
         self.fingerprint = f"mtcnn-{_package_digest(facenet_pytorch.__file__)}(padding={padding:g},side={side})"
         self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40)
 
-    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         padded, margin = _pad(image, self.padding)
         factor = 1.0
         if max(padded.shape[:2]) > self.side:

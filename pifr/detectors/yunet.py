@@ -73,8 +73,8 @@ class YuNet:
         self._network = cv2.FaceDetectorYN.create(file, "", (320, 320), min(0.3, threshold), 0.3, 100)
         cv2.utils.logging.setLogLevel(level)
 
-    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
-        found = _distinct(self._search(image))
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
+        found = _distinct(self._search(image, every))
         confirmed = [known for face in found if (known := self._confirmed(image, face))]
         faces = _distinct(confirmed or found)
         if not faces:
@@ -88,15 +88,19 @@ class YuNet:
             np.array([face.score for face in faces]),
         )
 
-    def _search(self, image: np.ndarray) -> list[_Face]:
+    def _search(self, image: np.ndarray, every: bool) -> list[_Face]:
         """Faces in the whole image, the same one several times if several looks show it."""
         longest = max(image.shape[:2])
-        zoom = coarse = self._FACE_FILLS_FRAME / longest
-        faces = self._look_at_all(image, zoom)
+        coarse = self._FACE_FILLS_FRAME / longest
+        zooms = [coarse]
         # Twice as large as it is, a photo shows no more; a tiny one is given one finer look nevertheless.
-        while not self._is_sure(faces) and zoom < max(1, 2 * coarse) and 2 * zoom * longest <= self._LARGEST_VIEW:
-            zoom *= 2
+        while zooms[-1] < max(1, 2 * coarse) and 2 * zooms[-1] * longest <= self._LARGEST_VIEW:
+            zooms.append(2 * zooms[-1])
+        faces: list[_Face] = []
+        for zoom in zooms:
             faces += self._look_at_all(image, zoom)
+            if self._is_sure(faces) and not every:
+                break
         if not self._is_sure(faces):
             for roll in self._ROLLS:
                 faces += self._look_at_all(image, coarse, roll) + self._look_at_all(image, 2 * coarse, roll)

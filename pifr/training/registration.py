@@ -1,15 +1,14 @@
 """Fits the face model to near-frontal photos: the first half of the data road (DESIGN.md section 5).
 
-The paper takes cameras and shapes from Deep3DFace; here pose and coefficients are fitted jointly to MediaPipe Face
-Mesh's landmarks, whose errors are far from independent: Face Mesh places each landmark a millimetre or two beside the
-vertex it is linked to, and pulls whole regions of a face towards what it expects. Both are known from drawn people
-(`LandmarkNoise`) and estimated along. A smooth residual then makes the model pass through what is left. A photo that
-does not fit is rejected with a reason, never silently used.
+The paper takes cameras and shapes from Deep3DFace; here pose and coefficients are fitted jointly to landmarks of
+MediaPipe Face Mesh or of C-Net (`landmark_sources`), whose errors are far from independent: both place each landmark a
+millimetre or two beside the vertex it is linked to, and pull whole regions of a face towards what they expect. Both
+errors are known from drawn people (`LandmarkNoise`) and estimated along. A smooth residual then makes the model pass
+through what is left. A photo that does not fit is rejected with a reason, never silently used.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,13 @@ import cv2
 import numpy as np
 
 from pifr.errors import ImageError
-from pifr.facemesh import EYE_CORNERS, FaceMesh
-from pifr.faces import FaceCrops, FaceFinder
+from pifr.faces import FaceFinder
 from pifr.files import write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.threads import limit_threads
+from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
+from pifr.zoo import find_weights
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ CHUNK = 64
 
 IDENTITY_PRECISION, EXPRESSION_PRECISION = 1.0, 8.0
 """Of the coefficients' normal priors; the model states that of the identity."""
-NOISE_MODES = 40
+NOISE_MODES = 80
 INDEPENDENT_NOISE_MM = 0.5
 """Added to what the modes leave: real photos stray in ways that drawn people do not."""
 ROUNDS, UNSIGNED_ROUNDS = 7, 3
@@ -52,8 +52,6 @@ MAX_RESIDUAL_MM = 1.0
 """Of 2,759 photos none leaves more than 0.6."""
 MAX_FIVE_POINT_DISTANCE_MM = 17.0
 """Wide, for the detector errs more than the fit on turned and dark faces."""
-MIN_PRESENCE = 0.0
-"""Face Mesh's logit of a face."""
 MAX_YAW_DEGREES = 45.0
 MAX_IDENTITY = 4.5
 
@@ -100,7 +98,7 @@ class PhotoFit:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkNoise:
-    """How Face Mesh's landmarks err: statistics of many people, in mm, L linked landmarks.
+    """How the landmarks of a source err: statistics of many people, in mm, L linked landmarks.
 
     Attributes:
         bias: L x 3, from the linked vertex to where the landmark lies, in the model frame.
@@ -111,13 +109,6 @@ class LandmarkNoise:
     bias: np.ndarray
     modes: np.ndarray
     deviation: np.ndarray
-
-
-def load_links() -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the Face Mesh landmarks that are fitted, and of the head vertices they are linked to: (L,) each."""
-    with resources.as_file(resources.files("pifr.assets") / "sources" / "links.json") as path:
-        links = json.loads(path.read_text())
-    return np.array(links["facemesh"]), np.array(links["head_vertex"])
 
 
 def estimate_noise(errors: np.ndarray, rotations: np.ndarray) -> LandmarkNoise:
@@ -145,9 +136,14 @@ def write_landmark_noise(noise: LandmarkNoise, path: Path) -> None:
     np.savez_compressed(path, **{key: value.astype(np.float32) for key, value in asdict(noise).items()})
 
 
-def load_landmark_noise() -> LandmarkNoise:
-    """The shipped noise, of drawn people; `benchmarks.registration.calibrate` recomputes it."""
-    file = resources.files("pifr.assets") / "sources" / "landmark_noise.npz"
+def noise_file(source: str) -> str:
+    """Name of the file among the package's sources that holds the noise of a landmark source."""
+    return f"landmark_noise-{source}.npz"
+
+
+def load_landmark_noise(source: str) -> LandmarkNoise:
+    """The shipped noise of a landmark source, of drawn people; `benchmarks.registration.calibrate` recomputes it."""
+    file = resources.files("pifr.assets") / "sources" / noise_file(source)
     with resources.as_file(file) as path, np.load(path) as archive:
         return LandmarkNoise(**{key: archive[key].astype(np.float64) for key in ("bias", "modes", "deviation")})
 
@@ -156,13 +152,13 @@ class LandmarkFitter:
     """Maximum a posteriori pose, identity, expression and shared landmark errors, by Gauss-Newton steps.
 
     Args:
-        noise: of the landmarks; the shipped one by default.
+        noise: of the landmarks.
     """
 
-    def __init__(self, noise: LandmarkNoise | None = None) -> None:
+    def __init__(self, noise: LandmarkNoise) -> None:
         model = load_face_model()
-        self.landmarks, self.vertices = load_links()
-        self.noise = noise or load_landmark_noise()
+        self.vertices = load_links()[1]
+        self.noise = noise
         if len(self.noise.bias) != len(self.vertices):
             raise ValueError(f"the noise is of {len(self.noise.bias)} landmarks, {len(self.vertices)} are linked")
         self._mean = model.mean[self.vertices] + self.noise.bias
@@ -179,8 +175,8 @@ class LandmarkFitter:
         ])  # fmt: skip
 
     def fit(self, points: np.ndarray) -> PhotoFit:
-        """Fit to Face Mesh's landmarks, 468 x 2 (or x 3) image pixels."""
-        target = points[self.landmarks, :2] * [1.0, -1.0]
+        """Fit to the linked landmarks, L x 2 image pixels."""
+        target = points * [1.0, -1.0]
         coefficients = np.zeros(len(self._precision))
         active = np.ones(len(self._precision), bool)
         information = np.repeat(1 / self.noise.deviation**2, 2)
@@ -249,7 +245,7 @@ def _weak_perspective(points: np.ndarray, target: np.ndarray) -> tuple[float, np
 @lru_cache(maxsize=1)
 def residual_spread() -> np.ndarray:
     """float32 V x L: spreads residuals at the linked vertices smoothly over the head (linear radial basis)."""
-    model, vertices = load_face_model(), load_fitter().vertices
+    model, vertices = load_face_model(), load_links()[1]
     nodes = model.mean[vertices].astype(np.float64)
     kernel = -np.linalg.norm(nodes[:, None] - nodes[None], axis=2) + RESIDUAL_SMOOTHING_MM * np.eye(len(nodes))
     border = np.ones((len(nodes), 1))
@@ -259,10 +255,10 @@ def residual_spread() -> np.ndarray:
     return np.linalg.solve(system.T, evaluation.T).T[:, : len(nodes)].astype(np.float32)
 
 
-@lru_cache(maxsize=1)
-def load_fitter() -> LandmarkFitter:
-    """One fitter a process."""
-    return LandmarkFitter()
+@lru_cache(maxsize=2)
+def load_fitter(source: str) -> LandmarkFitter:
+    """One fitter a landmark source and process."""
+    return LandmarkFitter(load_landmark_noise(source))
 
 
 # --- photos ------------------------------------------------------------------------------------------------------
@@ -287,7 +283,7 @@ def find_photos(folder: Path, sets: Sequence[str] = ()) -> list[Path]:
 
 
 def register(
-    photos: Path, out: Path, *, sets: Sequence[str] = (), workers: int = 0, facemesh: Path | None = None
+    photos: Path, out: Path, *, sets: Sequence[str] = (), workers: int = 0, landmarks: str = "cnet"
 ) -> Iterator[tuple[int, int]]:
     """Register every photo under `photos`; yields (done, total) after each part.
 
@@ -296,21 +292,21 @@ def register(
 
     Args:
         photos: folder; its first folder level names the sets. sets: keep these only. workers: processes, 0: all cores.
-        facemesh: path of face_landmark.tflite; fetched if None.
+        landmarks: the landmark source, "cnet" or "face-mesh".
+
+    Raises:
+        UnknownNameError: there is no such source.
     """
     import pandas as pd
 
-    from pifr.zoo import find_weights
-
     find_weights("yunet").fetch()
-    if facemesh is None:
-        facemesh = find_weights("face-mesh").fetch()
+    load_landmark_source(landmarks)  # what is wrong with it shows, and is fetched, before the processes start
     names = find_photos(photos, sets)
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     chunks = [names[begin : begin + CHUNK] for begin in range(0, len(names), CHUNK)]
     paths = [parts / f"part-{k:04d}.parquet" for k in range(len(chunks))]
-    todo = [(photos, chunk, path, facemesh) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
+    todo = [(photos, chunk, path, landmarks) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
     done = len(chunks) - len(todo)
     with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), limit_threads) as pool:
         for _ in pool.map(_register_chunk, todo):
@@ -320,18 +316,18 @@ def register(
     write_whole(out / "registration.parquet", table.to_parquet)
 
 
-def _register_chunk(task: tuple[Path, list[Path], Path, Path]) -> None:
+def _register_chunk(task: tuple[Path, list[Path], Path, str]) -> None:
     import pandas as pd
 
-    photos, chunk, path, facemesh = task
-    detector, finder = _face_mesh(facemesh), _face_finder()
-    rows = [_register_photo(photos / name, name, detector, finder) for name in chunk]
+    photos, chunk, path, landmarks = task
+    source, finder = _landmark_source(landmarks), _face_finder()
+    rows = [_register_photo(photos / name, name, source, finder) for name in chunk]
     write_whole(path, pd.DataFrame(rows).to_parquet)
 
 
 @lru_cache(maxsize=1)
-def _face_mesh(model: Path) -> FaceMesh:
-    return FaceMesh(model)
+def _landmark_source(name: str) -> LandmarkSource:
+    return load_landmark_source(name)
 
 
 @lru_cache(maxsize=1)
@@ -339,65 +335,46 @@ def _face_finder() -> FaceFinder:
     return FaceFinder(detector="yunet", policy="central")
 
 
-def _register_photo(path: Path, name: Path, detector: FaceMesh, finder: FaceFinder) -> dict:
+def _register_photo(path: Path, name: Path, source: LandmarkSource, finder: FaceFinder) -> dict:
     """The row of one photo."""
     row = {"photo": name.as_posix(), "set": name.parts[0] if len(name.parts) > 1 else ""}
     try:
         image = read_image(path)
     except ImageError:
         return row | {"status": "rejected", "reason": "unreadable"}
-    return row | register_image(image, detector, finder)
+    return row | register_image(image, source, finder)
 
 
-def register_image(image: np.ndarray, detector: FaceMesh, finder: FaceFinder) -> dict:
+def register_image(image: np.ndarray, source: LandmarkSource, finder: FaceFinder) -> dict:
     """Register one uint8 RGB image: `status` "ok" or "rejected", `reason`, quality figures and the fit's fields."""
     faces = finder([image])
     if faces.status[0] != "ok":
         return {"status": "rejected", "reason": faces.reason[0]}
-    five_points = _five_points(faces)
-    found = detector.from_five_points(image, five_points)
-    fit = load_fitter().fit(found.points)
+    found = source(image, faces)
+    if found.reason:
+        return {"status": "rejected", "reason": found.reason}
+    fit = load_fitter(source.name).fit(found.points)
     yaw, pitch, roll = fit.angles
-    disagreement = _five_point_distance(found.points, five_points) / fit.scale
+    disagreement = _five_point_distance(fit, five_points_in_photo(faces))
     checks = {
-        "not_a_face": found.presence < MIN_PRESENCE,
         "poor_fit": fit.residual_mm > MAX_RESIDUAL_MM,
         "landmarks_disagree": disagreement > MAX_FIVE_POINT_DISTANCE_MM,
         "profile": abs(yaw) > MAX_YAW_DEGREES,
         "unlikely_shape": float(np.abs(fit.identity).max()) > MAX_IDENTITY,
     }
     reason = next((name for name, failed in checks.items() if failed), "")
-    quality = {"presence": found.presence, "residual_mm": fit.residual_mm, "five_point_mm": disagreement}
+    quality = {"residual_mm": fit.residual_mm, "five_point_mm": disagreement}
     fields = {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in asdict(fit).items()}
     status = {"status": "rejected" if reason else "ok", "reason": reason}
     return status | quality | {"yaw": yaw, "pitch": pitch, "roll": roll} | fields
 
 
-def find_landmarks(image: np.ndarray, detector: FaceMesh, finder: FaceFinder) -> np.ndarray | None:
-    """Face Mesh's landmarks 468 x 3 of one uint8 RGB image as `register_image` finds them; None without a face."""
-    faces = finder([image])
-    if faces.status[0] != "ok":
-        return None
-    return detector.from_five_points(image, _five_points(faces)).points
-
-
-def _five_points(faces: FaceCrops) -> np.ndarray:
-    """The detector's points of the first face, 5 x 2 image pixels."""
-    to_image = faces.crop_to_image[0].numpy()
-    return faces.landmarks[0].numpy() @ to_image[:, :2].T + to_image[:, 2]
-
-
-def _five_point_distance(points: np.ndarray, five_points: np.ndarray) -> float:
-    """Mean distance between the detector's five points and the same five of Face Mesh, pixels."""
-    right_outer, right_inner, left_inner, left_outer = EYE_CORNERS
-    same = np.stack([
-        points[[right_outer, right_inner], :2].mean(0),
-        points[[left_inner, left_outer], :2].mean(0),
-        points[4, :2],
-        points[61, :2],
-        points[291, :2],
-    ])  # fmt: skip
-    return float(np.linalg.norm(same - five_points, axis=1).mean())
+def _five_point_distance(fit: PhotoFit, five_points: np.ndarray) -> float:
+    """Mean distance in mm between the detector's five points (5 x 2 pixels) and the same five of the fit."""
+    model = load_face_model()
+    points = fit.project(model.vertices(fit.identity, fit.expression)[model.landmarks68])[:, :2]
+    same = np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
+    return float(np.linalg.norm(same - five_points, axis=1).mean() / fit.scale)
 
 
 def read_fit(row) -> PhotoFit:

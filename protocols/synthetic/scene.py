@@ -140,7 +140,7 @@ class Scene:
             Linear RGB float32 H x W x 3 a light, black where nobody is, and the person's coverage H x W in [0, 1].
         """
         width, height = view.width * SUPERSAMPLING, view.height * SUPERSAMPLING
-        placed = (self._place(self.vertices, view) + [0.5, 0.5, 0]) * SUPERSAMPLING - [0.5, 0.5, 0]
+        placed = (self.place(self.vertices, view) + [0.5, 0.5, 0]) * SUPERSAMPLING - [0.5, 0.5, 0]
         raster = rasterize(placed, self.triangles, height, width)
         surface = raster.interpolate(self.attributes)
         albedo = self._albedo(raster, surface)
@@ -153,13 +153,13 @@ class Scene:
 
     def truth(self, view: View) -> Truth:
         """Mask, PNCC and landmarks of a view."""
-        placed = self._place(self.vertices, view)
+        placed = self.place(self.vertices, view)
         raster = rasterize(placed, self.triangles, view.height, view.width)
         mask = raster.covered & (self.kinds[raster.triangle] == FACE)
         ncc = np.zeros((len(self.vertices), 3), np.float32)
         ncc[: len(_shared().ncc)] = _shared().ncc
         pncc = np.where(mask[..., None], np.clip(1 + 254 * raster.interpolate(ncc), 1, 255), 0)
-        return Truth(mask, np.round(pncc).astype(np.uint8), self._place(self.landmarks, view)[:, :2].astype(float))
+        return Truth(mask, np.round(pncc).astype(np.uint8), self.place(self.landmarks, view)[:, :2].astype(float))
 
     def _albedo(self, raster: Raster, surface: np.ndarray) -> np.ndarray:
         kind = np.where(raster.covered, self.kinds[raster.triangle], -1)
@@ -170,7 +170,7 @@ class Scene:
         albedo = np.where((kind == FACE)[..., None], skin, plain)
         return np.where((kind == HAIR)[..., None], plain * strands[..., None], albedo).astype(np.float32)
 
-    def _place(self, points: np.ndarray, view: View) -> np.ndarray:
+    def place(self, points: np.ndarray, view: View) -> np.ndarray:
         """Model points to pixel x, pixel y and depth in pixels."""
         turned = (points - _shared().middle) @ view.rotation.T * [view.scale, -view.scale, view.scale]
         return turned + [*view.centre, 0]

@@ -9,17 +9,25 @@ import pandas as pd
 import pytest
 import torch
 
-from pifr.facemesh import FaceMeshLandmarks
+from pifr.errors import UnknownNameError
+from pifr.facemesh import FaceMeshLandmarks as MeshPoints
 from pifr.faces import FaceCrops, cut
 from pifr.five_landmarks import nominal_landmarks
+from pifr.frontalized import POOR
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
-from pifr.training import pairs, registration
+from pifr.training import landmark_sources, pairs, registration
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
+from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetLandmarks, FaceMeshLandmarks
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
+from protocols.synthetic.people import expression, sample_person
+from protocols.synthetic.photography import photograph
+from protocols.synthetic.scene import Scene, View
 
 SCALE, CENTRE = 0.9, np.array([128.0, 120.0])
+FACE_BOX = np.array([80.0, 70.0, 240.0, 250.0])
+"""Of drawn people, in pictures of 320 x 320."""
 
 
 def _project(points, rotation):
@@ -27,19 +35,16 @@ def _project(points, rotation):
     return np.column_stack([turned[:, 0] + CENTRE[0], -turned[:, 1] + CENTRE[1]])
 
 
-def _landmarks(identity, expression, angles):
-    """Face Mesh's 468 points as it places them when it errs as it does on the average; unlinked ones stay zero."""
-    fitter, model = load_fitter(), load_face_model()
-    points = np.zeros((468, 2))
+def _landmarks(identity, expression, angles, source="cnet"):
+    """The linked landmarks, as a source places them when it errs as it does on the average."""
+    fitter, model = load_fitter(source), load_face_model()
     vertices = model.vertices(identity, expression)[fitter.vertices] + fitter.noise.bias
-    rotation = rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy()
-    points[fitter.landmarks] = _project(vertices, rotation)
-    return points
+    return _project(vertices, rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy())
 
 
 def _fit_of(angles=(0.0, 0.0, 0.0), seed=0) -> PhotoFit:
     identity = 0.5 * np.random.default_rng(seed).normal(size=50)
-    return load_fitter().fit(_landmarks(identity, np.zeros(57), angles))
+    return load_fitter("cnet").fit(_landmarks(identity, np.zeros(57), angles))
 
 
 def _portrait(seed: int) -> np.ndarray:
@@ -48,19 +53,20 @@ def _portrait(seed: int) -> np.ndarray:
     return np.clip(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("source", LANDMARK_SOURCES)
 @pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (30.0, -10.0, 5.0), (-35.0, 15.0, -12.0)])
-def test_fit_recovers_pose_and_landmarks(angles):
+def test_fit_recovers_pose_and_landmarks(angles, source):
     rng = np.random.default_rng(1)
-    points = _landmarks(0.7 * rng.normal(size=50), np.zeros(57), angles)
-    fit = load_fitter().fit(points)
+    fit = load_fitter(source).fit(_landmarks(0.7 * rng.normal(size=50), np.zeros(57), angles, source))
     assert np.abs(np.array(fit.angles) - angles).max() < 2.5
     assert fit.residual_mm < 0.5
 
 
-def test_fit_recovers_shape_better_than_the_mean_face():
+@pytest.mark.parametrize("source", LANDMARK_SOURCES)
+def test_fit_recovers_shape_better_than_the_mean_face(source):
     model, rng = load_face_model(), np.random.default_rng(2)
     identity = rng.normal(size=50)
-    fit = load_fitter().fit(_landmarks(identity, np.zeros(57), (12.0, 5.0, 0.0)))
+    fit = load_fitter(source).fit(_landmarks(identity, np.zeros(57), (12.0, 5.0, 0.0), source))
     truth = model.vertices(identity)[: model.face_end]
     fitted = model.vertices(fit.identity, fit.expression)[: model.face_end]
     mean = model.mean[: model.face_end]
@@ -72,15 +78,16 @@ def test_fit_recovers_shape_better_than_the_mean_face():
     assert rmse(fitted) < 0.7 * rmse(mean)
 
 
-def test_textured_head_lies_nearer_to_the_truth_than_its_landmarks():
+@pytest.mark.parametrize("source", LANDMARK_SOURCES)
+def test_textured_head_lies_nearer_to_the_truth_than_its_landmarks(source):
     """Errors that landmarks share are told from the face; the rest moves the linked vertices."""
-    fitter, rng = load_fitter(), np.random.default_rng(3)
+    fitter, rng = load_fitter(source), np.random.default_rng(3)
     truth = _project(load_face_model().mean[fitter.vertices], np.eye(3))
-    points = _landmarks(np.zeros(50), np.zeros(57), (0, 0, 0))
+    points = _landmarks(np.zeros(50), np.zeros(57), (0, 0, 0), source)
     shared = np.tensordot(rng.normal(size=len(fitter.noise.modes)), fitter.noise.modes, 1)
-    points[fitter.landmarks] += SCALE * shared * [1, -1] + rng.normal(0, 0.5, truth.shape)
+    points += SCALE * shared * [1, -1] + rng.normal(0, 0.5, truth.shape)
     found = TexturedHead(_portrait(0), fitter.fit(points)).pixels[fitter.vertices, :2]
-    before = np.linalg.norm(points[fitter.landmarks] - truth, axis=1).mean()
+    before = np.linalg.norm(points - truth, axis=1).mean()
     assert np.linalg.norm(found - truth, axis=1).mean() < 0.8 * before
 
 
@@ -210,11 +217,8 @@ def test_a_failing_disk_leaves_nothing_half_written(registered, tmp_path, monkey
     assert _render(photos, fits, out) == [(1, 1)]
 
 
-class _NoLandmarks:
-    """Stands for Face Mesh where no photo reaches it."""
-
-    def from_five_points(self, *_args):
-        raise AssertionError("a photo without a face reached the landmark detector")
+def _no_landmarks(*_args):
+    raise AssertionError("a photo without a face reached the landmark source")
 
 
 class _SeveralFaces:
@@ -242,26 +246,55 @@ class _NoFace:
 def test_a_photo_that_cannot_be_used_is_rejected_with_a_reason(tmp_path, content, finder, reason):
     path = tmp_path / "photo.png"
     path.write_bytes(content)
-    row = registration._register_photo(path, Path("set/photo.png"), _NoLandmarks(), finder)
+    row = registration._register_photo(path, Path("set/photo.png"), _no_landmarks, finder)
     assert row["status"] == "rejected"
     assert row["reason"] == reason
     assert row["set"] == "set"
 
 
+class _Found:
+    """A finder that meets a face everywhere."""
+
+    def __call__(self, images):
+        return cut(images[0], np.array([60.0, 50.0, 196.0, 200.0]), nominal_landmarks().numpy())
+
+
 def test_a_drawing_is_rejected_by_the_landmark_networks_doubt(monkeypatch):
     """Face Mesh answers on anything; its presence logit says when it does not believe in a face."""
-    points = np.column_stack([_landmarks(np.zeros(50), np.zeros(57), (0, 0, 0)), np.zeros(468)])
 
     class Doubtful:
+        def __init__(self, _model):
+            pass
+
         def from_five_points(self, *_args):
-            return FaceMeshLandmarks(points, presence=-4.0)
+            return MeshPoints(np.zeros((468, 3), np.float32), presence=-4.0)
 
-    class Found:
-        def __call__(self, images):
-            return cut(images[0], np.array([60.0, 50.0, 196.0, 200.0]), nominal_landmarks().numpy())
-
-    row = registration.register_image(_portrait(0), Doubtful(), Found())
+    monkeypatch.setattr(landmark_sources, "FaceMesh", Doubtful)
+    row = registration.register_image(_portrait(0), FaceMeshLandmarks(Path("any.tflite")), _Found())
     assert (row["status"], row["reason"]) == ("rejected", "not_a_face")
+
+
+def test_what_c_net_finds_no_face_in_is_rejected_with_its_reason():
+    row = registration.register_image(np.full((256, 256, 3), 90, np.uint8), CNetLandmarks(), _Found())
+    assert row["status"] == "rejected"
+    assert row["reason"] in POOR
+
+
+@pytest.mark.parametrize("roll", [0.0, 20.0])
+def test_c_net_finds_the_linked_vertices_of_a_drawn_person(roll):
+    rng, vertices = np.random.default_rng(5), landmark_sources.load_links()[1]
+    person, mood = sample_person(7, 3), expression("neutral", 0.5, rng)
+    scene, view = Scene(person, mood), View(12.0, 5.0, roll, 1.0, (160.0, 160.0), 320, 320)
+    picture = photograph(scene, view, rng)
+    found = CNetLandmarks()(picture, cut(picture, FACE_BOX))
+    truth = scene.place(person.with_expression(mood)[vertices], view)[:, :2]
+    assert found.reason == ""
+    assert np.linalg.norm(found.points - truth, axis=1).mean() < 3.5  # pixels, which are millimetres here
+
+
+def test_an_unknown_landmark_source_is_refused_before_any_photo_is_read(tmp_path):
+    with pytest.raises(UnknownNameError, match="cnet"):
+        next(registration.register(tmp_path, tmp_path / "out", landmarks="c-net"))
 
 
 def test_an_empty_folder_says_what_it_lacks(tmp_path):

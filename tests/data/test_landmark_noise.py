@@ -1,4 +1,4 @@
-"""What is known of Face Mesh's errors, and what the fit makes of it."""
+"""What is known of a landmark source's errors, and what the fit makes of it."""
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from pifr.training.registration import (
 )
 
 SCALE = 2.0
+SOURCE = "face-mesh"
 
 
 def _rotation(*angles):
@@ -26,14 +27,12 @@ def _rotation(*angles):
 def _points(fitter, angles, identity, noise_mm):
     vertices = load_face_model().vertices(identity)[fitter.vertices] + fitter.noise.bias
     seen = vertices @ _rotation(*angles)[:2].T + noise_mm
-    points = np.zeros((468, 2))
-    points[fitter.landmarks] = SCALE * seen * [1, -1] + [300.0, 200.0]
-    return points
+    return SCALE * seen * [1, -1] + [300.0, 200.0]
 
 
 def _people(count, seed=0):
     """Angles, identities and errors as the shipped noise has them, all upright."""
-    rng, noise = np.random.default_rng(seed), load_landmark_noise()
+    rng, noise = np.random.default_rng(seed), load_landmark_noise(SOURCE)
     for _ in range(count):
         shared = np.tensordot(rng.normal(size=NOISE_MODES), noise.modes, 1)
         own = noise.deviation[:, None] * rng.normal(size=shared.shape)
@@ -56,21 +55,21 @@ def test_noise_is_recovered_from_people_who_have_it():
 
 
 def test_noise_survives_its_file(tmp_path):
-    noise = load_landmark_noise()
+    noise = load_landmark_noise(SOURCE)
     write_landmark_noise(noise, tmp_path / "noise.npz")
     with np.load(tmp_path / "noise.npz") as archive:
         assert all(np.array_equal(archive[key], getattr(noise, key)) for key in ("bias", "modes", "deviation"))
 
 
 def test_noise_of_other_landmarks_is_refused():
-    noise = load_landmark_noise()
+    noise = load_landmark_noise(SOURCE)
     with pytest.raises(ValueError, match="10 landmarks"):
         LandmarkFitter(LandmarkNoise(noise.bias[:10], noise.modes[:, :10], noise.deviation[:10]))
 
 
 def test_a_fit_under_the_assumed_noise_beats_the_mean_face():
     """The promise of a regularised fit, which holds only if the assumed noise is the one that is there."""
-    model, fitter = load_face_model(), load_fitter()
+    model, fitter = load_face_model(), load_fitter(SOURCE)
     fitted, mean = [], []
     for angles, identity, noise in _people(8):
         fit = fitter.fit(_points(fitter, angles, identity, noise))
@@ -81,7 +80,7 @@ def test_a_fit_under_the_assumed_noise_beats_the_mean_face():
 
 
 def test_knowing_shared_errors_improves_the_pose():
-    fitter, known = load_fitter(), load_landmark_noise()
+    fitter, known = load_fitter(SOURCE), load_landmark_noise(SOURCE)
     blind = LandmarkFitter(LandmarkNoise(known.bias, 0 * known.modes, known.deviation))
     errors = {"known": [], "blind": []}
     for angles, identity, noise in _people(12, seed=1):
@@ -93,7 +92,7 @@ def test_knowing_shared_errors_improves_the_pose():
 
 def test_a_rolled_face_is_fitted_like_an_upright_one():
     """Shared errors turn with the head, as Face Mesh's upright crop does."""
-    fitter = load_fitter()
+    fitter = load_fitter(SOURCE)
     ((yaw, pitch, _), identity, noise), *_ = _people(1, seed=2)
     upright = fitter.fit(_points(fitter, (yaw, pitch, 0.0), identity, noise))
     roll = np.radians(20.0)

@@ -235,6 +235,13 @@ def test_a_face_that_is_found_for_sure_is_not_looked_for_any_further(network) ->
         assert len(network.views) == looks
 
 
+def test_every_scale_is_looked_at_where_all_faces_are_asked_for(network) -> None:
+    """In 640 x 480 pixels that is three."""
+    found = load_detector("yunet")(photo((640, 480), (300, 250), 150), every=True)
+    assert len(network.views) == 3
+    assert len(found.boxes) == 1
+
+
 def test_a_doubtful_face_beside_a_sure_one_is_dropped(network, monkeypatch) -> None:
     detector = load_detector("yunet")
     image = np.zeros((200, 400, 3), np.uint8)

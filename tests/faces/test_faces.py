@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pifr.detectors import Detections
-from pifr.errors import ConfigError
+from pifr.errors import ConfigError, ImageError
 from pifr.faces import (
     ARCFACE_112,
     CROP_SIZE,
@@ -43,7 +43,7 @@ class Scripted:
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
         self.boxes = np.array(boxes, dtype=float).reshape(-1, 4)
 
-    def __call__(self, image: np.ndarray, name: str | Path = "") -> Detections:
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         corners, sides = self.boxes[:, None, :2], self.boxes[:, None, 2:] - self.boxes[:, None, :2]
         inside = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
         return Detections(self.boxes, corners + sides * inside, np.ones(len(self.boxes)))
@@ -309,6 +309,16 @@ def test_the_policy_decides_which_of_several_faces_is_cut() -> None:
     rejected = FaceFinder(detector, "reject")([IMAGE])
     assert (rejected.status, rejected.reason) == (("failed",), ("several_faces",))
     assert FaceFinder(Scripted(LARGE_LEFT), "reject")([IMAGE]).status == ("ok",)
+
+
+def test_every_face_of_an_image_is_cut_the_largest_first() -> None:
+    faces = FaceFinder(Scripted(SMALL_CENTRAL, LARGE_LEFT), "reject").every_face(IMAGE)
+    assert faces.status == ("ok", "ok")
+    assert crop_centre(faces) == pytest.approx([50, 100], abs=1)
+    torch.testing.assert_close(faces.boxes[1], torch.tensor(SMALL_CENTRAL), atol=1.0, rtol=0)
+    assert len(FaceFinder(Scripted(), fallback="centre-crop").every_face(IMAGE)) == 0
+    with pytest.raises(ImageError):
+        FaceFinder(Scripted(LARGE_LEFT)).every_face(b"text")
 
 
 def test_an_image_without_a_face_keeps_its_row() -> None:

@@ -1,0 +1,61 @@
+"""Image files and the faces in them, as commands go through them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pifr.cli.faces_in_files import find_faces, image_files
+from pifr.cli.frontalize import _Names
+from pifr.detectors import Detections
+from pifr.errors import DataError
+from pifr.faces import FaceFinder
+
+
+class _OneAPixel:
+    """A detector that finds as many faces as the first pixel says."""
+
+    fingerprint, missing = "one a pixel", "no_face"
+
+    def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
+        count = int(image[0, 0, 0])
+        sides = 20.0 + np.arange(count)[:, None]
+        boxes = np.concatenate([np.zeros((count, 2)), np.repeat(sides, 2, 1)], 1)
+        return Detections(boxes, np.full((count, 5, 2), np.nan), np.ones(count))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Images of 2, 0 and 3 faces, and one that is none."""
+    paths = [tmp_path / f"{name}.png" for name in "abcd"]
+    for path, faces in zip(paths, (2, 0, 3, None), strict=True):
+        if faces is None:
+            path.write_bytes(b"text")
+        else:
+            Image.fromarray(np.full((50, 50, 3), faces, np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
+@pytest.mark.parametrize("every", [False, True])
+def test_no_face_and_no_file_is_lost_in_batches(files: list[Path], every: bool, batch_size: int) -> None:
+    batches = list(find_faces(FaceFinder(_OneAPixel()), files, every, batch_size))
+    rows = [
+        (path.stem, reason) for batch in batches for path, reason in zip(batch.files, batch.faces.reason, strict=True)
+    ]
+    once = [("a", ""), ("b", "no_face"), ("c", ""), ("d", "unreadable")]
+    assert rows == (sorted([*once, ("a", ""), ("c", ""), ("c", "")]) if every else once)
+    assert all(len(batch.faces) <= batch_size for batch in batches)
+    assert batches[-1].done == len(files)
+
+
+def test_without_images_the_command_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="name files, or folders"):
+        image_files([tmp_path])
+
+
+def test_names_of_pictures_never_meet() -> None:
+    names = _Names()
+    paths = ["x/a.png", "x/a.png", "y/a.jpg", "y/a-2.png", "y/b.png"]
+    assert [names(Path(path)) for path in paths] == ["a", "a-2", "a-3", "a-2-2", "b"]
