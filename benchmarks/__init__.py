@@ -1,1 +1,1 @@
-"""Benchmarks, each reached by `pifr bench NAME`: warm-up, medians, and ratios within one run."""
+"""Benchmarks, reached by `pifr bench NAME` (all but `turned_faces`): warm-up, medians, and ratios within one run."""

@@ -7,16 +7,15 @@ The people are samples of the face model (`protocols.synthetic`) before clutter,
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import typer
 
+from benchmarks.timing import JsonFile, report
 from pifr.detectors import Detections, load_detector
+from pifr.five_landmarks import five_of_68
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import clutter, develop, photograph, random_exposure
 from protocols.synthetic.scene import Scene, View
@@ -36,7 +35,7 @@ FOUND = 60.0
 def main(
     detector: Annotated[list[str], typer.Option(help="May be repeated.")] = ["yunet"],  # noqa: B006
     people: Annotated[int, typer.Option(min=1, help="Photos of each size, roll and range of yaw.")] = 12,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Print which share of the faces is found, how far the landmarks are off, and how long a photo takes."""
     detectors = {name: load_detector(name) for name in detector}
@@ -54,13 +53,10 @@ def main(
         begin = perf_counter()
         false = [len(detect(photo).scores) for photo in empty]
         rows.append({
-            "detector": name, "yaw": "no face", "found %": 100 * np.mean(np.array(false) > 0),
+            "detector": name, "yaw": "no face", "found %": float(100 * np.mean(np.array(false) > 0)),
             "ms": 1000 * (perf_counter() - begin) / people,
         })  # fmt: skip
-    table = pd.DataFrame(rows)
-    typer.echo(table.round(1).fillna("").to_string(index=False))
-    if json_path is not None:
-        json_path.write_text(json.dumps(rows, indent=1))
+    report("detection", rows, json)
 
 
 def _measure(detect, photos: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
@@ -70,8 +66,8 @@ def _measure(detect, photos: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, f
     errors = np.array([_error(faces, truth) for faces, (_, truth) in zip(found, photos, strict=True)])
     good = errors < FOUND
     return {
-        "found %": 100 * good.mean(),
-        "landmark error %": float(np.median(errors[good])) if good.any() else np.nan,
+        "found %": float(100 * good.mean()),
+        "landmark error %": float(np.median(errors[good])) if good.any() else None,
         "ms": 1000 * seconds / len(photos),
     }
 
@@ -93,9 +89,7 @@ def _photo(index: int, size: int, roll: int, low: float, high: float) -> tuple[n
     centre = (float(place[0]), float(place[1]))
     view = View(yaw, rng.normal(0, 5), roll, size / FACE_MM, centre, WIDTH, HEIGHT)
     picture = photograph(scene, view, rng)
-    landmarks = scene.truth(view).landmarks
-    five = np.stack([landmarks[36:42].mean(0), landmarks[42:48].mean(0), landmarks[30], landmarks[48], landmarks[54]])
-    return picture, five
+    return picture, five_of_68(scene.truth(view).landmarks)
 
 
 def _empty_photo(index: int) -> np.ndarray:

@@ -11,14 +11,16 @@ knows, is measured on other such people, turned further, and anew for every C-Ne
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated
 
 import numpy as np
+import typer
 
 import pifr.assets
+from benchmarks.timing import JsonFile, report
 from pifr.faces import FaceFinder
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.rasterize import vertex_normals
@@ -46,6 +48,9 @@ FACING = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Errors:
+    """Of one portrait: where the visible face is placed in the picture, its landmarks in percent of the eyes' distance,
+    the angle between poses, and shapes."""
+
     place_mm: float
     landmarks_percent: float
     pose_degrees: float
@@ -53,15 +58,14 @@ class _Errors:
     mean_face_mm: float
 
 
-def main(json_path: Path | None = None, people: int = 60, seed: int = SEED) -> dict[str, dict[str, float]]:
-    """Register `people` drawn portraits by each landmark source; prints and returns averages, writes `json_path`."""
-    result = {name: _measure(load_landmark_source(name), people, seed) for name in LANDMARK_SOURCES}
-    print(f"{'':40s}" + "".join(f"{name:>12s}" for name in result))
-    for figure in next(iter(result.values())):
-        print(f"{figure:40s}" + "".join(f"{figures[figure]:12.3f}" for figures in result.values()))
-    if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=1))
-    return result
+def main(
+    people: Annotated[int, typer.Option(min=1, help="Drawn portraits.")] = 60,
+    seed: Annotated[int, typer.Option(help="Which people.")] = SEED,
+    json: JsonFile = None,
+) -> None:
+    """How far each landmark source's fits are from the truth: median place, landmarks and pose, mean RMSE of shapes."""
+    sources = (load_landmark_source(name) for name in LANDMARK_SOURCES)
+    report("registration", [{"landmarks": source.name} | _measure(source, people, seed) for source in sources], json)
 
 
 def _measure(source: LandmarkSource, people: int, seed: int) -> dict[str, float]:
@@ -70,11 +74,11 @@ def _measure(source: LandmarkSource, people: int, seed: int) -> dict[str, float]
     return {
         "people": people,
         "registered": len(found),
-        "median place of the visible face, mm": float(np.median([e.place_mm for e in found])),
-        "median landmark, % of the eye distance": float(np.median([e.landmarks_percent for e in found])),
-        "median pose, degrees": float(np.median([e.pose_degrees for e in found])),
-        "shape RMSE, mm": float(np.mean([e.shape_mm for e in found])),
-        "mean face RMSE, mm": float(np.mean([e.mean_face_mm for e in found])),
+        "place mm": float(np.median([e.place_mm for e in found])),
+        "landmarks %": float(np.median([e.landmarks_percent for e in found])),
+        "pose degrees": float(np.median([e.pose_degrees for e in found])),
+        "shape mm": float(np.mean([e.shape_mm for e in found])),
+        "mean face mm": float(np.mean([e.mean_face_mm for e in found])),
     }
 
 

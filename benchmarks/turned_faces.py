@@ -1,11 +1,11 @@
 """What helps recognition, measured on photos that were turned: the choice of views and weights rests on this.
 
-    python -m benchmarks.turned_faces PHOTOS REGISTRATION --weights WEIGHTS --out features.npz
+    python -m benchmarks.turned_faces PHOTOS REGISTRATION --out FEATURES
 
 Each registered photo is turned to 45, 60, 75 and 90 degrees by the training renderer (with validation backgrounds) and
 compared, as a probe, with the other photos of the same set, unturned, as references. Photos whose frontal embeddings
 match mutually and clearly count as one person. Views are embedded once; any weighting of them is then a product, so
-all candidates are compared on the same features, with bootstrap intervals over people.
+all candidates are compared on the same features. It is no command of `pifr bench`, for it needs photos of people twice.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import typer
 
 from feature_extractors import load_recognizer
 from pifr.faces import FaceCrops, FaceFinder
+from pifr.frontal_views import AlignedWeights
 from pifr.images import read_image
 from pifr.training.heads import TexturedHead
 from pifr.training.pairs import draw_background
@@ -154,7 +155,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Keep the features in this folder.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use the first photos only.")] = None,
 ) -> None:
-    """Print EER, rank-1 and cosines by yaw for each single view and for none, mirror, align and the slot's weights."""
+    """Print EER, rank-1 and cosines by yaw for each single view and for the weights of mirror, align and the slot."""
     originals, turned, labels = turned_photos(photos, registration)
     if limit:
         originals = originals[:limit]
@@ -169,10 +170,11 @@ def main(
         typer.echo(f"\n{name}: {len(originals)} photos, {pairs} people with two, {len(turned)} turned")
         views = np.eye(len(features.names))
         systems = dict(zip(features.names, views, strict=True))
-        systems |= {"mirror": views[:2].mean(0), "align": views[:4].mean(0), slot: features.weights}
+        aligned = AlignedWeights().aligned(torch.zeros(1)).numpy()[0] @ views[:4]
+        systems |= {"mirror": views[:2].mean(0), "align": aligned, slot: features.weights}
         for share in (0.1, 0.2, 0.3, 0.4):
             rendered = views[4:].mean(0) if len(views) > 4 else views[0]
-            systems[f"align + {share:g} renderings"] = (1 - share) * views[:4].mean(0) + share * rendered
+            systems[f"align + {share:g} renderings"] = (1 - share) * aligned + share * rendered
         for system, weights in systems.items():
             result = features.evaluate(weights)
             cells = "  ".join(

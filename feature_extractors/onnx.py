@@ -1,6 +1,6 @@
 """Recognizers in ONNX form, run by onnxruntime: SFace, and files of the user's own."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from feature_extractors.base import Precision, RecognizerConfig
 from feature_extractors.registry import register
 from pifr.errors import CheckpointError, ConfigError
-from pifr.faces import ARCFACE_112
+from pifr.faces import ARCFACE_112, AlignmentTemplate
 from pifr.zoo import ZOO, file_sha256
 
 
@@ -31,6 +31,7 @@ class OnnxRecognizer:
         self.config = config
         self.fingerprint = fingerprint
         self.device = torch.device(device)
+        self._provider = self._find_provider()
         self._model = model
 
     @cached_property
@@ -40,10 +41,15 @@ class OnnxRecognizer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors; the int8 file has unused initialisers
+        return onnxruntime.InferenceSession(self._model, options, providers=[self._provider])
+
+    def _find_provider(self) -> str:
+        import onnxruntime
+
         provider = "CUDAExecutionProvider" if self.device.type == "cuda" else "CPUExecutionProvider"
         if provider not in onnxruntime.get_available_providers():
             raise ConfigError(f"device {self.device} for {self.config.name!r}: install onnxruntime-gpu, or use 'cpu'")
-        return onnxruntime.InferenceSession(self._model, options, providers=[provider])
+        return provider
 
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         if not len(batch):
@@ -79,10 +85,10 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
         inputs = [value for value in graph.input if value.name in read - weights]
     except Exception as error:  # protobuf's errors have no common base
         raise CheckpointError(f"'{file}' is not an ONNX file: {error}") from error
-    if len(inputs) != 1 or len(graph.output) != 1 or len(_shape(inputs[0])) != 4 or len(_shape(graph.output[0])) != 2:
+    if not _is_recognizer(inputs, list(graph.output)):
         raise CheckpointError(
-            f"'{file}' is not a recognizer: it needs one input B x C x S x S and one output B x D, and has "
-            f"{[_shape(value) for value in inputs]} -> {[_shape(value) for value in graph.output]}"
+            f"'{file}' is not a recognizer: it needs one float32 input B x C x S x S (C is 1 or 3) and one output "
+            f"B x D, and has {[_shape(value) for value in inputs]} -> {[_shape(value) for value in graph.output]}"
         )
     del graph.input[:]
     graph.input.extend(inputs)
@@ -90,6 +96,14 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
     for value in (graph.input[0], graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model
+
+
+def _is_recognizer(inputs: list, outputs: list) -> bool:  # type: ignore[type-arg]  # onnx has no types
+    if len(inputs) != 1 or len(outputs) != 1 or len(_shape(inputs[0])) != 4 or len(_shape(outputs[0])) != 2:
+        return False
+    _, channels, height, width = _shape(inputs[0])
+    float32 = 1  # onnx.TensorProto.FLOAT
+    return channels in (0, 1, 3) and height == width and inputs[0].type.tensor_type.elem_type == float32
 
 
 def _shape(value) -> list[int]:  # type: ignore[no-untyped-def]
@@ -102,7 +116,7 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
 
     Sizes are read from the file. The rest is what InsightFace's files want (RGB, -1..1, ArcFace's template) unless a
     file of the same name with the suffix .yaml says otherwise; it may hold the keys `channels`, `value_range`, `mean`,
-    `std`, `licence` and `origin` of `RecognizerConfig`.
+    `std`, `licence` and `origin` of `RecognizerConfig`, and `alignment`, a table of `AlignmentTemplate`'s.
 
     Raises:
         ConfigError: the YAML file has another key; names it.
@@ -129,25 +143,33 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
         changes = yaml.safe_load(sidecar.read_text()) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"'{sidecar}' is not YAML: {error}") from error
-    allowed = {"channels", "value_range", "mean", "std", "licence", "origin"} & {field.name for field in fields(config)}
+    allowed = {"channels", "value_range", "mean", "std", "licence", "origin", "alignment"}
     if not isinstance(changes, dict) or (unknown := set(changes) - allowed):
         wrong = f"unknown key {sorted(unknown)[0]!r}" if isinstance(changes, dict) else "not a table of keys"
         raise ConfigError(f"'{sidecar}': {wrong}; there are {', '.join(sorted(allowed))}")
     try:
+        if "alignment" in changes:
+            points = tuple(map(tuple, changes["alignment"].pop("points")))
+            changes["alignment"] = AlignmentTemplate(points=points, **changes["alignment"])
         return replace(config, **{key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"'{sidecar}': {error}") from error
 
 
 def load_onnx(file: Path, device: str | torch.device = "cpu") -> OnnxRecognizer:
-    """The recognizer in a user's ONNX file; raises CheckpointError or ConfigError."""
+    """The recognizer in a user's ONNX file, tried on two black faces; raises CheckpointError or ConfigError."""
     if not file.is_file():
         raise CheckpointError(f"'{file}' does not exist")
     model = read_model(file)
     config = read_config(file, model)
     settings = f"{config.channels}{config.value_range}{config.mean}{config.std}"
     fingerprint = f"onnx-{file_sha256(file)[:16]}-{settings}"
-    return OnnxRecognizer(model.SerializeToString(), config, fingerprint, device)
+    recognizer = OnnxRecognizer(model.SerializeToString(), config, fingerprint, device)
+    try:
+        recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size))
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise CheckpointError(f"'{file}' cannot run a batch of two {config.channels} faces: {error}") from error
+    return recognizer
 
 
 SFACE = RecognizerConfig(

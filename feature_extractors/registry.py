@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from feature_extractors.base import Precision, Recognizer, RecognizerConfig
+from pifr.devices import usable_device
 from pifr.errors import CheckpointError, UnknownNameError
 
 Builder = Callable[[RecognizerConfig, Path, str | torch.device, Precision], Recognizer]
@@ -51,8 +52,10 @@ def load_recognizer(name: str, device: str | torch.device = "cpu", precision: Pr
         UnknownNameError: says which names are close.
         WeightsError: the weights are not here, or not what was published; says what to type.
         CheckpointError: the checkpoint does not fit; names the first mismatch.
+        ConfigError: the device cannot be used here.
     """
     _discover()
+    device = usable_device(device)
     kind, _, path = name.partition(":")
     if kind == "onnx":
         from feature_extractors.onnx import load_onnx

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pifr.alignment import ARCFACE_112 as ARCFACE_112
@@ -19,6 +20,7 @@ from pifr.errors import ConfigError, ImageError
 from pifr.five_landmarks import nominal_landmarks, roll_from_landmarks
 from pifr.geometry.warp import affine_warp, invert_affine, pixel_grid, similarity_transform, transform_maps
 from pifr.images import Photo, read_image
+from pifr.rows import Index, check_status, describe, positions_of
 
 CROP_SIZE = 256
 """Side of a face crop in its own pixels."""
@@ -74,23 +76,14 @@ class FaceCrops:
                 raise ValueError(f"FaceCrops.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
         if len(self.reason) != count:
             raise ValueError(f"FaceCrops.reason has {len(self.reason)} entries, status {count}")
-        if not set(self.status) <= {"ok", "fallback", "failed"}:
-            raise ValueError(f"FaceCrops.status holds {set(self.status)}: use 'ok', 'fallback' or 'failed'")
+        check_status(self.status, "FaceCrops")
 
     def __len__(self) -> int:
         return len(self.status)
 
-    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> "FaceCrops":
+    def __getitem__(self, index: Index) -> "FaceCrops":
         """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch."""
-        if isinstance(index, slice):
-            positions = list(range(len(self)))[index]
-        else:
-            chosen = torch.as_tensor(index)
-            if chosen.ndim != 1:
-                raise TypeError("FaceCrops is indexed by a slice, a mask or a list; use faces[i:i+1] for one face")
-            if chosen.dtype == torch.bool and len(chosen) != len(self):
-                raise IndexError(f"a mask of length {len(chosen)} cannot choose from {len(self)} faces")
-            positions = (chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()).tolist()
+        positions = positions_of(index, len(self), "FaceCrops")
         rows = torch.tensor(positions, dtype=torch.long, device=self.pixels.device)
         return FaceCrops(
             self.pixels[rows],
@@ -102,13 +95,13 @@ class FaceCrops:
         )
 
     def __repr__(self) -> str:
-        counts = {status: self.status.count(status) for status in ("ok", "fallback", "failed") if status in self.status}
-        return f"FaceCrops({len(self)}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'empty'})"
+        return describe("FaceCrops", self.status)
 
     @property
     def usable(self) -> Tensor:
         """B bool: there are pixels, detected or from a fallback."""
-        return torch.tensor([status != "failed" for status in self.status], device=self.pixels.device)
+        found = [status != "failed" for status in self.status]
+        return torch.tensor(found, dtype=torch.bool, device=self.pixels.device)
 
     @property
     def boxes(self) -> Tensor:
@@ -286,6 +279,10 @@ class FaceFinder:
         fallback: None, or "centre-crop": where no face is found, cut the central square that holds the whole image,
             with unknown landmarks and the status "fallback", so that every report can count it.
 
+    Attributes:
+        fingerprint: changes whenever the same image may give another crop.
+        by_name: whether a crop depends on what the image is called.
+
     Raises:
         UnknownNameError, ConfigError, WeightsError, DataError: while it is made, never while it is called.
     """
@@ -298,13 +295,17 @@ class FaceFinder:
         if fallback not in FALLBACKS:
             raise ConfigError(f"fallback {fallback!r}: use 'centre-crop', or leave it out")
         self.detector = load_detector(detector) if isinstance(detector, str) else detector
+        self.by_name = self.detector.by_name
         self.policy = policy
         self.fallback = fallback
+        # To say which face is the most central, or that there is but one, takes all of them.
+        self._every = policy != "largest"
+        seen = f"{policy} of all" if self._every else policy
         self.fingerprint = (
-            f"{self.detector.fingerprint}|{policy}|fallback={fallback}|crop={CROP_SIZE}x{CROP_FACTOR:g}|v{_RECIPE}"
+            f"{self.detector.fingerprint}|{seen}|fallback={fallback}|crop={CROP_SIZE}x{CROP_FACTOR:g}|v{_RECIPE}"
         )
 
-    def __call__(self, images: Sequence[Photo], names: Sequence[str | Path] | None = None) -> FaceCrops:
+    def __call__(self, images: Iterable[Photo], names: Sequence[str | Path] | None = None) -> FaceCrops:
         """Cut one face from each image; an image that gives none keeps its row, with status and reason.
 
         Args:
@@ -315,8 +316,12 @@ class FaceFinder:
             One row an image, in order, on the CPU.
 
         Raises:
+            TypeError: one photo in place of several.
             TypeError, ValueError: as `read_image`; what cannot be read is a failure instead.
         """
+        if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
+        images = list(images)
         if names is None:
             names = [image if isinstance(image, str | Path) else "" for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
@@ -347,7 +352,7 @@ class FaceFinder:
             image = read_image(source)
         except ImageError:
             return FaceCrops.failed(["unreadable"])
-        found = self.detector(image, name)
+        found = self.detector(image, name, every=self._every)
         if len(found.boxes) > 1 and self.policy == "reject":
             return FaceCrops.failed(["several_faces"])
         if len(found.boxes):

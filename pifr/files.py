@@ -1,9 +1,13 @@
-"""Writing files that others read: each appears whole or not at all."""
+"""Writing files that others read: each appears whole or not at all, and a folder holds what was made in one way."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from pifr.errors import DataError
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:
@@ -27,3 +31,26 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def claim_folder(manifest_file: Path, manifest: dict[str, Any]) -> None:
+    """Write down how the files in a folder are made, or check that those which are there were made in this way.
+
+    Work that is resumed by the names of finished files needs it.
+
+    Args:
+        manifest_file: in the folder, which exists.
+        manifest: whatever JSON holds.
+
+    Raises:
+        DataError: the folder holds what was made differently; names how.
+    """
+    if not manifest_file.exists():
+        write_whole(manifest_file, lambda whole: whole.write_text(json.dumps(manifest, indent=1)))
+        return
+    found = json.loads(manifest_file.read_text())
+    differing = sorted(key for key in manifest if found.get(key) != manifest[key])
+    if differing:
+        raise DataError(
+            f"'{manifest_file.parent}' holds what was made with other {', '.join(differing)}: choose another folder"
+        )

@@ -18,6 +18,11 @@ def nominal_landmarks() -> Tensor:
     return torch.tensor(_NOMINAL)
 
 
+def five_of_68(points: np.ndarray) -> np.ndarray:
+    """The five landmarks among Multi-PIE's 68 (68 x D): 5 x D, an eye being the middle of its contour."""
+    return np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
+
+
 def angles_from_landmarks(landmarks: Tensor) -> Tensor:
     """Rough pose of faces of which only five landmarks are known: the one that fits a mean face best.
 

@@ -5,10 +5,10 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
 from torch import Tensor
 
 from pifr.errors import ConfigError
@@ -19,32 +19,25 @@ from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.views import Views
 
+_Kind = TypeVar("_Kind", bound=Config)
+
 _ALIGN_NAMES = ("crop", "crop mirror", "realigned", "realigned mirror")
 
 
-class ViewWeights(Config):
-    """How much each view counts, as a smooth function of |yaw| (degrees).
+class AlignedWeights(Config):
+    """How much each aligned view counts, in any unit.
 
-    Every face that is located is shown in the four aligned views, near-frontal ones too: two faces compare best when
-    both are aligned by the same landmarks (docs/choosing-views.md). Only turning is left to faces that need it: from
-    `frontal_from` on, up to `frontal_full`, the renderings take `frontal_share` of the whole, all alike.
-
-    Attributes:
-        crop, crop_mirror, realigned, realigned_mirror: weights of the aligned views among themselves, in any unit.
-        frontal_from, frontal_full: |yaw| where renderings begin to count, and where they count in full.
-        frontal_share: weight of all renderings together in full profile.
+    Every face that is located is shown in all of them, near-frontal ones too: two faces compare best when both are
+    aligned by the same landmarks (docs/choosing-views.md).
     """
 
     crop: float = Field(1.0, ge=0)
     crop_mirror: float = Field(1.0, ge=0)
     realigned: float = Field(2.0, ge=0)
     realigned_mirror: float = Field(2.0, ge=0)
-    frontal_from: float = 35.0
-    frontal_full: float = 65.0
-    frontal_share: float = Field(0.5, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _something_counts(self) -> "ViewWeights":
+    def _something_counts(self) -> "AlignedWeights":
         if not self.crop + self.crop_mirror + self.realigned + self.realigned_mirror > 0:
             raise ValueError("at least one aligned view must count")
         return self
@@ -53,6 +46,18 @@ class ViewWeights(Config):
         """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""
         located = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
         return torch.where(yaw.isnan()[:, None], yaw.new_tensor([1.0, 0.0, 0.0, 0.0]), located / located.sum())
+
+
+class ViewWeights(AlignedWeights):
+    """How much renderings count beside the aligned views, as a smooth function of |yaw| (degrees).
+
+    Turning is left to faces that need it: from `frontal_from` on, up to `frontal_full`, the renderings take
+    `frontal_share` of the whole, all alike.
+    """
+
+    frontal_from: float = 35.0
+    frontal_full: float = 65.0
+    frontal_share: float = Field(0.5, ge=0, le=1)
 
     def frontalized(self, yaw: Tensor) -> Tensor:
         """B degrees -> B, the share of all renderings. NaN: 0."""
@@ -70,7 +75,7 @@ class Renderings(Config):
             as the turned face demands: what is invented costs recognizers more than what is missing.
     """
 
-    render_yaw: tuple[float, ...] = Field((60.0,), min_length=1)
+    render_yaw: tuple[NonNegativeFloat, ...] = Field((60.0,), min_length=1)
     render_mirror: bool = True
     painted: bool = False
 
@@ -102,7 +107,7 @@ class AlignViews:
     name = "align"
     default_fusion: Fusion = DEFAULT_FUSION
 
-    def __init__(self, locator: FaceLocator, weights: ViewWeights) -> None:
+    def __init__(self, locator: FaceLocator, weights: AlignedWeights) -> None:
         self.locator, self.weights = locator, weights
         self.fingerprint = f"{self.name}|{locator.fingerprint}|{_digest(weights)}"
 
@@ -167,14 +172,18 @@ def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTem
 
 
 def load_align(device: str = "cpu", argument: str = "") -> AlignViews:
-    """The view maker `align[:ARGUMENT]`; the argument is as in `load_srtc`.
+    """The view maker `align[:ARGUMENT]`.
+
+    Args:
+        device: where everything runs.
+        argument: as in `load_srtc`, with options of `LocatorConfig` and `AlignedWeights` alone.
 
     Raises:
         WeightsError: C-Net has no weights.
         ConfigError: the argument is not understood.
     """
-    asked = _parse(argument)
-    return AlignViews(asked.locator(device), asked.weights)
+    asked = _parse(argument, LocatorConfig, AlignedWeights)
+    return AlignViews(asked.locator(device), asked[AlignedWeights])
 
 
 def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
@@ -190,42 +199,39 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
         WeightsError: a network that is needed has no weights.
         ConfigError: the argument is not understood, or names a completion of views that are not painted.
     """
-    asked = _parse(argument)
-    completion = asked.frontalization.completion
-    if "completion" in asked.frontalization.model_fields_set and not asked.renderings.painted:
-        raise ConfigError(f"completion={completion} would not be seen: add painted=true, or leave it out")
-    return SrtcViews(asked.frontalizer(device), asked.weights, asked.renderings)
+    asked = _parse(argument, LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
+    config, renderings = asked[FrontalizerConfig], asked[Renderings]
+    if "completion" in config.model_fields_set and not renderings.painted:
+        raise ConfigError(f"completion={config.completion} would not be seen: add painted=true, or leave it out")
+    return SrtcViews(asked.frontalizer(device), asked[ViewWeights], renderings)
 
 
 def load_frontalizer(device: str = "cpu", argument: str = "") -> Frontalizer:
-    """The frontalizer of a view maker's argument, as in `load_srtc`."""
-    return _parse(argument).frontalizer(device)
+    """A frontalizer by an argument as in `load_srtc`, with options of `LocatorConfig` and `FrontalizerConfig` alone."""
+    return _parse(argument, LocatorConfig, FrontalizerConfig).frontalizer(device)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a view maker's argument asks for: a packaged configuration, perhaps a folder of weights, and options."""
+    """What an argument asks for: a packaged configuration, perhaps a folder of weights, and options by their kind."""
 
     name: str
     folder: Path | None
-    location: LocatorConfig
-    frontalization: FrontalizerConfig
-    weights: ViewWeights
-    renderings: Renderings
+    options: dict[type[Config], Config]
+
+    def __getitem__(self, kind: type[_Kind]) -> _Kind:
+        return self.options[kind]  # type: ignore[return-value]
 
     def locator(self, device: str) -> FaceLocator:
-        return _shared_locator(self.name, self.folder, device, self.location)
+        return _shared_locator(self.name, self.folder, device, self[LocatorConfig])
 
     def frontalizer(self, device: str) -> Frontalizer:
-        locator = self.locator(device)
-        return Frontalizer.from_locator(locator, self.name, weights=self.folder, config=self.frontalization)
+        config = self[FrontalizerConfig]
+        return Frontalizer.from_locator(self.locator(device), self.name, weights=self.folder, config=config)
 
 
-_OPTIONS = (LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
-
-
-def _parse(argument: str) -> _Asked:
-    """What an argument, as in `load_srtc`, asks for."""
+def _parse(argument: str, *kinds: type[Config]) -> _Asked:
+    """What an argument, as in `load_srtc`, asks for, with options of these kinds."""
     name, folder = "lite", None
     values: dict[str, Any] = {}
     for item in filter(None, argument.split(",")):
@@ -238,15 +244,15 @@ def _parse(argument: str) -> _Asked:
             name = item
         else:
             raise ConfigError(f"{item!r} is neither 'lite' nor 'paper', nor a folder of weights, nor KEY=VALUE")
-    known = [key for kind in _OPTIONS for key in kind.model_fields]
+    known = [key for kind in kinds for key in kind.model_fields]
     if unknown := set(values) - set(known):
-        raise ConfigError(f"no option {', '.join(sorted(unknown))} of a frontalizer; there are {', '.join(known)}")
+        raise ConfigError(f"no option {', '.join(sorted(unknown))} here; there are {', '.join(known)}")
     try:
-        options = (kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in _OPTIONS)
-        return _Asked(name, folder, *options)
+        options = {kind: kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in kinds}
     except ValidationError as error:
         wrong = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
         raise ConfigError(f"options of a frontalizer: {wrong}") from error
+    return _Asked(name, folder, options)
 
 
 @lru_cache(maxsize=4)

@@ -1,16 +1,16 @@
 """What a frontalizer knows of a batch of faces."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
+from pifr.rows import Index, check_status, describe, positions_of
 
 POOR = ("no_mask", "uncertain_mask", "beyond_profile", "inconsistent_pncc", "low_visibility")
 """Reasons for which a frontalization is not to be used; the face's own crop is."""
@@ -66,8 +66,7 @@ class LocatedFaces:
                 )
         if len(self.camera) != count or len(self.reason) != count:
             raise ValueError(f"{len(self.camera)} cameras and {len(self.reason)} reasons for {count} faces")
-        if not set(self.status) <= {"ok", "fallback", "failed"}:
-            raise ValueError(f"status holds {set(self.status)}: use 'ok', 'fallback' or 'failed'")
+        check_status(self.status, type(self).__name__)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         n, texture, shape = self.pncc.shape[-1], self.uv_partial.shape[-1], self.fitted.shape[-1]
@@ -86,18 +85,14 @@ class LocatedFaces:
     def __len__(self) -> int:
         return len(self.status)
 
-    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> Self:
+    def __getitem__(self, index: Index) -> Self:
         """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch."""
-        rows = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
-        if rows.ndim != 1:
-            raise TypeError(f"{type(self).__name__} is indexed by a slice, a mask or a list; use [i:i+1] for one face")
-        positions = rows.tolist()
-        rows = rows.to(self.pncc.device)
+        positions = positions_of(index, len(self), type(self).__name__)
+        rows = torch.tensor(positions, dtype=torch.long, device=self.pncc.device)
         return self._map(lambda value: value[rows], lambda words: tuple(words[i] for i in positions))
 
     def __repr__(self) -> str:
-        counts = {status: self.status.count(status) for status in ("ok", "fallback", "failed") if status in self.status}
-        return f"{type(self).__name__}({len(self)}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'empty'})"
+        return describe(type(self).__name__, self.status)
 
     @property
     def reliable(self) -> Tensor:
@@ -147,8 +142,14 @@ class LocatedFaces:
 
     @classmethod
     def concatenate(cls, batches: Iterable[Self]) -> Self:
-        """All faces of one batch or more, in order."""
+        """All faces of one batch or more, in order.
+
+        Raises:
+            ValueError: there is no batch, which would have no sizes.
+        """
         batches = list(batches)
+        if not batches:
+            raise ValueError(f"{cls.__name__}.concatenate needs one batch or more")
         joined = {}
         for field in fields(cls):
             values = [getattr(batch, field.name) for batch in batches]

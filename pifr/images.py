@@ -39,7 +39,10 @@ def read_image(source: Photo) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _checked(source)
     if isinstance(source, Image.Image):
-        return np.array(_to_rgb(ImageOps.exif_transpose(source), "the image"))
+        try:
+            return np.array(_to_rgb(ImageOps.exif_transpose(source), "the image"))
+        except (OSError, SyntaxError, EOFError) as error:  # Pillow decodes a file when its pixels are asked for
+            raise ImageError(f"the image is damaged ({error}): copy it again from its source") from error
     if not isinstance(source, str | Path | bytes):
         kind = type(source).__name__
         raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")

@@ -98,9 +98,10 @@ class FaceLocator:
         """
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)))[:0]
-        if self._latest is None or self._latest[0] is not faces:
-            self._latest = faces, self._locate(faces.to(self.device))
-        return self._latest[1]
+        latest = self._latest  # another thread may replace it at any time
+        if latest is None or latest[0] is not faces:
+            latest = self._latest = faces, self._locate(faces.to(self.device))
+        return latest[1]
 
     def _locate(self, faces: FaceCrops) -> LocatedFaces:
         pncc, mask, pncc_to_crop, found = self.encode(faces.pixels)

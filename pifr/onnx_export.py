@@ -46,7 +46,7 @@ class _Complete(nn.Module):
         return self.frontalizer.complete(texture, visibility)
 
 
-def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, ...]:
+def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...]:
     """Writes `locate.onnx`, `complete.onnx` and, with an S-Net that corrects the fit, `reconstruct.onnx` (opset 18).
 
     | file | inputs | outputs |
@@ -68,7 +68,11 @@ def export_onnx(frontalizer: Frontalizer, folder: Path) -> tuple[Path, ...]:
     """
     location = frontalizer.locator.config
     if location.precision != "float32":
-        raise ConfigError(f"only float32 can be exported, not {location.precision!r}: set precision=float32")
+        raise ConfigError(
+            f"only float32 can be exported, not {location.precision!r}: make the frontalizer with "
+            "location=LocatorConfig(precision='float32')"
+        )
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     size = location.texture_size
     locate, complete, reconstruct = (folder / f"{name}.onnx" for name in ("locate", "complete", "reconstruct"))

@@ -1,6 +1,6 @@
 """The plugin: any recognizer, made pose-robust by a frontalizer, as one function from photos to templates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -23,8 +23,27 @@ class Embedder(Protocol):
     """Read here: `alignment`, `input_size` and `uses_yaw`."""
 
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
-        """B x 3 x S x S float32 RGB in [0, 1], and yaw B in degrees if `config.uses_yaw` -> B x D float32."""
+        """B x 3 x S x S float32 RGB in [0, 1], and yaw B in degrees if `config.uses_yaw` -> B x D float32.
+
+        Channel order and value range of the network are its own business, and B may be 0.
+        """
         ...
+
+
+class Templates(NamedTuple):
+    """Templates of B faces.
+
+    Attributes:
+        features: B x D' float32; NaN where `status` is "failed".
+        yaw: B float32 degrees; NaN where the view maker does not know it.
+        status: B of "ok", "fallback" (the plain crop was used instead of the views) or "failed".
+        reason: B of "" (ok), or why, as in `pifr.frontalized.LocatedFaces`.
+    """
+
+    features: Tensor
+    yaw: Tensor
+    status: tuple[str, ...]
+    reason: tuple[str, ...]
 
 
 class FrontalizedRecognizer:
@@ -50,7 +69,7 @@ class FrontalizedRecognizer:
         self.finder = finder or FaceFinder()
         check_fusion(self.fusion)
 
-    def embed_images(self, images: Sequence[Photo]) -> Tensor:
+    def embed_images(self, images: Iterable[Photo]) -> Tensor:
         """Templates of photos (files, their content, uint8 H x W x 3 RGB arrays, Pillow images): B x D' float32.
 
         A photo without a usable face gives a row of NaN.
@@ -59,12 +78,19 @@ class FrontalizedRecognizer:
 
     def embed_faces(self, faces: FaceCrops) -> Tensor:
         """Templates of detected faces: B x D' float32; NaN where a face failed."""
+        return self.templates(faces).features
+
+    @torch.inference_mode()
+    def templates(self, faces: FaceCrops) -> Templates:
+        """Templates of detected faces, and what became of each face."""
         config = self.recognizer.config
         views = self.view_maker(faces, config.alignment, config.input_size)
         features = embed_views(self.recognizer, faces, views)
         templates = fuse(features, views.weights, views.yaw, self.fusion)
-        failed = torch.tensor([status == "failed" for status in views.status], device=templates.device)
-        return templates.masked_fill(failed[:, None], torch.nan)
+        failed = torch.tensor(
+            [status == "failed" for status in views.status], dtype=torch.bool, device=templates.device
+        )
+        return Templates(templates.masked_fill(failed[:, None], torch.nan), views.yaw, views.status, views.reason)
 
 
 class EmbeddedView(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pifr.devices import usable_device
 from pifr.errors import WeightsError
 from pifr.networks import load_network
 from pifr.zoo import file_sha256, packaged_file, packaged_weights
@@ -33,6 +34,7 @@ class Pretrained:
     Raises:
         WeightsError: a network has no weights; says how to get them.
         CheckpointError: a file is no weights file.
+        ConfigError: the device cannot be used here.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Pretrained:
         device: torch.device | str = "cpu",
         precision: Precision = "auto",
     ) -> None:
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         files = {name: _weights_file(configuration, name, weights) for name in names}
         self._bfloat16 = uses_bfloat16(precision, self.device)
         used = "bfloat16" if self._bfloat16 else "float32"

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pifr.errors import UnknownNameError
+from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.fusion import DEFAULT_FUSION, Fusion
 
@@ -118,6 +118,15 @@ def _views(faces: FaceCrops, images: Tensor, names: tuple[str, ...]) -> Views:
     return Views(images, weights, names, yaw, faces.status, faces.reason)
 
 
+def _without_options(maker: type[NoFrontalizer] | type[Mirror]) -> Callable[[str, str], ViewMaker]:
+    def load(device: str, argument: str) -> ViewMaker:
+        if argument:
+            raise ConfigError(f"frontalizer {maker.name!r} takes no options, got {argument!r}")
+        return maker()
+
+    return load
+
+
 def _from_frontalizer(kind: str) -> Callable[[str, str], ViewMaker]:
     # pifr.frontal_views brings networks and geometry, which `none` and `mirror` do not need.
     def load(device: str, argument: str) -> ViewMaker:
@@ -127,8 +136,8 @@ def _from_frontalizer(kind: str) -> Callable[[str, str], ViewMaker]:
 
 
 _BUILT_IN: dict[str, Callable[[str, str], ViewMaker]] = {
-    "none": lambda device, argument: NoFrontalizer(),
-    "mirror": lambda device, argument: Mirror(),
+    "none": _without_options(NoFrontalizer),
+    "mirror": _without_options(Mirror),
     "align": _from_frontalizer("load_align"),
     "srtc": _from_frontalizer("load_srtc"),
 }
@@ -148,6 +157,7 @@ def load_view_maker(name: str, device: str = "cpu") -> ViewMaker:
 
     Raises:
         UnknownNameError: no such view maker.
+        ConfigError: it does not understand what follows the colon.
     """
     key, _, argument = name.partition(":")
     if key in _BUILT_IN:

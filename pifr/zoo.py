@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from pifr.errors import UnknownNameError, WeightsError
 from pifr.files import write_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 ASSETS = Path(__file__).parent / "assets"
 """Files that are installed with the package."""
@@ -240,29 +239,6 @@ def packaged_weights() -> dict[str, dict[str, str]]:
     return json.loads(index.read_text()) if index.is_file() else {}
 
 
-def load_weights(name: str) -> dict[str, "Tensor"]:
-    """Read the tensors of a packaged network, or of a .safetensors file.
-
-    Args:
-        name: a name in `packaged_weights`, or the path of a file that ends in ".safetensors".
-
-    Returns:
-        Parameter name -> tensor on the CPU, in the precision of the file.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or (packaged) not the one that was published.
-        UnknownNameError: there is no such packaged network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = Path(name) if name.endswith(".safetensors") else packaged_file(name)
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"the weights '{file}' cannot be read: {error}") from error
-
-
 def packaged_file(name: str) -> Path:
     """The verified file of a packaged network.
 
@@ -279,34 +255,19 @@ def packaged_file(name: str) -> Path:
     return file
 
 
-def save_weights(
-    name: str, tensors: dict[str, "Tensor"], licence: str, origin: str, metadata: dict[str, str] | None = None
-) -> Path:
-    """Add a network to the package: writes assets/NAME.safetensors and its line in assets/weights.json.
+def package_weights(name: str, source: Path, licence: str, origin: str) -> Path:
+    """Add a network to the package: copies its safetensors file to the assets, and lists it in assets/weights.json.
 
     Args:
         name: a new or an existing name.
-        tensors: parameter name -> tensor; cast them to the precision that is to be shipped first.
+        source: the file, whose metadata hold the network's configuration.
         licence, origin: one line each, for tables and the model card.
-        metadata: of the safetensors file; networks of pifr carry their configuration there.
 
     Returns:
-        The file.
+        The file in the package.
     """
-    from safetensors.torch import save_file
-
-    kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    return _add_to_package(name, lambda whole: save_file(kept, whole, metadata), licence, origin)
-
-
-def package_weights(name: str, source: Path, licence: str, origin: str) -> Path:
-    """As `save_weights`, from a safetensors file that is taken over byte by byte."""
-    return _add_to_package(name, lambda whole: shutil.copyfile(source, whole), licence, origin)
-
-
-def _add_to_package(name: str, write: Callable[[Path], object], licence: str, origin: str) -> Path:
     file = ASSETS / f"{name}.safetensors"
-    write_whole(file, write)
+    write_whole(file, lambda whole: shutil.copyfile(source, whole))
     entry = {"file": file.name, "sha256": file_sha256(file), "licence": licence, "origin": origin}
     index = json.dumps(packaged_weights() | {name: entry}, indent=2, sort_keys=True) + "\n"
     write_whole(ASSETS / "weights.json", lambda whole: whole.write_text(index))

@@ -167,8 +167,9 @@ def extract(
     timings = timings or Timings()
     finder = make_finder()
     with timings.measure("hash"):
-        digests = [_digest(image) for image in images]
-    # The same content is computed once. What a batch holds is then the same for a run that is resumed.
+        digests = [_digest(image, finder.by_name) for image in images]
+    # The same content is computed once, under each of its names where the detector asks for them. What a batch holds is
+    # then the same for a run that is resumed.
     unique = {digest: image for digest, image in zip(digests, images, strict=True) if digest is not None}
     keys = [{digest: _key(digest, finder, system) for digest in unique} for system in systems]
     with timings.measure("store"):
@@ -210,11 +211,13 @@ def extract(
     return tables
 
 
-def _digest(image: Image) -> bytes | None:
+def _digest(image: Image, by_name: bool) -> bytes | None:
+    """What tells an image from others; None if it cannot be read."""
     try:
-        return content_digest(image.read())
+        digest = content_digest(image.read())
     except OSError:
         return None
+    return content_digest(digest + image.name.encode()) if by_name else digest
 
 
 def _key(digest: bytes, finder: FaceFinder, system: System) -> bytes:

@@ -68,7 +68,7 @@ def search(
     Args:
         probes: float32 P x D; a row with NaN is a probe without a template.
         gallery: float32 G x D (may be a memory map), one reference a subject; a row with NaN is never found.
-        truth: int (P,), row of the gallery that shows the probe's subject.
+        truth: int (P,), row of the gallery that shows the probe's subject; -1: none does.
         block: probes and references compared at a time; one block of float32 scores is what is held (64 MiB).
 
     Raises:
@@ -77,7 +77,7 @@ def search(
     truth = np.asarray(truth, dtype=np.int64)
     if probes.shape[1:] != gallery.shape[1:]:
         raise ValueError(f"probe templates are {probes.shape[1:]}, those of the gallery {gallery.shape[1:]}")
-    if len(truth) != len(probes) or (len(truth) and not (truth.min() >= 0 and truth.max() < len(gallery))):
+    if len(truth) != len(probes) or (len(truth) and not (truth.min() >= -1 and truth.max() < len(gallery))):
         raise ValueError(f"truth must hold one row of the {len(gallery)} references for each of {len(probes)} probes")
     rank = np.ones(len(probes))
     score = np.full(len(probes), np.nan)
@@ -100,6 +100,7 @@ def search(
             better = value > best_score[rows]
             best[rows] = np.where(better, nearest + left, best[rows])
             best_score[rows] = np.where(better, value, best_score[rows])
+    score[truth < 0] = np.nan
     rank[np.isnan(score)] = np.nan
     best_score[best < 0] = np.nan
     return Search(rank, score, best, best_score)
@@ -187,7 +188,7 @@ def identify(
     enrolled = pd.Series(np.arange(len(references)), index=references["subject"])
     truth = probes["subject"].map(enrolled)
     known = truth.notna().to_numpy()
-    truth = truth.fillna(0).to_numpy(int)
+    truth = truth.fillna(-1).to_numpy(int)
     probe_rows, reference_rows = (table["sample"].map(place).to_numpy() for table in (probes, references))
     if fusions is None or features.passes == 1:
         fusions = [system.view_maker.default_fusion]
@@ -197,8 +198,7 @@ def identify(
         templates = features.templates(fusion).float().numpy()
         gallery = features.templates(fusion, first_view_only=sides == "probe").float().numpy()[reference_rows]
         found = search(templates[probe_rows], gallery, truth)
-        rank = np.where(known, found.rank, np.nan)
-        own = references.loc[truth]
+        own = references.iloc[truth]
         impostor = references["sample"].to_numpy()[found.best_impostor]
         parts.append(
             pd.DataFrame(
@@ -214,11 +214,11 @@ def identify(
                     "recognizer": system.recognizer_name,
                     "frontalizer": system.frontalizer_name,
                     "fusion": fusion,
-                    "score": np.where(known, found.score, np.nan),
+                    "score": found.score,
                     "status": status,
                     "reason": reason,
                     "yaw": features.yaw.numpy()[probe_rows].astype(np.float64),
-                    "rank": pd.array(rank, dtype="Int64"),
+                    "rank": pd.array(found.rank, dtype="Int64"),
                     "best_impostor": np.where(found.best_impostor >= 0, impostor, None),
                     "best_impostor_score": found.best_impostor_score,
                     "camera": probes["camera"],

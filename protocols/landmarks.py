@@ -260,7 +260,7 @@ class MediaPipeLandmarks:
 
 
 class CNetLandmarks:
-    """C-Net: the place of a landmark is where the predicted PNCC is nearest to its NCC, refined by the fitted shape.
+    """C-Net: where the fitted shape projects a landmark, moved by what the predicted PNCC says around it.
 
     Args:
         device: where the networks run.
@@ -275,9 +275,9 @@ class CNetLandmarks:
         self.fingerprint = self._predict.fingerprint
 
     def __call__(self, faces: FaceCrops) -> Prediction:
-        points, yaw = self._predict(faces)
-        reason = tuple("" if found else "no_prediction" for found in np.isfinite(np.asarray(points)).all(axis=(1, 2)))
-        return Prediction(np.asarray(points, np.float32), np.asarray(yaw, np.float32), reason)
+        points, yaw = (each.cpu().numpy() for each in self._predict(faces))
+        reason = tuple("" if found else "no_prediction" for found in np.isfinite(points).all(axis=(1, 2)))
+        return Prediction(points, yaw, reason)
 
 
 LANDMARK_PREDICTORS: Predictors[LandmarkPredictor] = Predictors(

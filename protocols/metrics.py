@@ -152,18 +152,6 @@ def best_threshold(same: np.ndarray, score: np.ndarray) -> float:
     return float((values[best] + values[best + 1]) / 2) if best + 1 < len(values) else float(values[best])
 
 
-def with_failures(
-    fmr: float | np.ndarray, fnmr: float | np.ndarray, fta: float
-) -> tuple[float | np.ndarray, float | np.ndarray]:
-    """False accept and false reject rate of the whole transaction: FMR (1 - FTA) and FTA + FNMR (1 - FTA).
-
-    Source: ISO/IEC 19795-1, generalised error rates with one attempt a transaction.
-    """
-    if not 0.0 <= fta <= 1.0:
-        raise ValueError(f"fta must be in [0, 1], not {fta}")
-    return fmr * (1.0 - fta), fta + fnmr * (1.0 - fta)
-
-
 # --- folds --------------------------------------------------------------------------------------------------------
 
 

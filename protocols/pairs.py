@@ -112,7 +112,8 @@ class PairList:
         first = lines[0][1].split()
         if all(token.isdecimal() for token in first) and len(first) <= 2:
             return self._read_lfw(lines, problems)
-        pairs = self._read_two_lines(lines, problems) if len(first) == 2 else self._read_labelled(lines, problems)
+        two_lines = len(first) == 2 and "," not in lines[0][1]
+        pairs = self._read_two_lines(lines, problems) if two_lines else self._read_labelled(lines, problems)
         return _Contents(pairs, consecutive_folds([pair.same for pair in pairs]), problems)
 
     def _read_lfw(self, lines: Lines, problems: list[str]) -> "_Contents":
@@ -151,7 +152,7 @@ class PairList:
     def _read_labelled(self, lines: Lines, problems: list[str]) -> list[Pair]:
         pairs = []
         for number, line in lines:
-            match line.replace(",", " ").split():
+            match [token.strip() for token in line.split(",")] if "," in line else line.split():
                 case [label, first, second] if label in ("0", "1"):
                     pairs.append(Pair(first, second, "", "", label == "1"))
                 case [first, second, label] if label in ("0", "1"):

@@ -132,6 +132,7 @@ def run_record(
         reason = next((table.reason[row] for table in tables if table.status[row] == "failed"), None)
         if reason is not None:
             failures[reason] += 1
+    fallbacks = np.any([table.status == "fallback" for table in tables], axis=0)
     return {
         **begin_record(protocol, root, {"images": len(tables[0])}),
         "configuration": experiment.configuration(),
@@ -143,7 +144,7 @@ def run_record(
         "counts": {
             "images": len(tables[0]),
             "failures": dict(failures),
-            "fallbacks": int((tables[0].status == "fallback").sum()),
+            "fallbacks": int(fallbacks.sum()),
         },
         "timings": timings.record(),
     }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES_FILE = "scores.parquet"
+TABLES = ("scores", "identification", "landmarks", "shape")
+"""Names of the tables that runs of all protocols write."""
 RECORD_FILE = "run.json"
 
 _PACKAGES = ("torch", "numpy", "onnxruntime", "opencv-python-headless", "pandas")
@@ -86,7 +88,7 @@ def save_run(
     """Write a run; each file appears whole or not at all, the record last.
 
     Args:
-        folder: made if it does not exist; files of an earlier run in it are replaced.
+        folder: made if it does not exist; the tables of an earlier run in it, of whatever protocol, are replaced.
         table: columns `SCORE_COLUMNS`, or what another protocol measures.
         record: what `run.json` will hold.
         file: name of the table's Parquet file.
@@ -95,14 +97,16 @@ def save_run(
     Raises:
         DataError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder, content = Path(folder), json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / file, lambda name: table.to_parquet(name, index=False, compression="zstd"))
         if csv:
             target = (folder / file).with_suffix(".csv")
             write_whole(target, lambda name: table.to_csv(name, index=False, lineterminator="\n"))
-        content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        for stale in (folder / f"{name}.{suffix}" for name in TABLES for suffix in ("parquet", "csv")):
+            if stale.stem != Path(file).stem or (stale.suffix == ".csv" and not csv):
+                stale.unlink(missing_ok=True)
         write_whole(folder / RECORD_FILE, lambda name: name.write_text(content, encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the run cannot be written to '{folder}': {error.strerror or error}") from error
@@ -126,6 +130,8 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
         record = json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"'{record_file}' is not JSON ({error})") from error
+    if not isinstance(record, dict) or any(not isinstance(record.get(key, {}), dict) for key in ("dataset", "views")):
+        raise DataError(f"'{record_file}' is not the record of a run: it, its dataset and its views must be tables")
     scores = _read_scores(file) if file.is_file() else None
     return Run(label or folder.resolve().name, folder, scores, record)
 
@@ -159,8 +165,14 @@ def read_table(file: Path) -> "pd.DataFrame":
 
 
 def _read_scores(file: Path) -> "pd.DataFrame":
+    from pandas.api.types import is_numeric_dtype
+
     scores = read_table(file)
     missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
     if missing:
         raise DataError(f"'{file}' is not a score table: it has no column {', '.join(missing)}")
+    if scores.empty:
+        raise DataError(f"'{file}' holds no comparisons")
+    if not is_numeric_dtype(scores["score"]):
+        raise DataError(f"'{file}' is not a score table: its scores are {scores['score'].dtype}, not numbers")
     return scores

@@ -254,15 +254,17 @@ class IdentificationStudy:
             for key, rows in self.systems:
                 if key.frontalizer in present[: place + 1]:
                     continue
-                same = [
-                    other
+                same = {
+                    found.fusion: other
                     for found, other in self.systems
                     if found.frontalizer == control and (found.run, found.recognizer) == (key.run, key.recognizer)
-                ]
+                }
                 if same:
+                    # A control of one view has one fusion, whatever the others have.
+                    plain = same.get(key.fusion, next(iter(same.values())))
                     hits, plain = (
                         table.assign(hit=(table["rank"] == 1).astype(float))[["probe", "probe_subject", "pose", "hit"]]
-                        for table in (rows, same[0])
+                        for table in (rows, plain)
                     )
                     yield key, control, hits.merge(plain[["probe", "hit"]], on="probe", suffixes=("", "_baseline"))
 

@@ -140,7 +140,7 @@ def build_montage(
 
 
 def folder_panels(folder: Path) -> PanelSource:
-    """Pictures saved as `FOLDER/<probe without suffix>/<panel>.png`.
+    """Pictures saved as `FOLDER/<probe without suffix>/<panel>.png`, as `pifr frontalize ROOT --all` writes them.
 
     Raises:
         DataError: (when asked for a probe) if the probe has no folder there.
@@ -164,13 +164,19 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
         root: folder that sample names are relative to (CFP: `Data/Images`).
         detector: as for `pifr.faces.FaceFinder`.
         device: where the networks run.
+
+    Raises:
+        DataError: there is no such folder.
     """
     from functools import cache
 
+    from pifr.errors import DataError
     from pifr.faces import ARCFACE_112, FaceFinder
     from pifr.frontal_views import load_frontalizer
     from pifr.panels import panels, to_uint8
 
+    if not root.is_dir():
+        raise DataError(f"'{root}' is no folder: name the one that the names of samples are relative to")
     finder = FaceFinder(detector)
     load = cache(load_frontalizer)
 

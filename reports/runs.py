@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pifr.errors import DataError
+from protocols.runs import TABLES, load_runs, read_table
 from reports.tables import DataSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OTHER_TABLES = ("identification", "landmarks", "shape")
+OTHER_TABLES = tuple(name for name in TABLES if name != "scores")
 """Tables that a run may hold beside or in place of its scores, each as `<name>.parquet`."""
 
 # What says where and how fast a run was made, or what every table prints anyway.
@@ -80,8 +81,6 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunTables]:
         DataError: as `protocols.runs.load_runs`; or a run holds no table, or does not say what was measured and whether
             it is synthetic.
     """
-    from protocols.runs import load_runs, read_table
-
     found = []
     for run in load_runs(folders):
         data_set = run.record.get("dataset")

@@ -6,12 +6,6 @@ import typer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-_REQUIRED = (
-    *("facenet-pytorch", "libigl", "numba", "numpy", "onnxruntime", "opencv-python-headless", "pandas", "pyarrow"),
-    *("pyrender", "safetensors", "scikit-learn", "torch", "torchvision", "trimesh"),
-)
-_TRAINING = ("ai-edge-litert", "lightning", "tensorboard")
-
 
 @app.command()
 def doctor(
@@ -45,8 +39,8 @@ def examine() -> dict:
 
     versions = {"pifr": __version__, "python": platform.python_version(), "system": platform.platform()}
     for packages, severity, remedy in (
-        (_REQUIRED, "error", "pip install -r requirements/base.txt"),
-        (_TRAINING, "note", "only for training: pip install 'pifr[train]'"),
+        (_requirements(""), "error", "pip install --force-reinstall pifr, or make .venv/.installed in a checkout"),
+        (_requirements("train"), "note", "only for training: pip install 'pifr[train]'"),
     ):
         for package in packages:
             try:
@@ -76,6 +70,20 @@ def examine() -> dict:
         "home": str(home()),
         "advice": advice,
     }
+
+
+def _requirements(extra: str) -> list[str]:
+    """Packages that the installed `pifr` itself, or one of its extras, asks for."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
+    asked = [Requirement(line) for line in requires("pifr") or ()]
+    return [
+        each.name
+        for each in asked
+        if (each.marker is None and not extra) or (extra and each.marker and each.marker.evaluate({"extra": extra}))
+    ]
 
 
 def _devices(advise) -> dict[str, str]:  # type: ignore[no-untyped-def]

@@ -34,6 +34,7 @@ def extract(
     from feature_extractors import load_recognizer
     from pifr.cli.faces_in_files import find_faces, image_files, make_finder
     from pifr.cli.progress import progress_bar
+    from pifr.errors import ConfigError
     from pifr.files import write_whole
     from pifr.fusion import check_fusion
     from pifr.plugin import FrontalizedRecognizer
@@ -41,17 +42,18 @@ def extract(
 
     if fusion is not None:
         check_fusion(fusion)
-    files, finder = image_files(images), make_finder(detector, policy, fallback)
+    if out.suffix != ".parquet" or out.is_dir():
+        raise ConfigError(f"--out '{out}': name a .parquet file")
+    files, finder = list(image_files(images, out)), make_finder(detector, policy, fallback)
     plugin = FrontalizedRecognizer(
         load_recognizer(recognizer, device), load_view_maker(frontalizer, device), fusion, finder
     )
     rows: list[dict[str, object]] = []
     with progress_bar("extract") as progress:
         for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
-            templates = plugin.embed_faces(faces.to(device)).cpu().numpy()
-            boxes = faces.boxes.tolist()
+            found = plugin.templates(faces.to(device))
             for path, box, status, reason, template in zip(
-                paths, boxes, faces.status, faces.reason, templates, strict=True
+                paths, faces.boxes.tolist(), found.status, found.reason, found.features.cpu().numpy(), strict=True
             ):
                 used = status != "failed"
                 row = {"path": str(path), "box": box if used else None, "status": status, "reason": reason}

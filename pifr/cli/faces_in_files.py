@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pifr.errors import DataError, ImageError
+from pifr.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
     from pifr.faces import FaceCrops, FaceFinder
@@ -25,18 +25,25 @@ class FacesInFiles(NamedTuple):
     done: int
 
 
-def image_files(sources: Sequence[Path]) -> list[Path]:
-    """Files as they are given, and all images below folders, sorted.
+def image_files(sources: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Files as they are given, and all images below folders, sorted, but for those below the output folder.
+
+    Returns:
+        Each with its name: the path relative to the folder that was given, without its suffix.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one that was named does not exist.
     """
-    files: list[Path] = []
+    files: dict[Path, str] = {}
     for source in sources:
         if source.is_dir():
-            files += sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            kept = [path for path in found if out.resolve() not in path.resolve().parents]
+            files |= {path: path.relative_to(source).with_suffix("").as_posix() for path in kept}
+        elif source.exists():
+            files[source] = source.stem
         else:
-            files.append(source)
+            raise DataError(f"'{source}' does not exist")
     if not files:
         raise DataError(f"no images among {', '.join(map(str, sources))}: name files, or folders that hold some")
     return files
@@ -44,8 +51,10 @@ def image_files(sources: Sequence[Path]) -> list[Path]:
 
 def make_finder(detector: str, policy: str, fallback: str | None = None) -> "FaceFinder":
     """The finder of a command whose policy may be `EVERY`."""
-    from pifr.faces import FaceFinder
+    from pifr.faces import POLICIES, FaceFinder
 
+    if policy not in (*POLICIES, EVERY):
+        raise ConfigError(f"policy {policy!r} for several faces: use one of {', '.join((*POLICIES, EVERY))}")
     return FaceFinder(detector, "largest" if policy == EVERY else policy, fallback)
 
 
@@ -65,18 +74,29 @@ def find_faces(finder: "FaceFinder", files: Sequence[Path], every: bool, batch_s
             batch = list(files[start : start + batch_size])
             yield FacesInFiles(finder(batch), batch, start + len(batch))
         return
-    faces, owners = FaceCrops.failed(()), []
+    waiting: list[FaceCrops] = []
+    owners: list[Path] = []
     for done, file in enumerate(files, 1):
         found = _every_face(finder, file)
-        faces, owners = FaceCrops.concatenate([faces, found]), [*owners, *[file] * len(found)]
-        while len(faces) >= batch_size or (done == len(files) and len(faces)):
-            yield FacesInFiles(faces[:batch_size], owners[:batch_size], done)
-            faces, owners = faces[batch_size:], owners[batch_size:]
+        waiting.append(found)
+        owners += [file] * len(found)
+        if len(owners) < batch_size and done < len(files):
+            continue
+        faces, last = FaceCrops.concatenate(waiting), done == len(files)
+        whole = len(owners) if last else len(owners) // batch_size * batch_size
+        for start in range(0, whole, batch_size):
+            rows = slice(start, min(start + batch_size, whole))
+            yield FacesInFiles(faces[rows], owners[rows], done)
+        waiting, owners = [faces[whole:]], owners[whole:]
 
 
 def _every_face(finder: "FaceFinder", file: Path) -> "FaceCrops":
+    from pifr.faces import FaceCrops
+
     try:
         found = finder.every_face(file)
     except ImageError:
-        found = None
-    return found if found else finder([file])
+        return FaceCrops.failed(["unreadable"])
+    if len(found):
+        return found
+    return finder([file]) if finder.fallback else FaceCrops.failed([finder.detector.missing])

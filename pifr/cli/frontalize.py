@@ -52,18 +52,23 @@ def frontalize(
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
-    files, finder, frontalizer = image_files(images), make_finder(detector, policy), load_frontalizer(device, options)
+    files, finder, frontalizer = (
+        image_files(images, out),
+        make_finder(detector, policy),
+        load_frontalizer(device, options),
+    )
     out.mkdir(parents=True, exist_ok=True)
     names, seen, made = _Names(), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="") as table:
         rows = csv.DictWriter(table, _COLUMNS)
         rows.writeheader()
-        for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
+        for faces, paths, done in find_faces(finder, list(files), policy == EVERY, batch_size):
             faces = faces.to(device)
             result = frontalizer(faces, ARCFACE_112, size)
             frontals, steps = to_uint8(result.frontal), panels(faces, result) if everything else []
+            figures = _figures(faces, result)
             for row, (path, usable) in enumerate(zip(paths, result.reliable.tolist(), strict=True)):
-                name = names(path)
+                name = names(files[path])
                 if usable:
                     _write_picture(out / f"{name}.png", frontals[row])
                 if usable and mesh is not None:
@@ -71,7 +76,7 @@ def frontalize(
                 if everything and result.status[row] != "failed":
                     for panel, picture in steps[row].items():
                         _write_picture(out / name / f"{panel}.png", picture)
-                rows.writerow(_describe(path, f"{name}.png" if usable else "", faces, result, row))
+                rows.writerow({"path": path, "picture": f"{name}.png" if usable else ""} | figures[row])
             seen, made = seen + len(faces), made + int(result.reliable.sum())
             progress(done, len(files))
     typer.echo(f"{made} of {seen} faces frontalized: {out}")
@@ -82,29 +87,26 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _describe(
-    path: Path, picture: str, faces: "FaceCrops", result: "FrontalizedFaces", row: int
-) -> dict[str, str | Path]:
-    """The row of faces.csv of one face; figures are left out where no face was found."""
-    figures = dict(zip(_COLUMNS[4:8], faces.boxes[row].tolist(), strict=True)) | {
-        "yaw": float(result.yaw[row]),
-        "visible_fraction": float(result.visible_fraction[row]),
-        "residual_mm": float(result.residual[row]),
-    }
-    found = result.status[row] != "failed"
-    return {"path": path, "picture": picture, "status": result.status[row], "reason": result.reason[row]} | {
-        name: f"{figure:.3f}" if found else "" for name, figure in figures.items()
-    }
+def _figures(faces: "FaceCrops", result: "FrontalizedFaces") -> list[dict[str, str]]:
+    """What faces.csv says of each face beside its files; no figures where none was found."""
+    import torch
+
+    figures = torch.column_stack([faces.boxes, result.yaw, result.visible_fraction, result.residual]).tolist()
+    return [
+        {"status": status, "reason": reason}
+        | {name: "" if status == "failed" else f"{figure:.3f}" for name, figure in zip(_COLUMNS[4:], row, strict=True)}
+        for status, reason, row in zip(result.status, result.reason, figures, strict=True)
+    ]
 
 
 class _Names:
-    """Names of faces: their file's without its suffix; numbered where that is taken."""
+    """Names of faces: their file's; numbered where that is taken."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def __call__(self, file: Path) -> str:
-        candidates = (file.stem if number == 1 else f"{file.stem}-{number}" for number in count(1))
+    def __call__(self, file: str) -> str:
+        candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
         name = next(candidate for candidate in candidates if candidate not in self._taken)
         self._taken.add(name)
         return name

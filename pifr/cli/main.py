@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 0 when done, 1 on an error of the user's data or set-up, 2 on wrong usage."""
     try:
         typer.main.get_command(app).main(arguments, prog_name="pifr")
-    except PifrError as error:
+    except (PifrError, OSError) as error:  # files and folders that cannot be written, for one
         typer.echo(f"pifr: {error}", err=True)
         sys.exit(1)
 

@@ -77,7 +77,7 @@ def fetch(
 @app.command()
 def verify(names: Names = None) -> None:
     """Check the SHA-256 of all weights that are on this machine; exits 1 if one is wrong or a named one is missing."""
-    from pifr.zoo import ZOO, find_weights, load_weights, packaged_weights
+    from pifr.zoo import ZOO, find_weights, packaged_file, packaged_weights
 
     failures: list[str] = []
     for entry in [find_weights(name) for name in names or ()] or list(ZOO.values()):
@@ -90,7 +90,7 @@ def verify(names: Names = None) -> None:
             failures.append(str(error))
     for name in () if names else packaged_weights():
         try:
-            load_weights(name)
+            packaged_file(name)
             typer.echo(f"{name}: ok, packaged")
         except PifrError as error:
             failures.append(str(error))

@@ -93,11 +93,17 @@ def render(
 ) -> None:
     """Render registered photos into shards of training pairs."""
     from pifr.cli.progress import progress_bar
+    from pifr.errors import ConfigError
     from pifr.training.pairs import RenderSettings
     from pifr.training.pairs import render as run
 
     settings = RenderSettings(views=views, seed=seed, grid=grid)
-    licences = dict(entry.split("=", 1) for entry in licence or ())
+    licences = {}
+    for entry in licence or ():
+        name, equals, terms = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"--licence {entry!r}: write SET=LICENCE")
+        licences[name] = terms
     with progress_bar("rendering shards") as advance:
         for done, total in run(
             registration, photos, out, settings, sets=tuple(sets or ()), licences=licences, workers=workers

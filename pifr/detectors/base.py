@@ -21,12 +21,14 @@ NO_FACE = Detections(np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0))
 
 
 class Detector(Protocol):
-    """Finds faces. A detector is used by one thread at a time; each worker loads its own."""
+    """Finds faces. Several threads may share one; each process loads its own."""
 
     fingerprint: str
     """Changes whenever the same image may give other faces."""
     missing: str
     """The reason that is recorded where nothing is found."""
+    by_name: bool
+    """Whether what is found depends on the image's name."""
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         """Faces of one image, in any order, possibly none.

@@ -23,6 +23,7 @@ class LandmarkFile:
     """
 
     missing = "no_landmarks"
+    by_name = True
     COLUMNS = ("path", *(f"{axis}{number}" for number in range(1, 6) for axis in "xy"))
 
     def __init__(self, path: str | Path) -> None:
@@ -68,13 +69,19 @@ class Aligned:
     """No detector: the whole image is one face that is aligned to ArcFace's template, as in InsightFace's packed sets.
 
     Its landmarks are the template's, scaled to the image. An image that is not square is the middle of the square, as
-    crops of 96 x 112 are.
+    crops of 96 x 112 are. The box is as large as makes a face crop of a 112 x 112 image a copy of its pixels, so that
+    recognizers of that size see what the file holds.
     """
 
+    _BOX = 128 / 112
+    """Its side over the image's; YuNet's boxes of such faces are a tenth smaller."""
+
     missing = "no_face"
-    fingerprint = f"aligned-{ARCFACE_112.name}"
+    by_name = False
+    fingerprint = f"aligned-{ARCFACE_112.name}-v2"
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         size = np.array(image.shape[1::-1])
         points = ARCFACE_112.scaled(int(size.max())).numpy()[None] - (size.max() - size) / 2
-        return Detections(landmark_boxes(points), points, np.ones(1))
+        middle, half = (size - 1) / 2, self._BOX * size.max() / 2
+        return Detections(np.concatenate([middle - half, middle + half])[None], points, np.ones(1))

@@ -19,6 +19,7 @@ class Mtcnn:
     """
 
     missing = "no_face"
+    by_name = False
 
     def __init__(self, padding: float = 0.2, side: int = 480) -> None:
         from pifr._torchvision import ensure_operators

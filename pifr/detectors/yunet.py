@@ -1,6 +1,7 @@
 """YuNet, looking at a photo as often as it needs."""
 
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import cv2
@@ -45,6 +46,7 @@ class YuNet:
     """
 
     missing = "no_face"
+    by_name = False
 
     _FACE_FILLS_FRAME = 178
     """Longer side of the image in the first look, pixels; each further look doubles it."""
@@ -72,6 +74,11 @@ class YuNet:
         # Close looks may be less sure than the threshold, for what they look at has been found already.
         self._network = cv2.FaceDetectorYN.create(file, "", (320, 320), min(0.3, threshold), 0.3, 100)
         cv2.utils.logging.setLogLevel(level)
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["YuNet"], tuple[float, float, float]]:
+        # OpenCV's network cannot be copied or sent to another process.
+        return YuNet, (self.threshold, self.sure, self.close_below)
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         found = _distinct(self._search(image, every))
@@ -147,8 +154,9 @@ class YuNet:
     def _look(self, image: np.ndarray, centre: np.ndarray, zoom: float, size: np.ndarray, roll: float) -> list[_Face]:
         """Faces in one view of the image, above the network's own low threshold; arguments as `_view`."""
         view, to_image = _view(image, centre, zoom, size, roll)
-        self._network.setInputSize(view.shape[1::-1])
-        _, found = self._network.detect(view[:, :, ::-1].copy())
+        with self._lock:
+            self._network.setInputSize(view.shape[1::-1])
+            _, found = self._network.detect(view[:, :, ::-1].copy())
         if found is None:
             return []
         found = found.astype(np.float64)

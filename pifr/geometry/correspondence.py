@@ -401,40 +401,6 @@ def _robust(camera: Camera, shape: Tensor, pixels: Tensor) -> Tensor:
     return 1 / (1 + (distance / _OUTLIER).square())
 
 
-def landmarks_from_fit(pixels: Tensor, uv: Tensor) -> Tensor:
-    """Landmarks of a set, hidden ones too, read off an image map.
-
-    Args:
-        pixels: B x 2 x N x N, `Unwrapped.pixels` (or `camera.project(positions)` for the model alone).
-        uv: K x 2, `Template.landmarks(name)`.
-
-    Returns:
-        B x K x 2, (x, y) in pixels of the PNCC.
-    """
-    return warp.points_at(pixels, uv).transpose(1, 2)
-
-
-def landmarks_from_pncc(pncc: Tensor, mask: Tensor, ncc: Tensor, radius: float = 0.02) -> tuple[Tensor, Tensor]:
-    """Landmarks located in a PNCC alone: the mask-weighted mean place of the pixels that name (nearly) that point.
-
-    Args:
-        pncc: B x 3 x H x W in [0, 1].
-        mask: B x 1 x H x W in [0, 1].
-        ncc: K x 3, the landmarks' NCC coordinates.
-        radius: standard deviation of the soft choice, in NCC units (0.01 is about 1.7 mm).
-
-    Returns:
-        B x K x 2 pixels of the PNCC, and B x K confidence in [0, 1]: the largest weight of any pixel, near 0 for hidden
-        points (whose place is then not to be used).
-    """
-    height, width = pncc.shape[-2:]
-    flat = pncc.flatten(2)
-    distance = (ncc.square().sum(1)[:, None] - 2 * ncc @ flat + flat.square().sum(1, keepdim=True)).clamp_min(0)
-    weight = torch.exp(-distance / (2 * radius**2)) * mask.flatten(2)
-    places = warp.pixel_grid(height, width, device=pncc.device).flatten(1).t()
-    return weight @ places / weight.sum(2, keepdim=True).clamp_min(1e-12), weight.amax(2)
-
-
 def ncc_to_uv_table(template: Template, step: float = _TABLE_STEP) -> Tensor:
     """UV coordinates of the nearest template point on a regular grid over the NCC cube.
 

@@ -24,6 +24,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
+from pifr.errors import DataError
 from pifr.facemesh import LIPS, FaceMesh
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.rasterize import rasterize, vertex_normals
@@ -88,17 +89,17 @@ def build_face_model(ict: Path, out: Path) -> None:
     """Reduce `ict_face.npz` (see the data folder's README for its keys) to the shipped face model.
 
     Raises:
-        ValueError: if a key is missing or the shapes disagree.
+        DataError: if a key is missing or the shapes disagree.
     """
     with np.load(ict) as archive:
         missing = {"mean", "identity", "expression", "expression_names", "quads", "landmarks68"} - set(archive)
         if missing:
-            raise ValueError(f"{ict}: not a packed ICT face model, missing {sorted(missing)}")
+            raise DataError(f"{ict}: not a packed ICT face model, missing {sorted(missing)}")
         source = {key: archive[key] for key in archive}
     count = len(source["mean"])
     for key in ("identity", "expression"):
         if source[key].shape[1:] != (count, 3):
-            raise ValueError(f"{ict}: {key} has shape {source[key].shape}, expected (modes, {count}, 3)")
+            raise DataError(f"{ict}: {key} has shape {source[key].shape}, expected (modes, {count}, 3)")
 
     kept = np.concatenate([np.arange(*bounds) for bounds in HEAD_RANGES])
     renumber = np.full(count, -1)
@@ -547,7 +548,7 @@ def build_texture_model(shards: Path, out: Path) -> None:
     Statistics over all people: no texture of a photo is stored. Components are quantised to int8.
 
     Raises:
-        ValueError: if there are fewer textures than components.
+        DataError: if there are fewer textures than components.
     """
     import pandas as pd
     from sklearn.decomposition import PCA
@@ -555,7 +556,7 @@ def build_texture_model(shards: Path, out: Path) -> None:
     rows = pd.read_parquet(shards / "textures" / "textures.parquet")
     textures = np.load(shards / "textures" / "texture.npy", mmap_mode="r")[(rows["yaw"].abs() < MAX_TEXTURE_YAW)]
     if len(textures) < TEXTURE_COMPONENTS:
-        raise ValueError(f"{shards}: {len(textures)} near-frontal textures, {TEXTURE_COMPONENTS} or more are needed")
+        raise DataError(f"{shards}: {len(textures)} near-frontal textures, {TEXTURE_COMPONENTS} or more are needed")
     both = np.concatenate([textures, textures[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32) / 255
     analysis = PCA(TEXTURE_COMPONENTS, svd_solver="randomized", random_state=0).fit(both.reshape(len(both), -1))
     deviations = np.sqrt(analysis.explained_variance_)

@@ -44,7 +44,6 @@ class Shards:
         root: the folder that `pifr train render` wrote.
         content: "pairs" (rendered images) or "textures" (registered photos).
         split: "train", "validation" (held-out photos) or "all".
-        kinds: keep only pairs of these kinds (`photo`, `render`, `profiled`); None keeps all.
 
     Attributes:
         rows: the Parquet rows that were kept, index 0 .. n-1.
@@ -58,7 +57,6 @@ class Shards:
         root: Path,
         content: Literal["pairs", "textures"] = "pairs",
         split: Literal["train", "validation", "all"] = "train",
-        kinds: tuple[str, ...] | None = None,
     ) -> None:
         self.root = root
         table_name, names = _CONTENTS[content]
@@ -84,8 +82,6 @@ class Shards:
         if split != "all":
             held_out = rows["photo"].map({photo: is_held_out(str(photo)) for photo in rows["photo"].unique()})
             rows = rows[held_out == (split == "validation")]
-        if kinds is not None:
-            rows = rows[rows["kind"].isin(kinds)]
         self.rows = rows.reset_index(drop=True)
         self._shard, self._row = self.rows["shard"].to_numpy(), self.rows["row"].to_numpy()
 

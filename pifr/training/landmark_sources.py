@@ -53,6 +53,8 @@ class LandmarkSource(Protocol):
     """Finds the linked landmarks of one face. `name` also names the noise that the fit assumes."""
 
     name: str
+    fingerprint: str
+    """Changes whenever the same face may give other landmarks."""
 
     def __call__(self, image: np.ndarray, face: FaceCrops) -> FoundLandmarks:
         """Landmarks of the first face cut from an image, uint8 H x W x 3 RGB."""
@@ -72,7 +74,7 @@ def five_points_in_photo(face: FaceCrops) -> np.ndarray:
     return face.landmarks[0].numpy() @ to_image[:, :2].T + to_image[:, 2]
 
 
-class FaceMeshLandmarks:
+class FaceMeshSource:
     """MediaPipe Face Mesh; the detector's five points tell it where to look.
 
     Args:
@@ -82,15 +84,17 @@ class FaceMeshLandmarks:
     name = "face-mesh"
 
     def __init__(self, model: Path | None = None) -> None:
-        self._mesh = FaceMesh(model or find_weights("face-mesh").fetch())
+        weights = find_weights("face-mesh")
+        self._mesh = FaceMesh(model or weights.fetch())
         self._linked = load_links()[0]
+        self.fingerprint = f"{self.name}-{weights.sha256[:12] if model is None else model}"
 
     def __call__(self, image: np.ndarray, face: FaceCrops) -> FoundLandmarks:
         found = self._mesh.from_five_points(image, five_points_in_photo(face))
         return FoundLandmarks(found.points[self._linked, :2], "not_a_face" if found.presence < MIN_PRESENCE else "")
 
 
-class CNetLandmarks:
+class CNetSource:
     """C-Net: where its correspondence puts the linked vertices, averaged over `_LOOKS` and their mirror images.
 
     Args:
@@ -101,6 +105,7 @@ class CNetLandmarks:
 
     def __init__(self, locator: FaceLocator | None = None) -> None:
         self._locator = locator or FaceLocator.from_pretrained(config=LocatorConfig(mirrored_pass=True))
+        self.fingerprint = f"{self.name}|{self._locator.fingerprint}|{_LOOKS}"
         self._uv = _linked_uv()
         self._looks = _looks(self._locator.pretrained["pncc"].config.input_size).to(self._locator.device)
 
@@ -123,8 +128,8 @@ class CNetLandmarks:
         return FoundLandmarks(warp.transform_points(face.crop_to_image, in_crop.mean(0, keepdim=True))[0].cpu().numpy())
 
 
-LANDMARK_SOURCES: dict[str, type[FaceMeshLandmarks] | type[CNetLandmarks]] = {
-    source.name: source for source in (FaceMeshLandmarks, CNetLandmarks)
+LANDMARK_SOURCES: dict[str, type[FaceMeshSource] | type[CNetSource]] = {
+    source.name: source for source in (FaceMeshSource, CNetSource)
 }
 
 

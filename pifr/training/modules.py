@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from pifr.completion import blend, mirrored
+from pifr.framing import bounding_squares
 from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
 from pifr.geometry.similarity import brought_onto
@@ -275,21 +276,11 @@ class SegmentationTraining(NetworkTraining):
 
 
 def _square_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Largest error of centre or side of the masks' bounding squares, over the true side; NaN where one is empty."""
-    errors = []
-    for pair in zip(predicted[:, 0], target[:, 0], strict=True):
-        squares = []
-        for mask in pair:
-            spans = [torch.nonzero(mask.any(axis)) for axis in (0, 1)]
-            if not len(spans[0]):
-                break
-            low, high = (torch.stack([edge(span) for span in spans]).float() for edge in (torch.min, torch.max))
-            squares.append(torch.cat([(low + high) / 2, (high - low).max()[None] + 1]))
-        if len(squares) < 2:
-            errors.append(torch.tensor(torch.nan))
-        else:
-            errors.append((squares[0] - squares[1]).abs().max() / squares[1][2])
-    return torch.stack(errors)
+    """Largest error of centre or side of the masks' squares, over the true side: B float32; NaN where one is empty."""
+    centre, side, found = bounding_squares(predicted.float())
+    true_centre, true_side, exists = bounding_squares(target.float())
+    error = torch.cat([centre - true_centre, (side - true_side)[:, None]], 1).abs().amax(1) / true_side
+    return error.masked_fill(~(found & exists), torch.nan)
 
 
 class PnccTraining(NetworkTraining):

@@ -8,7 +8,6 @@ same bytes whatever the number of workers.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -22,7 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pifr.files import write_whole
+from pifr.errors import DataError
+from pifr.files import claim_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.threads import limit_threads
@@ -35,6 +35,7 @@ from pifr.training.heads import (
     TexturedHead,
 )
 from pifr.training.registration import read_fit
+from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -95,19 +96,22 @@ def render(
         sets: render only photos of these sets. licences: set name -> licence, written into the manifest.
 
     Raises:
-        ValueError: if `out` holds shards made with other settings.
+        DataError: if there is no registration, or no accepted photo, or `out` holds shards made with other settings.
         OSError: if a shard cannot be written; what was finished stays.
     """
     import pandas as pd
 
-    table = pd.read_parquet(registration / "registration.parquet")
+    fits = registration / "registration.parquet"
+    if not fits.is_file():
+        raise DataError(f"'{fits}' does not exist: 'pifr train register' writes it")
+    table = pd.read_parquet(fits)
     accepted = table[(table["status"] == "ok") & (table["set"].isin(sets) if sets else True)].reset_index(drop=True)
     if accepted.empty:
-        raise ValueError(f"{registration}: no accepted photo of sets {list(sets) or 'any'}")
+        raise DataError(f"'{registration}': no accepted photo of sets {list(sets) or 'any'}")
     shards = [accepted.iloc[begin : begin + PHOTOS_PER_SHARD] for begin in range(0, len(accepted), PHOTOS_PER_SHARD)]
     out.mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(accepted, settings, licences or {}, shards)
-    _check_manifest(out / "manifest.json", manifest)
+    manifest = _manifest(accepted, settings, licences or {}, shards) | {"registration_sha256": file_sha256(fits)}
+    claim_folder(out / "manifest.json", manifest)
     names = accepted["photo"].tolist()
     todo = [
         (photos, shard, names, out / f"shard-{k:04d}", settings)
@@ -137,16 +141,6 @@ def _manifest(accepted, settings: RenderSettings, licences: dict[str, str], shar
         "licences": {name: licences.get(name, "unknown") for name in sorted(accepted["set"].unique())},
         "shards": [{"name": f"shard-{k:04d}", "pairs": len(shard) * settings.views} for k, shard in enumerate(shards)],
     }
-
-
-def _check_manifest(path: Path, manifest: dict) -> None:
-    if path.exists():
-        found = json.loads(path.read_text())
-        differing = sorted(key for key in manifest if found.get(key) != manifest[key])
-        if differing:
-            raise ValueError(f"{path.parent} holds shards that differ in {', '.join(differing)}: choose another folder")
-        return
-    write_whole(path, lambda whole: whole.write_text(json.dumps(manifest, indent=1)))
 
 
 def _render_shard(task: tuple) -> None:

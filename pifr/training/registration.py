@@ -9,6 +9,7 @@ through what is left. A photo that does not fit is rejected with a reason, never
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pifr.errors import ImageError
+from pifr.errors import DataError, ImageError
 from pifr.faces import FaceFinder
-from pifr.files import write_whole
+from pifr.files import claim_folder, write_whole
+from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.threads import limit_threads
@@ -268,7 +270,7 @@ def find_photos(folder: Path, sets: Sequence[str] = ()) -> list[Path]:
     """Image files under `folder`, relative, sorted; only those of the given sets (first folder level), if any.
 
     Raises:
-        FileNotFoundError: if there is none.
+        DataError: if there is none.
     """
     photos = sorted(
         path.relative_to(folder)
@@ -276,9 +278,7 @@ def find_photos(folder: Path, sets: Sequence[str] = ()) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and (not sets or path.relative_to(folder).parts[0] in sets)
     )
     if not photos:
-        raise FileNotFoundError(
-            f"{folder}: no photos ({', '.join(sorted(IMAGE_SUFFIXES))}) of sets {list(sets) or 'any'}"
-        )
+        raise DataError(f"'{folder}': no photos ({', '.join(sorted(IMAGE_SUFFIXES))}) of sets {list(sets) or 'any'}")
     return photos
 
 
@@ -296,14 +296,21 @@ def register(
 
     Raises:
         UnknownNameError: there is no such source.
+        DataError: there are no photos, or `out` holds the registration of others, or by other networks.
     """
     import pandas as pd
 
     find_weights("yunet").fetch()
-    load_landmark_source(landmarks)  # what is wrong with it shows, and is fetched, before the processes start
+    source = load_landmark_source(landmarks)  # what is wrong with it shows, and is fetched, before processes start
     names = find_photos(photos, sets)
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "photos_sha256": hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest(),
+        "landmarks": source.fingerprint,
+        "faces": _face_finder().fingerprint,
+    }
+    claim_folder(parts / "manifest.json", manifest)
     chunks = [names[begin : begin + CHUNK] for begin in range(0, len(names), CHUNK)]
     paths = [parts / f"part-{k:04d}.parquet" for k in range(len(chunks))]
     todo = [(photos, chunk, path, landmarks) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
@@ -373,8 +380,7 @@ def _five_point_distance(fit: PhotoFit, five_points: np.ndarray) -> float:
     """Mean distance in mm between the detector's five points (5 x 2 pixels) and the same five of the fit."""
     model = load_face_model()
     points = fit.project(model.vertices(fit.identity, fit.expression)[model.landmarks68])[:, :2]
-    same = np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
-    return float(np.linalg.norm(same - five_points, axis=1).mean() / fit.scale)
+    return float(np.linalg.norm(five_of_68(points) - five_points, axis=1).mean() / fit.scale)
 
 
 def read_fit(row) -> PhotoFit:

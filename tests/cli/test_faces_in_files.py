@@ -16,7 +16,7 @@ from pifr.faces import FaceFinder
 class _OneAPixel:
     """A detector that finds as many faces as the first pixel says."""
 
-    fingerprint, missing = "one a pixel", "no_face"
+    fingerprint, missing, by_name = "one a pixel", "no_face", False
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         count = int(image[0, 0, 0])
@@ -52,10 +52,19 @@ def test_no_face_and_no_file_is_lost_in_batches(files: list[Path], every: bool, 
 
 def test_without_images_the_command_says_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="name files, or folders"):
-        image_files([tmp_path])
+        image_files([tmp_path], tmp_path / "out")
+    with pytest.raises(DataError, match=r"missing\.png' does not exist"):
+        image_files([tmp_path / "missing.png"], tmp_path / "out")
+
+
+def test_files_below_a_folder_keep_their_place_and_results_are_no_images(files: list[Path], tmp_path: Path) -> None:
+    for name in ("x/y/e.png", "out/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(files[0].read_bytes())
+    assert list(image_files([tmp_path], tmp_path / "out").values()) == ["a", "b", "c", "d", "x/y/e"]
+    assert image_files([files[1]], tmp_path / "out") == {files[1]: "b"}
 
 
 def test_names_of_pictures_never_meet() -> None:
     names = _Names()
-    paths = ["x/a.png", "x/a.png", "y/a.jpg", "y/a-2.png", "y/b.png"]
-    assert [names(Path(path)) for path in paths] == ["a", "a-2", "a-3", "a-2-2", "b"]
+    assert [names(name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]

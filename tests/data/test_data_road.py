@@ -1,7 +1,9 @@
 """From photos to shards, on people that the face model draws."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -9,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pifr.errors import UnknownNameError
-from pifr.facemesh import FaceMeshLandmarks as MeshPoints
+from pifr.errors import DataError, UnknownNameError
+from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut
 from pifr.five_landmarks import nominal_landmarks
 from pifr.frontalized import POOR
@@ -18,7 +20,7 @@ from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
 from pifr.training import landmark_sources, pairs, registration
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
-from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetLandmarks, FaceMeshLandmarks
+from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMeshSource
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
 from protocols.synthetic.people import expression, sample_person
@@ -196,7 +198,7 @@ def test_shards_hold_what_the_manifest_says_and_repeat_to_the_byte(registered, t
 
 def test_a_run_with_other_settings_refuses_the_folder(registered, tmp_path):
     _render(*registered, tmp_path / "out", sets=["set0"])
-    with pytest.raises(ValueError, match="another folder"):
+    with pytest.raises(DataError, match="another folder"):
         _render(*registered, tmp_path / "out")
 
 
@@ -267,15 +269,15 @@ def test_a_drawing_is_rejected_by_the_landmark_networks_doubt(monkeypatch):
             pass
 
         def from_five_points(self, *_args):
-            return MeshPoints(np.zeros((468, 3), np.float32), presence=-4.0)
+            return FaceMeshLandmarks(np.zeros((468, 3), np.float32), presence=-4.0)
 
     monkeypatch.setattr(landmark_sources, "FaceMesh", Doubtful)
-    row = registration.register_image(_portrait(0), FaceMeshLandmarks(Path("any.tflite")), _Found())
+    row = registration.register_image(_portrait(0), FaceMeshSource(Path("any.tflite")), _Found())
     assert (row["status"], row["reason"]) == ("rejected", "not_a_face")
 
 
 def test_what_c_net_finds_no_face_in_is_rejected_with_its_reason():
-    row = registration.register_image(np.full((256, 256, 3), 90, np.uint8), CNetLandmarks(), _Found())
+    row = registration.register_image(np.full((256, 256, 3), 90, np.uint8), CNetSource(), _Found())
     assert row["status"] == "rejected"
     assert row["reason"] in POOR
 
@@ -286,10 +288,30 @@ def test_c_net_finds_the_linked_vertices_of_a_drawn_person(roll):
     person, mood = sample_person(7, 3), expression("neutral", 0.5, rng)
     scene, view = Scene(person, mood), View(12.0, 5.0, roll, 1.0, (160.0, 160.0), 320, 320)
     picture = photograph(scene, view, rng)
-    found = CNetLandmarks()(picture, cut(picture, FACE_BOX))
+    found = CNetSource()(picture, cut(picture, FACE_BOX))
     truth = scene.place(person.with_expression(mood)[vertices], view)[:, :2]
     assert found.reason == ""
     assert np.linalg.norm(found.points - truth, axis=1).mean() < 3.5  # pixels, which are millimetres here
+
+
+def test_a_registration_by_other_landmarks_is_not_gone_on_with(tmp_path, monkeypatch):
+    class Source:
+        fingerprint = "one"
+
+    class Yunet:
+        def fetch(self):
+            pass
+
+    monkeypatch.setattr(registration, "load_landmark_source", lambda name: Source())
+    monkeypatch.setattr(registration, "find_weights", lambda name: Yunet())
+    monkeypatch.setattr(registration, "_face_finder", Source)
+    monkeypatch.setattr(registration, "ProcessPoolExecutor", lambda *arguments: nullcontext(Mock(map=lambda *_: [])))
+    cv2.imwrite(str(tmp_path / "a.png"), _portrait(0))
+    with pytest.raises(FileNotFoundError):  # no process has written the part
+        list(registration.register(tmp_path, tmp_path / "out"))
+    Source.fingerprint = "two"
+    with pytest.raises(DataError, match="other faces, landmarks"):
+        list(registration.register(tmp_path, tmp_path / "out"))
 
 
 def test_an_unknown_landmark_source_is_refused_before_any_photo_is_read(tmp_path):
@@ -298,5 +320,5 @@ def test_an_unknown_landmark_source_is_refused_before_any_photo_is_read(tmp_path
 
 
 def test_an_empty_folder_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no photos"):
+    with pytest.raises(DataError, match="no photos"):
         registration.find_photos(tmp_path)

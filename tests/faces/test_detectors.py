@@ -1,6 +1,8 @@
 """Detectors report faces in the image's own pixels; a landmark file is checked before it is used."""
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -106,6 +108,8 @@ def test_an_aligned_image_reaches_the_recognizer_as_it_is(size: int) -> None:
     faces = FaceFinder("aligned")([image])
     seen = align(faces.pixels, faces.landmarks, ARCFACE_112, size, faces.edges)[0].permute(1, 2, 0).numpy() * 255
     assert faces.status == ("ok",)
+    if size == 112:
+        assert np.abs(seen - image).max() < 0.1
     inner = slice(4, -4)  # beyond the image it is black, which blends in at its edge
     assert np.abs(seen - image)[inner, inner].max() < 5
 
@@ -240,6 +244,17 @@ def test_every_scale_is_looked_at_where_all_faces_are_asked_for(network) -> None
     found = load_detector("yunet")(photo((640, 480), (300, 250), 150), every=True)
     assert len(network.views) == 3
     assert len(found.boxes) == 1
+
+
+def test_a_detector_can_be_copied_and_shared_by_threads(network) -> None:
+    """OpenCV's network is told the size of a view before it looks: no other thread may come between."""
+    detector = copy.deepcopy(load_detector("yunet"))
+    images = [photo((640, 480), (300, 250), 150), photo((300, 300), (150, 150), 80)] * 20
+    alone = [detector(image).boxes for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: detector(image).boxes, images))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_doubtful_face_beside_a_sure_one_is_dropped(network, monkeypatch) -> None:

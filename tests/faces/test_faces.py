@@ -39,6 +39,7 @@ class Scripted:
 
     fingerprint = "scripted"
     missing = "no_face"
+    by_name = False
 
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
         self.boxes = np.array(boxes, dtype=float).reshape(-1, 4)
@@ -158,7 +159,7 @@ def test_crops_are_indexed_like_an_array_and_keep_their_rows_together() -> None:
         assert chosen.status == tuple(faces.status[i] for i in positions)
     with pytest.raises(IndexError, match="mask of length 2"):
         faces[[True, False]]
-    with pytest.raises(TypeError, match="faces\\[i:i\\+1\\]"):
+    with pytest.raises(TypeError, match="\\[i:i\\+1\\]"):
         faces[2]
 
 
@@ -309,6 +310,29 @@ def test_the_policy_decides_which_of_several_faces_is_cut() -> None:
     rejected = FaceFinder(detector, "reject")([IMAGE])
     assert (rejected.status, rejected.reason) == (("failed",), ("several_faces",))
     assert FaceFinder(Scripted(LARGE_LEFT), "reject")([IMAGE]).status == ("ok",)
+
+
+@pytest.mark.parametrize(("policy", "every"), [("largest", False), ("central", True), ("reject", True)])
+def test_policies_that_weigh_all_faces_ask_for_all(policy: str, every: bool) -> None:
+    asked = []
+
+    class Asked(Scripted):
+        def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
+            asked.append(every)
+            return super().__call__(image, name, every)
+
+    FaceFinder(Asked(LARGE_LEFT), policy)([IMAGE])
+    assert asked == [every]
+
+
+@pytest.mark.parametrize("photo", ["photo.jpg", Path("photo.jpg"), b"", IMAGE, Image.fromarray(IMAGE)])
+def test_one_photo_in_place_of_several_is_refused(photo: object) -> None:
+    with pytest.raises(TypeError, match="into a list"):
+        FaceFinder(Scripted(LARGE_LEFT))(photo)
+
+
+def test_photos_may_come_from_a_generator() -> None:
+    assert len(FaceFinder(Scripted(LARGE_LEFT))(IMAGE for _ in range(3))) == 3
 
 
 def test_every_face_of_an_image_is_cut_the_largest_first() -> None:

@@ -122,8 +122,20 @@ def test_settings_that_change_views_change_the_fingerprint(random_weights):
     arguments = ["", ",frontal_share=0.45", ",painted=true,completion=smooth", ",passes=2", ",render_yaw=30"]
     prints = {load_srtc("cpu", f"{random_weights}{argument}").fingerprint for argument in arguments}
     assert len(prints) == len(arguments)
-    aligns = {load_align("cpu", f"{random_weights}{argument}").fingerprint for argument in arguments}
-    assert len(aligns) == 3  # completion and renderings are nothing to it
+    aligns = {load_align("cpu", f"{random_weights}{argument}").fingerprint for argument in ("", ",passes=2", ",crop=2")}
+    assert len(aligns) == 3
+
+
+@pytest.mark.parametrize("option", ["painted=true", "render_yaw=30", "frontal_share=0.2", "completion=smooth"])
+def test_options_of_renderings_are_nothing_to_align(option, random_weights):
+    with pytest.raises(ConfigError, match="no option"):
+        load_align("cpu", f"{random_weights},{option}")
+
+
+@pytest.mark.parametrize("name", ["none:x", "mirror:crop=1", "srtc:render_yaw=-30"])
+def test_options_without_a_meaning_are_refused(name):
+    with pytest.raises(ConfigError):
+        load_view_maker(name)
 
 
 def test_align_and_srtc_share_their_locator(random_weights):

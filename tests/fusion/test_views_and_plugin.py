@@ -177,3 +177,18 @@ def test_yaw_that_the_frontalizer_does_not_know_comes_from_the_landmarks() -> No
     assert views.yaw.isnan().all()
     embed_views(recognizer, faces("ok"), views)
     assert abs(recognizer.asked[0][1].item()) < 20  # the average landmarks are those of a frontal face
+
+
+def test_templates_say_what_became_of_each_face() -> None:
+    found = FrontalizedRecognizer(Recording(), Mirror()).templates(faces("ok", "failed", "fallback"))
+    assert found.status == ("ok", "failed", "fallback")
+    assert found.reason == ("", "no_face", "no_face")
+    assert found.features.isnan().all(1).tolist() == [False, True, False]
+    assert found.yaw.isnan().all()
+
+
+@pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
+def test_no_faces_have_no_templates(maker: ViewMaker) -> None:
+    """What `FaceFinder.every_face` gives of a photo without a face."""
+    assert FrontalizedRecognizer(Recording(), maker).embed_faces(FaceCrops.failed(())).shape == (0, 3)
+    assert FaceCrops.failed(()).usable.dtype == torch.bool

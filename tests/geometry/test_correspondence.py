@@ -4,7 +4,7 @@ from scipy.spatial import cKDTree
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
-from pifr.geometry.correspondence import Correspondence, landmarks_from_fit, landmarks_from_pncc
+from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.render import rasterize, render
 from pifr.geometry.similarity import brought_onto
@@ -240,21 +240,8 @@ def test_evidence_of_the_mean_face_is_no_displacement(correspondence):
 
 def test_landmarks_of_the_fit_include_hidden_ones(unwrapped, people):
     uv = load_template().landmarks("multipie68")
-    found = landmarks_from_fit(unwrapped.pixels, uv)
+    found = warp.points_at(unwrapped.pixels, uv).transpose(1, 2)
     truth = people.camera.project(warp.points_at(people.positions, uv)).transpose(1, 2)
     error = (found - truth).norm(dim=2)
     assert error.mean(1).max() < 2  # pixels of 128; about 4 mm, half of the points unseen at the largest yaw
     assert error[2].mean() < 0.5
-
-
-def test_landmarks_of_the_pncc_are_exact_where_seen_and_doubtful_where_hidden(people):
-    template = load_template()
-    uv = template.landmarks("multipie68")
-    ncc = template.to_ncc(warp.points_at(template.position_map(256)[None], uv)[0].t())
-    found, confidence = landmarks_from_pncc(people.pncc, people.mask, ncc)
-    truth = people.camera.project(warp.points_at(people.positions, uv)).transpose(1, 2)
-    error = (found - truth).norm(dim=2)
-    hidden = warp.points_at(people.unseen().float(), uv)[:, 0] > 0.5
-    assert error[(confidence > 0.9) & ~hidden].mean() < 0.8
-    assert confidence[2, 17:].min() > 0.5  # all inner points of a frontal face
-    assert confidence[hidden].median() < 0.1

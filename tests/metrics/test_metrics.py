@@ -181,13 +181,6 @@ class TestOtherFigures:
         with pytest.raises(ValueError, match="two folds"):
             metrics.cross_validated_accuracy(SAME, np.arange(6.0), np.zeros(6))
 
-    def test_failure_aware_rates_follow_the_standard(self) -> None:
-        far, frr = metrics.with_failures(0.02, 0.10, fta=0.05)
-        assert far == pytest.approx(0.02 * 0.95)
-        assert frr == pytest.approx(0.05 + 0.10 * 0.95)
-        with pytest.raises(ValueError, match="fta"):
-            metrics.with_failures(0.0, 0.0, 1.5)
-
 
 class TestIdentification:
     def test_cmc_counts_failures_as_misses(self) -> None:

@@ -56,6 +56,14 @@ def test_missing_templates_are_not_ranked_and_never_win() -> None:
     assert found.best_impostor[1] != 1
 
 
+def test_a_probe_of_nobody_has_no_rank_but_a_nearest_impostor() -> None:
+    gallery = np.eye(3, dtype=np.float32)
+    found = search(gallery[:1], gallery, np.array([-1]))
+    assert np.isnan(found.rank).all()
+    assert np.isnan(found.score).all()
+    assert found.best_impostor.tolist() == [0]
+
+
 def test_memory_is_bounded_by_the_block_not_by_the_gallery() -> None:
     rng = np.random.default_rng(3)
     gallery, probes = _unit(rng, 200_000, 4), _unit(rng, 300, 4)

@@ -118,14 +118,16 @@ def test_a_killed_run_resumes_to_the_identical_table(
     pd.testing.assert_frame_equal(resumed, table, check_exact=True)
 
 
-def test_an_image_that_is_there_twice_is_computed_once(
-    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+@pytest.mark.parametrize(("detector", "twice"), [("aligned", 1), ("landmarks", 0)])
+def test_an_image_that_is_there_twice_is_computed_once_unless_its_names_differ_to_the_detector(
+    detector: str, twice: int, cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
 ) -> None:
     folder = cfp_root / "Data" / "Images" / "001" / "frontal"
     (folder / "02.png").write_bytes((folder / "01.png").read_bytes())
     recognizer = small_recognizer()
-    scores_of(cfp_root, make_systems("none", recognizer=recognizer), tmp_path / "s.sqlite", batch_size=5)
-    assert recognizer.seen == len(images_of(Cfp(cfp_root))) - 1
+    options = {"make_finder": partial(FaceFinder, "aligned")} if detector == "aligned" else {}
+    scores_of(cfp_root, make_systems("none", recognizer=recognizer), tmp_path / "s.sqlite", batch_size=5, **options)
+    assert recognizer.seen == len(images_of(Cfp(cfp_root))) - twice
 
 
 def test_a_view_that_two_frontalizers_share_is_embedded_once(

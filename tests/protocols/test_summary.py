@@ -160,6 +160,25 @@ class TestRuns:
         assert pd.read_csv(run.folder / "scores.csv")["score"].tolist() == pytest.approx(scores()["score"].tolist())
         assert sorted(file.name for file in run.folder.iterdir()) == ["run.json", "scores.csv", "scores.parquet"]
 
+    def test_tables_of_an_earlier_protocol_do_not_stay_under_a_new_record(self, tmp_path: Path) -> None:
+        save_run(tmp_path, scores(), {}, csv=True)
+        save_run(tmp_path, scores(), {"protocol": "landmarks"}, file="landmarks.parquet")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
+        assert load_run(tmp_path).scores is None
+
+    @pytest.mark.parametrize("record", ["[1]", '{"views": 3}', '{"dataset": null}'])
+    def test_a_record_of_something_else_is_refused(self, record: str, tmp_path: Path) -> None:
+        save_run(tmp_path, scores(), {})
+        (tmp_path / "run.json").write_text(record, encoding="utf-8")
+        with pytest.raises(DataError, match="not the record of a run"):
+            load_run(tmp_path)
+
+    def test_scores_that_are_none_are_refused(self, tmp_path: Path) -> None:
+        for table, message in ((scores()[:0], "no comparisons"), (scores().astype({"score": str}), "not numbers")):
+            table.to_parquet(tmp_path / "scores.parquet")
+            with pytest.raises(DataError, match=message):
+                load_run(tmp_path)
+
     def test_table_alone_is_enough(self, tmp_path: Path) -> None:
         save_run(tmp_path, scores(), {})
         (tmp_path / "run.json").unlink()

@@ -16,13 +16,15 @@ from pifr.errors import CheckpointError, ConfigError
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
 
-def write_network(path: Path, *, size: int = 16, length: int = 4, listed_weights: bool = False, rank: int = 2) -> Path:
+def write_network(
+    path: Path, *, size: int = 16, width: int = 0, length: int = 4, listed_weights: bool = False, rank: int = 2
+) -> Path:
     """Mean colour times a matrix, batch size one; as SFace's file, it may list its weights as inputs."""
     nodes = [
         helper.make_node("ReduceMean", ["data", "axes"], ["mean"], keepdims=0),
         helper.make_node("Gemm", ["mean", "weight"], ["out"], transB=1),
     ]
-    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, size, size])
+    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, size, width or size])
     output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, length] if rank == 2 else [1, length, 1])
     extra = [helper.make_tensor_value_info("weight", TensorProto.FLOAT, [4, 3])]
     extra += [helper.make_tensor_value_info("unread", TensorProto.FLOAT, [7, 7])]
@@ -75,8 +77,21 @@ def test_what_is_no_recognizer_is_refused(tmp_path: Path) -> None:
         load_recognizer(f"onnx:{tmp_path / 'text.onnx'}")
     with pytest.raises(CheckpointError, match="one output B x D"):
         load_recognizer(f"onnx:{write_network(tmp_path / 'b.onnx', rank=3)}")
+    with pytest.raises(CheckpointError, match="B x C x S x S"):
+        load_recognizer(f"onnx:{write_network(tmp_path / 'c.onnx', width=12)}")
     with pytest.raises(CheckpointError, match="does not exist"):
         load_recognizer(f"onnx:{tmp_path / 'none.onnx'}")
+
+
+def test_a_file_beside_it_says_where_it_wants_the_landmarks(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "a.onnx")
+    path.with_suffix(".yaml").write_text(
+        "alignment: {name: mine, size: 16, points: [[5, 6], [10, 6], [8, 9], [6, 12], [10, 12]]}\n"
+    )
+    assert load_recognizer(f"onnx:{path}").config.alignment.points[2] == (8, 9)
+    path.with_suffix(".yaml").write_text("alignment: {name: mine, size: 16}\n")
+    with pytest.raises(ConfigError, match="points"):
+        load_recognizer(f"onnx:{path}")
 
 
 def test_an_insightface_file_stands_for_resnet50_only_if_its_sizes_are_right(tmp_path: Path) -> None:
