@@ -10,6 +10,7 @@ from feature_extractors.checkpoints import read_checkpoint, recognizer_of
 from feature_extractors.onnx import load_onnx_as
 from feature_extractors.registry import register
 from pifr.faces import ARCFACE_112, AlignmentTemplate
+from pifr.fusion import yaw_gate
 from pifr.zoo import UserFile
 
 
@@ -107,11 +108,6 @@ class DreamResNet50(nn.Module):
             return feature
         residual = self.fc2(self.fc1(feature).relu()).relu()
         return feature + yaw_gate(yaw)[:, None] * residual
-
-
-def yaw_gate(yaw: Tensor) -> Tensor:
-    """How much of the residual a pose gets: sigmoid(10 (|yaw| / 45 - 1)), yaw in degrees (Cao et al., section 3.2)."""
-    return torch.sigmoid(10 * (yaw.abs() / 45 - 1))
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:

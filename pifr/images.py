@@ -8,6 +8,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pifr.errors import ImageError
 
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Of the files that are taken for images where a folder is searched."""
+
 MAX_PIXELS = 2**26
 """Larger images are refused: at 67 megapixels the decoded array alone takes 200 MB."""
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from pifr.errors import UnknownNameError
 from pifr.files import write_whole
+from pifr.geometry.rasterize import grid_triangles
 
 if TYPE_CHECKING:
     import trimesh
@@ -31,16 +32,13 @@ def face_mesh(faces: "FrontalizedFaces", row: int) -> "trimesh.Trimesh":
     size = surface.shape[-1]
     places = (np.arange(size) + 0.5) / size
     u, v = np.meshgrid(places, 1 - places)
-    cell = (np.arange(size - 1)[:, None] * size + np.arange(size - 1)).ravel()
-    upper = np.stack([cell, cell + size, cell + 1], 1)
-    lower = np.stack([cell + size + 1, cell + 1, cell + size], 1)
     texture = (faces.uv_texture[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
     )
     visual = trimesh.visual.TextureVisuals(np.stack([u.ravel(), v.ravel()], 1), material=material)
     return trimesh.Trimesh(
-        surface.reshape(3, -1).T, np.concatenate([upper, lower]), visual=visual, process=False, validate=False
+        surface.reshape(3, -1).T, grid_triangles(size, size), visual=visual, process=False, validate=False
     )
 
 

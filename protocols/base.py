@@ -90,7 +90,18 @@ def read_dataset(root: str | Path, name: str) -> Dataset:
         raise DataError(f"'{file}' is not a record with 'name' and 'synthetic' ({error!r})") from error
 
 
-def require_valid(protocol: VerificationProtocol, limit: int = 20) -> None:
+class Validated(Protocol):
+    """A protocol whose data can be checked before anything is computed."""
+
+    name: str
+    root: Path
+
+    def validate(self) -> list[str]:
+        """What is wrong with the data, a line each."""
+        ...
+
+
+def require_valid(protocol: Validated, limit: int = 20) -> None:
     """Raise `DataError` with what `validate` found, `limit` lines at most."""
     problems = protocol.validate()
     if problems:

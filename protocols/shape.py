@@ -23,6 +23,7 @@ import numpy as np
 
 from pifr.errors import DataError
 from pifr.geometry.similarity import Similarity, fit_similarity
+from pifr.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,6 @@ LANDMARKS: tuple[str, ...] = (
 """Order of the seven points: that of the FG2018 evaluation tool (subject's right to left)."""
 
 SHAPE_FILE = "shape.parquet"
-PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class ShapeScans:
     def frames(self, subject: str) -> list[Path]:
         """The pictures that are used: every ``options.every``-th, beginning with the first."""
         folder = self.root / subject / "frames"
-        pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+        pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return pictures[:: self.options.every]
 
     def validate(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pifr.geometry.rasterize import grid_triangles
 from pifr.geometry.template import load_template
 from protocols.landmarks import MEDIAPIPE_68, MediaPipeLandmarks
 from protocols.predictors import Predictors
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
 
 MEAN_SIZE = 128
 """Side of the mean face's position map."""
-
-
-def grid_triangles(size: int) -> np.ndarray:
-    """Triangles int64 T x 3 of a size x size position map whose vertices are counted row by row."""
-    index = np.arange(size * size).reshape(size, size)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
 
 
 class PositionMapShapes:
@@ -44,7 +38,8 @@ class PositionMapShapes:
 
     def __call__(self, faces: FaceCrops) -> PersonShape:
         shape = self._predict(faces)
-        self.triangles = grid_triangles(round(len(shape.vertices) ** 0.5))
+        side = round(len(shape.vertices) ** 0.5)
+        self.triangles = grid_triangles(side, side)
         return shape
 
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:

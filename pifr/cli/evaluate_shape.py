@@ -30,8 +30,9 @@ def app(
 ) -> None:
     """RMSE of a subject's mean shape against the scan, by the protocol of MICC Florence (the paper's Table 5)."""
     from pifr.cli.progress import progress_bar
-    from pifr.errors import ConfigError, DataError
+    from pifr.errors import ConfigError
     from pifr.faces import FaceFinder
+    from protocols.base import require_valid
     from protocols.runs import save_run
     from protocols.shape import SHAPE_FILE, ShapeOptions, ShapeScans, evaluate_shape, shape_record
     from protocols.shape_predictors import SHAPE_PREDICTORS
@@ -41,8 +42,7 @@ def app(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     protocol = ShapeScans(data, options)
-    if problems := protocol.validate():
-        raise DataError("\n  ".join(["shape: the data cannot be used:", *problems[:20]]))
+    require_valid(protocol)
     finder = FaceFinder(detector)
     predictors = [SHAPE_PREDICTORS.load(name, device) for name in predictor or ["snet-coarse", "mean"]]
     with progress_bar("shape") as progress:

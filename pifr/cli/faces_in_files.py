@@ -9,8 +9,6 @@ from pifr.errors import ConfigError, DataError, ImageError
 if TYPE_CHECKING:
     from pifr.faces import FaceCrops, FaceFinder
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
 EVERY = "every"
 """The policy for several faces under which an image may give several rows."""
 
@@ -34,6 +32,8 @@ def image_files(sources: Sequence[Path], out: Path) -> dict[Path, str]:
     Raises:
         DataError: there is none, or one that was named does not exist.
     """
+    from pifr.images import IMAGE_SUFFIXES
+
     files: dict[Path, str] = {}
     for source in sources:
         if source.is_dir():

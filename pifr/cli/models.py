@@ -28,7 +28,7 @@ def list_models() -> None:
     from rich.table import Table
 
     from feature_extractors import list_recognizers
-    from pifr.zoo import ZOO
+    from pifr.zoo import ZOO, packaged_weights
 
     console = Console()
     table = Table("recognizer", "input", "embedding", "parameters", "weights", "licence of the weights")
@@ -48,6 +48,11 @@ def list_models() -> None:
     table.columns[0].no_wrap = True
     for entry in ZOO.values():
         table.add_row(entry.name, entry.purpose, _state(entry), entry.requirement, entry.licence)
+    console.print(table)
+    table = Table("network", "licence", "origin", title="installed with pifr")
+    table.columns[0].no_wrap = True
+    for name, entry in packaged_weights().items():
+        table.add_row(name, entry["licence"], entry["origin"])
     console.print(table)
 
 

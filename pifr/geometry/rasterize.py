@@ -118,3 +118,11 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         for axis in range(3):
             normals[:, axis] += np.bincount(triangles[:, corner], faces[:, axis], minlength=len(vertices))
     return (normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
+
+
+def grid_triangles(rows: int, columns: int) -> np.ndarray:
+    """Triangles int64 T x 3 of a position map's vertices, counted row by row: two a cell, cut as `render` cuts them."""
+    index = np.arange(rows * columns).reshape(rows, columns)
+    top_left, top_right, bottom_left, bottom_right = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
+    upper = np.stack([top_left, bottom_left, top_right], -1).reshape(-1, 3)
+    return np.concatenate([upper, np.stack([bottom_right, top_right, bottom_left], -1).reshape(-1, 3)])

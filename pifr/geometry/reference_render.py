@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pifr.geometry.camera import Camera
+from pifr.geometry.rasterize import grid_triangles
 from pifr.geometry.render import Rendering
 
 _NEAR, _FAR = 1.0, 1001.0
@@ -42,7 +43,7 @@ def render_reference(
     vertices = _clip_vertices(positions, camera, size).numpy(force=True)
     textures = (attributes.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy(force=True)
     rows, columns = positions.shape[-2:]
-    triangles, coordinates = _grid_triangles(rows, columns), _texture_coordinates(rows, columns)
+    triangles, coordinates = grid_triangles(rows, columns), _texture_coordinates(rows, columns)
 
     pyrender = _import_pyrender()
     try:
@@ -69,14 +70,6 @@ def _clip_vertices(positions: Tensor, camera: Camera, size: int) -> Tensor:
     x, y = (2 * pixels + 1).unbind(1)
     depth = camera.depth(positions).flatten(1) - _MIDDLE
     return torch.stack([x / size - 1, 1 - y / size, depth], 2)
-
-
-def _grid_triangles(rows: int, columns: int) -> np.ndarray:
-    """Two triangles a cell, cut along the same diagonal as in `render`."""
-    index = np.arange(rows * columns).reshape(rows, columns)
-    top_left, top_right, bottom_left, bottom_right = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    upper = np.stack([top_left, bottom_left, top_right], -1).reshape(-1, 3)
-    return np.concatenate([upper, np.stack([bottom_right, top_right, bottom_left], -1).reshape(-1, 3)])
 
 
 def _texture_coordinates(rows: int, columns: int) -> np.ndarray:

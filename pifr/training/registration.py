@@ -28,14 +28,13 @@ from pifr.faces import FaceFinder
 from pifr.files import claim_folder, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
-from pifr.images import read_image
+from pifr.images import IMAGE_SUFFIXES, read_image
 from pifr.threads import limit_threads
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
 from pifr.zoo import find_weights
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 CHUNK = 64
 """Photos a part file holds: what a killed run loses at most, a process."""
 

@@ -129,10 +129,8 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     cv2.setNumThreads(0)
-    steps = run.max_steps if run.max_minutes is None else None
-    schedule = Schedule(
-        settings.warm_up_steps, steps or (settings.max_steps if run.max_minutes is None else None), run.max_minutes
-    )
+    steps = None if run.max_minutes is not None else run.max_steps or settings.max_steps
+    schedule = Schedule(settings.warm_up_steps, steps, run.max_minutes)
     module, batches, validation, shards = _setup(task, run, schedule, critics)
     if run.init_from is not None:
         load_weights(module.network, run.init_from)

@@ -95,5 +95,5 @@ def test_only_float32_is_exported(random_weights, tmp_path):
     from pifr.onnx_export import export_onnx
 
     location = LocatorConfig(precision="bfloat16")
-    with pytest.raises(ConfigError, match="precision=float32"):
+    with pytest.raises(ConfigError, match="precision='float32'"):
         export_onnx(Frontalizer.from_pretrained(weights=random_weights, location=location), tmp_path)

@@ -11,9 +11,10 @@ import trimesh
 from pifr.errors import UnknownNameError
 from pifr.faces import FaceCrops
 from pifr.geometry.face_model import load_face_model
+from pifr.geometry.rasterize import grid_triangles
 from pifr.geometry.template import LANDMARK_SETS, load_template
 from protocols.shape import ShapeOptions, ShapeScans, Surface, averaged, evaluate_shape, shape_errors
-from protocols.shape_predictors import SHAPE_PREDICTORS, PositionMapShapes, grid_triangles, vertices_of
+from protocols.shape_predictors import SHAPE_PREDICTORS, PositionMapShapes, vertices_of
 from protocols.synthetic.scene import surface_landmarks
 
 from ..black_faces import black_faces
@@ -59,7 +60,7 @@ def test_a_position_map_is_the_surface_that_its_triangles_span() -> None:
     maps = model.position_map(model.mean, 96)[None]
     shape = PositionMapShapes("x", lambda faces: averaged(lambda some: vertices_of(maps), faces), "x")
     vertices = shape(black_faces(1)).vertices
-    assert grid_triangles(96).max() == 96 * 96 - 1
+    assert grid_triangles(96, 96).max() == 96 * 96 - 1
     normals = trimesh.Trimesh(vertices, shape.triangles, process=False).face_normals
     assert np.median(normals[:, 2]) > 0.5
     seven = load_template().landmarks("fg7")
