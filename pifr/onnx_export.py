@@ -5,6 +5,7 @@ I-Net with the blend of evidence and completion. Between the two lies the corres
 and after them the rasteriser, whose sizes depend on what it sees: neither has ONNX operators.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -92,7 +93,9 @@ def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...
 
 def _export(module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]) -> None:
     axes = {name: {0: "batch"} for name in inputs + outputs}
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Sizes are fixed on purpose.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         # The exporter by tracing needs no package beyond `onnx`.
         torch.onnx.export(
             module.eval(),

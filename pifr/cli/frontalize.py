@@ -52,11 +52,8 @@ def frontalize(
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
-    files, finder, frontalizer = (
-        image_files(images, out),
-        make_finder(detector, policy),
-        load_frontalizer(device, options),
-    )
+    files, finder = image_files(images, out), make_finder(detector, policy)
+    frontalizer = load_frontalizer(device, options)
     out.mkdir(parents=True, exist_ok=True)
     names, seen, made = _Names(), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="") as table:

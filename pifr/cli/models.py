@@ -1,5 +1,6 @@
 """`pifr models`: what there is to recognize with, and the weights it needs."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,6 +55,22 @@ def list_models() -> None:
     for name, entry in packaged_weights().items():
         table.add_row(name, entry["licence"], entry["origin"])
     console.print(table)
+
+
+@app.command()
+def export(
+    out: Annotated[
+        Path, typer.Argument(help="Folder for locate.onnx, complete.onnx and, with S-Net, reconstruct.onnx.")
+    ],
+    options: Annotated[str, typer.Option(help="As 'pifr frontalize' takes them: shape=snet,completion=inet, ...")] = "",
+) -> None:
+    """Write the networks and what lies between them as ONNX files, without the fit and the rendering."""
+    from pifr.frontal_views import load_frontalizer
+    from pifr.onnx_export import export_onnx
+
+    frontalizer = load_frontalizer("cpu", ",".join(filter(None, [options, "precision=float32"])))
+    for file in export_onnx(frontalizer, out):
+        typer.echo(str(file))
 
 
 def _state(weights: "WheelMember | UserFile | None") -> str:

@@ -161,3 +161,10 @@ def test_what_is_built_on_is_named_with_its_licence() -> None:
     for entry in ZOO.values():
         package, version = entry.requirement.split("==")
         assert f"`{package}` {version}" in text
+
+
+def test_networks_are_exported_by_name(tmp_path: Path) -> None:
+    result = pifr("models", "export", str(tmp_path / "onnx"))
+    assert result.returncode == 0
+    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["complete.onnx", "locate.onnx"]
+    assert "Warning" not in result.stderr
