@@ -22,6 +22,7 @@ import typer
 import pifr.assets
 from benchmarks.timing import JsonFile, report
 from pifr.faces import FaceFinder
+from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.rasterize import vertex_normals
 from pifr.training.heads import TexturedHead
@@ -134,7 +135,7 @@ def _register_one(seed: int, index: int, source: LandmarkSource, finder: FaceFin
     head = TexturedHead(picture, fit)
     model = load_face_model()
     truth = scene.truth(view).landmarks
-    eyes = np.linalg.norm(truth[36:42].mean(0) - truth[42:48].mean(0))
+    eyes = np.linalg.norm(np.subtract(*five_of_68(truth)[:2]))
     landmarks = np.linalg.norm(head.pixels[model.landmarks68[INNER], :2] - truth[INNER], axis=1).mean() / eyes
     turned = fit.rotation @ view.rotation.T
     pose = np.degrees(np.arccos(np.clip((np.trace(turned) - 1) / 2, -1, 1)))

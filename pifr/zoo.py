@@ -14,13 +14,9 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pifr.errors import UnknownNameError, WeightsError
 from pifr.files import write_whole
-
-if TYPE_CHECKING:
-    pass
 
 ASSETS = Path(__file__).parent / "assets"
 """Files that are installed with the package."""

@@ -261,10 +261,10 @@ class IdentificationStudy:
                 }
                 if same:
                     # A control of one view has one fusion, whatever the others have.
-                    plain = same.get(key.fusion, next(iter(same.values())))
+                    baseline = same.get(key.fusion, next(iter(same.values())))
                     hits, plain = (
                         table.assign(hit=(table["rank"] == 1).astype(float))[["probe", "probe_subject", "pose", "hit"]]
-                        for table in (rows, plain)
+                        for table in (rows, baseline)
                     )
                     yield key, control, hits.merge(plain[["probe", "hit"]], on="probe", suffixes=("", "_baseline"))
 

@@ -172,19 +172,21 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
 
     from pifr.errors import DataError
     from pifr.faces import ARCFACE_112, FaceFinder
-    from pifr.frontal_views import load_frontalizer
+    from pifr.frontal_views import load_srtc
     from pifr.panels import panels, to_uint8
 
     if not root.is_dir():
         raise DataError(f"'{root}' is no folder: name the one that the names of samples are relative to")
     finder = FaceFinder(detector)
-    load = cache(load_frontalizer)
+    load = cache(load_srtc)
 
     def make(frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
         faces, truth = finder([root / probe]), finder([root / reference])
         if faces.status[0] == "failed":
             return {}
-        (pictures,) = panels(faces, load(device, frontalizer.partition(":")[2])(faces, ARCFACE_112, _CELL))
+        # The argument may hold any option of `srtc`, those of its views too.
+        result = load(device, frontalizer.partition(":")[2]).frontalizer(faces, ARCFACE_112, _CELL)
+        (pictures,) = panels(faces, result)
         return pictures | ({} if truth.status[0] == "failed" else {"truth": to_uint8(truth.pixels)[0]})
 
     return make

@@ -38,9 +38,11 @@ def examine() -> dict:
         advice.append({"severity": severity, "text": text})
 
     versions = {"pifr": __version__, "python": platform.python_version(), "system": platform.platform()}
+    required = _requirements()
+    training = [package for package in _requirements("train") if package not in required]
     for packages, severity, remedy in (
-        (_requirements(""), "error", "pip install --force-reinstall pifr, or make .venv/.installed in a checkout"),
-        (_requirements("train"), "note", "only for training: pip install 'pifr[train]'"),
+        (required, "error", "pip install --force-reinstall pifr, or make .venv/.installed in a checkout"),
+        (training, "note", "only for training: pip install 'pifr[train]'"),
     ):
         for package in packages:
             try:
@@ -72,18 +74,14 @@ def examine() -> dict:
     }
 
 
-def _requirements(extra: str) -> list[str]:
-    """Packages that the installed `pifr` itself, or one of its extras, asks for."""
+def _requirements(extra: str = "") -> list[str]:
+    """Packages that the installed `pifr` asks for, with one of its extras or without any."""
     from importlib.metadata import requires
 
     from packaging.requirements import Requirement
 
     asked = [Requirement(line) for line in requires("pifr") or ()]
-    return [
-        each.name
-        for each in asked
-        if (each.marker is None and not extra) or (extra and each.marker and each.marker.evaluate({"extra": extra}))
-    ]
+    return [each.name for each in asked if each.marker is None or each.marker.evaluate({"extra": extra})]
 
 
 def _devices(advise) -> dict[str, str]:  # type: ignore[no-untyped-def]

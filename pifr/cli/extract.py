@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import EVERY, POLICY_HELP
+from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,7 +32,6 @@ def extract(
     import pandas as pd
 
     from feature_extractors import load_recognizer
-    from pifr.cli.faces_in_files import find_faces, image_files, make_finder
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
     from pifr.files import write_whole

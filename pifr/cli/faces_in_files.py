@@ -69,15 +69,10 @@ def find_faces(finder: "FaceFinder", files: Sequence[Path], every: bool, batch_s
     """
     from pifr.faces import FaceCrops
 
-    if not every:
-        for start in range(0, len(files), batch_size):
-            batch = list(files[start : start + batch_size])
-            yield FacesInFiles(finder(batch), batch, start + len(batch))
-        return
     waiting: list[FaceCrops] = []
     owners: list[Path] = []
     for done, file in enumerate(files, 1):
-        found = _every_face(finder, file)
+        found = _every_face(finder, file) if every else finder([file])
         waiting.append(found)
         owners += [file] * len(found)
         if len(owners) < batch_size and done < len(files):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import EVERY, POLICY_HELP
+from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,6 @@ def frontalize(
     """
     import csv
 
-    from pifr.cli.faces_in_files import find_faces, image_files, make_finder
     from pifr.cli.progress import progress_bar
     from pifr.errors import UnknownNameError
     from pifr.faces import ARCFACE_112

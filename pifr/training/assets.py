@@ -26,6 +26,7 @@ from scipy.spatial import cKDTree
 
 from pifr.errors import DataError
 from pifr.facemesh import LIPS, FaceMesh
+from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.rasterize import rasterize, vertex_normals
 from pifr.geometry.similarity import fit_similarity
@@ -491,8 +492,7 @@ def build_template(source: Path, face_model: Path, links: Path, out: Path) -> No
     link_vertices, link_weights = skin[face], _barycentric(closest, mean[skin[face]])
 
     points68 = mean[head["landmarks68"]]
-    eyes = np.array([points68[36:42].mean(0), points68[42:48].mean(0)])
-    wanted = np.concatenate([points68, eyes])
+    wanted = np.concatenate([points68, five_of_68(points68)[:2]])
     _, face, closest = igl.point_mesh_squared_distance(wanted, vertices, triangles)[:3]
     landmark_uv = (uv[triangles[face]] * _barycentric(closest, vertices[triangles[face]])[..., None]).sum(1)
 

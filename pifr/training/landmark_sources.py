@@ -30,7 +30,6 @@ MIN_PRESENCE = 0.0
 """Face Mesh's logit of a face."""
 
 _LOOKS = (
-    (0.0, 1.0, 0.0, 0.0),
     (5.0, 1.06, 0.03, 0.01),
     (-5.0, 1.06, -0.01, 0.03),
     (3.0, 0.95, -0.03, -0.01),
@@ -38,7 +37,7 @@ _LOOKS = (
     (7.0, 1.0, -0.02, 0.02),
     (-7.0, 1.0, 0.02, -0.02),
 )
-"""Crops in which C-Net sees each photo: turned by degrees, enlarged, moved by shares of the side. Its errors differ."""
+"""Crops in which C-Net sees each photo beside its own: turned by degrees, enlarged, moved by shares of the side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class FaceMeshSource:
 
 
 class CNetSource:
-    """C-Net: where its correspondence puts the linked vertices, averaged over `_LOOKS` and their mirror images.
+    """C-Net: where its correspondence puts the linked vertices, averaged over its own crop, `_LOOKS` and mirror images.
 
     Args:
         locator: its networks and correspondence; the packaged ones if None.
@@ -124,7 +123,8 @@ class CNetSource:
         seen = locator.correspondence.unwrap(
             pixels, pncc, mask, locator.config.texture_size, frames, locator.config.pncc_deviation
         )
-        in_crop = warp.transform_points(frames, warp.points_at(seen.pixels, self._uv).transpose(1, 2))
+        image_map = torch.cat([located.image_map, warp.transform_maps(frames, seen.pixels)])
+        in_crop = warp.points_at(image_map, self._uv).transpose(1, 2)
         return FoundLandmarks(warp.transform_points(face.crop_to_image, in_crop.mean(0, keepdim=True))[0].cpu().numpy())
 
 

@@ -110,8 +110,7 @@ def render(
         raise DataError(f"'{registration}': no accepted photo of sets {list(sets) or 'any'}")
     shards = [accepted.iloc[begin : begin + PHOTOS_PER_SHARD] for begin in range(0, len(accepted), PHOTOS_PER_SHARD)]
     out.mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(accepted, settings, licences or {}, shards) | {"registration_sha256": file_sha256(fits)}
-    claim_folder(out / "manifest.json", manifest)
+    claim_folder(out / "manifest.json", _manifest(fits, accepted, settings, licences or {}, shards))
     names = accepted["photo"].tolist()
     todo = [
         (photos, shard, names, out / f"shard-{k:04d}", settings)
@@ -126,7 +125,7 @@ def render(
     _merge_textures(out, len(shards))
 
 
-def _manifest(accepted, settings: RenderSettings, licences: dict[str, str], shards: list) -> dict:
+def _manifest(fits: Path, accepted, settings: RenderSettings, licences: dict[str, str], shards: list) -> dict:
     photos = hashlib.sha256("\n".join(accepted["photo"]).encode()).hexdigest()
     return {
         "format": FORMAT,
@@ -137,6 +136,7 @@ def _manifest(accepted, settings: RenderSettings, licences: dict[str, str], shar
         "grid": settings.grid,
         "photos": len(accepted),
         "photos_sha256": photos,
+        "registration_sha256": file_sha256(fits),
         "sets": {name: int(count) for name, count in accepted["set"].value_counts().sort_index().items()},
         "licences": {name: licences.get(name, "unknown") for name in sorted(accepted["set"].unique())},
         "shards": [{"name": f"shard-{k:04d}", "pairs": len(shard) * settings.views} for k, shard in enumerate(shards)],

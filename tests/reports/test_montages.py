@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pifr.errors import DataError
-from reports.montage import PANELS, build_montage, choose_probes, folder_panels
+from reports.montage import PANELS, build_montage, choose_probes, folder_panels, image_panels
 
 CHANGES = {"a": -0.3, "b": 0.02, "c": 0.1, "d": 0.2, "e": 0.5}
 
@@ -74,3 +74,11 @@ def test_a_montage_is_one_picture_with_a_row_a_probe() -> None:
     cell = (image.shape[0] - 22) // 2
     assert image.shape == (22 + 2 * cell, 150 + len(PANELS) * cell, 3)
     assert (image[22 + cell // 2, 150 + cell // 2] == 7).all()
+
+
+def test_pictures_of_a_run_are_made_whatever_options_its_frontalizer_had(tmp_path: Path) -> None:
+    """Options of views are none of the frontalizer's, which makes the pictures."""
+    Image.new("RGB", (112, 112), (120, 120, 120)).save(tmp_path / "a.png")
+    make = image_panels(tmp_path, detector="aligned")
+    for frontalizer in ("srtc:frontal_share=0.3,render_yaw=30", "align:crop=2", "mirror"):
+        assert {"input", "frontal", "truth"} <= set(make(frontalizer, "a.png", "a.png"))
