@@ -15,22 +15,36 @@ _SEEN = 0.1
 _DOUBTFUL, _SURE = 0.1, 0.4
 """Visibility up to which a colour may be the background's, and from which on it is the face's."""
 
+NARROW, WIDE = 1 / 64, 1 / 32
+"""Margins of `certain`, shares of the texture's side: by how much C-Net errs on most profiles, and on nearly all."""
 
-def certain(visibility: Tensor) -> Tensor:
+_SMALL = 1 / 32
+"""Doubts up to twice this wide, a share of the texture's side, are no hidden part of the face."""
+
+WASHED = 1 / 16
+"""Beyond `WIDE`, I-Net's texture is taken although it was shown the photo's: it has learned to wash off stains."""
+
+
+def certain(visibility: Tensor, margin: float = NARROW) -> Tensor:
     """Where a texture shows nothing but the face.
 
     C-Net errs by a pixel or two. So near a face's outline, which for a profile is the midline of its texture, the
-    background bleeds into it, and stains whatever is completed from there.
+    background bleeds into it, and stains whatever is completed from there. Small doubts within the face, in the corner
+    of an eye, say, have no background beside them: they stay as small as they are.
 
     Args:
         visibility: B x 1 x N x N in [0, 1].
+        margin: `NARROW` where nothing but what lies beside can fill what is lost; `WIDE` for what I-Net is shown, and
+            `WIDE + WASHED` for what is kept beside its texture.
 
     Returns:
-        B x 1 x N x N in [0, 1]; 0 within N / 64 pixels of what is doubtful.
+        B x 1 x N x N in [0, 1]; 0 within N * margin pixels of what is hidden.
     """
-    reach = max(1, visibility.shape[-1] // 64)
+    size = visibility.shape[-1]
+    small, reach = (max(1, int(size * share)) for share in (_SMALL, margin))
     sure = ((visibility - _DOUBTFUL) / (_SURE - _DOUBTFUL)).clamp(0, 1)
-    return warp.eroded(sure, reach)
+    hidden = warp.eroded(1 - sure, small)
+    return torch.minimum(sure, warp.eroded(1 - hidden, small + reach))
 
 
 def blend(texture: Tensor, visibility: Tensor, completion: Tensor | None = None) -> Tensor:

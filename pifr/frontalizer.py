@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.completion import blend, certain, mirrored, pull_push
+from pifr.completion import NARROW, WASHED, WIDE, blend, certain, mirrored, pull_push
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
@@ -32,7 +32,10 @@ from pifr.networks.shape import INPUT_SIZE
 from pifr.pretrained import Pretrained
 from pifr.turned_photo import turn_photo
 
-_RECIPE = 4  # part of every fingerprint: raise it when results change while weights and configuration do not
+_KNOWN = 0.25
+"""Visibility from which on a point's place in the photo is taken as it is, where nothing is painted beside it."""
+
+_RECIPE = 5  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class FrontalizerConfig(Config):
@@ -160,16 +163,20 @@ class Frontalizer:
 
     def complete(self, texture: Tensor, visibility: Tensor) -> Tensor:
         """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N."""
-        visibility = certain(visibility)
+        kept = self.kept(visibility)
         if self.config.completion == "smooth":
-            return blend(texture, visibility)
+            return blend(texture, kept)
         if self.config.completion == "mirror":
-            return mirrored(texture, visibility)
+            return mirrored(texture, kept)
         network, size = self.pretrained["inpainting"], texture.shape[-1]
         working = network.config.resolution
         with self.pretrained.autocast():
-            completion = network(_resize(texture, working), _resize(visibility, working))
-        return blend(texture, visibility, _resize(completion, size))
+            completion = network(_resize(texture, working), _resize(certain(visibility, WIDE), working))
+        return blend(texture, kept, _resize(completion, size))
+
+    def kept(self, visibility: Tensor) -> Tensor:
+        """What complete textures keep of the photo, B x 1 x N x N in [0, 1] each."""
+        return certain(visibility, WIDE + WASHED if self.config.completion == "inet" else NARROW)
 
     def shape(self, pixels: Tensor, located: LocatedFaces) -> Tensor:
         """Pose-free position maps B x 3 x m x m mm of faces in B x 3 x 256 x 256 crops."""
@@ -224,7 +231,8 @@ class Frontalizer:
         if self.config.surround == "photo":
             # The fitted shape's projection is smooth; C-Net's own evidence would bend the photo by its errors.
             places = _resize(located.camera.project(located.fitted), located.visibility.shape[-1])
-            return turn_photo(faces, places, located.visibility, shape, texture, camera, size)
+            known = (located.visibility / _KNOWN).clamp(0, 1) if texture is None else self.kept(located.visibility)
+            return turn_photo(faces, places, known, shape, texture, camera, size)
         drawn = render(shape, texture, camera, size, supersampling=2)
         if self.config.surround == "black":
             return drawn.attributes

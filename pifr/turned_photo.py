@@ -9,14 +9,11 @@ is not turned at all comes out as the re-aligned photo.
 import torch
 from torch import Tensor
 
-from pifr.completion import certain, pull_push
+from pifr.completion import pull_push
 from pifr.faces import FaceCrops, inside_photo
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.render import render
-
-_KNOWN = 0.25
-"""Visibility from which on a point's place in the photo is taken as it is, where nothing is painted beside it."""
 
 _WHOLE = 0.99
 """Covered share from which on a pixel shows the face and nothing else."""
@@ -25,7 +22,7 @@ _WHOLE = 0.99
 def turn_photo(
     faces: FaceCrops,
     image_map: Tensor,
-    visibility: Tensor,
+    known: Tensor,
     positions: Tensor,
     texture: Tensor | None,
     camera: Camera,
@@ -37,7 +34,7 @@ def turn_photo(
     Args:
         faces: B faces; what lies beyond their photos is black, as `align` paints it.
         image_map: B x 2 x N x N, where each UV pixel lies in the crops.
-        visibility: B x 1 x N x N in [0, 1], weight of evidence.
+        known: B x 1 x N x N in [0, 1], where the photo shows the face.
         positions: B x 3 x M x M mm.
         texture: B x 3 x N x N in [0, 1], complete; None: nothing is painted.
         camera: B cameras.
@@ -47,7 +44,6 @@ def turn_photo(
     Returns:
         B x 3 x size x size in [0, 1].
     """
-    known = (visibility / _KNOWN).clamp(0, 1) if texture is None else certain(visibility)
     painted = [] if texture is None else [texture]
     drawn = render(positions, torch.cat([image_map, known, *painted], 1), camera, size, supersampling)
     mask = drawn.mask

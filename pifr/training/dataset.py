@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pifr.completion import certain
+from pifr.completion import WIDE, certain
 from pifr.errors import DataError
 from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop, without_colours
 
@@ -233,8 +233,9 @@ def _at_least(image: np.ndarray, size: int) -> np.ndarray:
 class TextureSamples:
     """Makes samples of I-Net and fine S-Net from complete textures.
 
-    A sample holds `texture` 3 x N x N float32 in [0, 1] (T_gt), `visibility` 1 x N x N float32 (what the network gets
-    to see), `trust` 1 x N x N float32 (where the photo itself showed the texture) and `position` 3 x N x N float32 mm.
+    A sample holds `texture` 3 x N x N float32 in [0, 1] (T_gt), `shown` the same with stains (as C-Net's errors leave
+    them), `visibility` 1 x N x N float32 (what the network gets to see of it), `trust` 1 x N x N float32 (where the
+    photo itself showed the texture) and `position` 3 x N x N float32 mm.
 
     Args:
         shards: textures.
@@ -267,6 +268,7 @@ class TextureSamples:
                 seen = _cut_off(seen, rng)
         return {
             "texture": texture.transpose(2, 0, 1).astype(np.float32) / 255,
+            "shown": _stained(texture, seen, rng).transpose(2, 0, 1).astype(np.float32) / 255,
             "visibility": seen[None].astype(np.float32) / 255,
             "trust": trust[None].astype(np.float32) / 255,
             "position": position.transpose(2, 0, 1).astype(np.float32),
@@ -306,6 +308,27 @@ def _cut_off(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return seen * (np.arange(size)[:, None] >= edge)
 
 
+def _stained(texture: np.ndarray, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The background along the edges of what was seen, where C-Net erred by more pixels than were left out."""
+    size = len(texture)
+    if rng.random() < 0.3:
+        return texture
+    depth = cv2.distanceTransform((seen >= 128).astype(np.uint8), cv2.DIST_L2, 3)
+    reach = np.clip(_drift(rng.normal(0.01, 0.03, (rng.integers(2, 12), 1)), size), 0, 0.08) * size
+    colours = _drift(rng.uniform(0, 255, (rng.integers(1, 6), 3)), size)
+    # Where all is seen, OpenCV calls the depth infinite.
+    share = np.clip((reach - depth.clip(max=size)) / rng.uniform(0.5, 3.0), 0, 1)[..., None].astype(np.float32)
+    return texture + share * (np.clip(colours, 0, 255)[:, None] - texture)
+
+
+def _drift(values: np.ndarray, size: int) -> np.ndarray:
+    """Values (n x c) that are given at even distances, smoothly in between: size x c float32."""
+    columns = [
+        cv2.resize(column.astype(np.float32)[:, None], (1, size), interpolation=cv2.INTER_CUBIC) for column in values.T
+    ]
+    return np.concatenate(columns, 1)
+
+
 @torch.no_grad()
 def visibility_bank(shards: Shards, size: int, count: int, seed: int) -> np.ndarray:
     """Visibility maps of rendered faces, by the unwrapping that inference uses on their true PNCC.
@@ -317,7 +340,7 @@ def visibility_bank(shards: Shards, size: int, count: int, seed: int) -> np.ndar
         seed: seed of the choice.
 
     Returns:
-        count x N x N uint8, 255 where the surface was seen well, and surely (`pifr.completion.certain`).
+        count x N x N uint8, 255 where the surface was seen well, and surely (`pifr.completion.certain`, `WIDE`).
     """
     from pifr.geometry.correspondence import Correspondence
 
@@ -329,7 +352,7 @@ def visibility_bank(shards: Shards, size: int, count: int, seed: int) -> np.ndar
         pncc = torch.from_numpy(codes).permute(0, 3, 1, 2).float()
         mask = (pncc[:, :1] > 0).float()
         pncc = (pncc - 1).clamp_min(0) / 254
-        seen = certain(correspondence.unwrap(pncc, pncc, mask, size).visibility)
+        seen = certain(correspondence.unwrap(pncc, pncc, mask, size).visibility, WIDE)
         maps.append((seen[:, 0] * 255).byte().numpy())
     return np.concatenate(maps)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from pifr.completion import blend, mirrored
+from pifr.completion import WASHED, blend, certain, mirrored
 from pifr.framing import bounding_squares
 from pifr.geometry.correspondence import Correspondence
 from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
@@ -330,7 +330,7 @@ class InpaintingTraining(NetworkTraining):
     """Eq. (8): reconstruction, perceptual and adversarial losses with the gradient penalty; and the person is kept.
 
     The reconstruction is weighted by the trust in the ground truth: where the photo itself did not show the texture, a
-    filled-in pixel counts for a quarter.
+    filled-in pixel counts for a quarter. So does what is kept of the photo, whatever the network makes of it.
 
     Args:
         network: an `InpaintingNetwork`.
@@ -358,15 +358,15 @@ class InpaintingTraining(NetworkTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         target, seen, optimizers = batch["texture"], batch["visibility"], self.trainer.optimizers
-        generated = self.network(target, seen)
-        logged = {"reconstruction": losses.reconstruction_loss(generated, target, _truth_weight(batch))}
+        generated = self.network(batch["shown"], seen)
+        logged = {"reconstruction": losses.reconstruction_loss(generated, target, _pixel_weight(batch))}
         total = logged["reconstruction"]
         if self.critics.features is not None:
             logged["perceptual"] = losses.perceptual_loss(generated, target, self.critics.features)
             total = total + self.task.perceptual_weight * logged["perceptual"]
         if self.critics.identity is not None:
             # What the photo shows stays as it is, as in the blend that people get to see.
-            shown = torch.lerp(generated, target, seen)
+            shown = torch.lerp(generated, target, certain(seen, WASHED))
             shown, true = as_photographed(torch.cat([shown, target], 1)).chunk(2, 1)
             with torch.no_grad():
                 wanted = self.critics.identity(true)
@@ -409,6 +409,8 @@ class InpaintingTraining(NetworkTraining):
             mirrored=_weighted_l1(other_side, target, unseen),
             mean_face=_weighted_l1(mean.expand_as(target), target, unseen),
             seen=_weighted_l1(completed, target, seen),
+            stained=_weighted_l1(batch["shown"], target, seen),
+            washed=_weighted_l1(self.average(batch["shown"], seen), target, seen),
         )
         if self.critics.judge is not None:
             shown = {
@@ -421,11 +423,11 @@ class InpaintingTraining(NetworkTraining):
 
     def pictures(self, batch: Batch) -> Tensor:
         target, seen = batch["texture"], batch["visibility"]
-        return _sheet([target, target * seen, self.average(target, seen)])
+        return _sheet([target, batch["shown"] * seen, self.average(batch["shown"], seen)])
 
 
-def _truth_weight(batch: Batch) -> Tensor:
-    return 0.25 + 0.75 * batch["trust"]
+def _pixel_weight(batch: Batch) -> Tensor:
+    return (0.25 + 0.75 * batch["trust"]) * (1 - 0.75 * certain(batch["visibility"], WASHED))
 
 
 def _weighted_l1(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pifr.completion import blend, certain, mirrored, pull_push
+from pifr.completion import NARROW, WIDE, blend, certain, mirrored, pull_push
 
 
 @pytest.fixture
@@ -76,12 +76,19 @@ def test_the_compiled_filling_is_that_of_torch(size):
     torch.testing.assert_close(pull_push(values, weights), plain, atol=1e-6, rtol=0)
 
 
-def test_nothing_is_certain_near_what_is_doubtful():
+@pytest.mark.parametrize(("margin", "pixels"), [(NARROW, 2), (WIDE, 4)])
+def test_nothing_is_certain_near_what_is_doubtful(margin, pixels):
     visibility = torch.ones(1, 1, 128, 128)
     visibility[..., 60:] = 0.1
-    sure = certain(visibility)
-    assert (sure[..., :58] == 1).all()
-    assert (sure[..., 58:] == 0).all()
+    sure = certain(visibility, margin)
+    assert (sure[..., : 60 - pixels] == 1).all()
+    assert (sure[..., 60 - pixels :] == 0).all()
+
+
+def test_small_doubts_stay_small():
+    visibility = torch.ones(1, 1, 128, 128)
+    visibility[..., 40:47, 50:90] = 0  # a mouth, say
+    torch.testing.assert_close(certain(visibility, WIDE), visibility)
 
 
 def test_certainty_grows_with_visibility():

@@ -7,6 +7,7 @@ import torch
 
 from pifr.completion import mirrored
 from pifr.faces import ARCFACE_112, FaceCrops, align
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.geometry.warp import pixel_grid
 
 from .conftest import painted_faces, photo_edges
@@ -50,6 +51,16 @@ def test_what_the_photo_hides_is_painted_from_the_texture(frontalizer, faces, lo
     assert right[0] < 0.06 < left[2] + right[2]  # turned to the left, its right side is seen
     assert left[0] > 0.15
     assert left[1] + right[1] < 0.2 < left[2] + right[2]  # of a face at 20 degrees, only the far rim is uncertain
+
+
+def test_inet_paints_further_into_the_photo(frontalizer, faces, located):
+    frontalizers = [
+        Frontalizer(frontalizer.locator, frontalizer.pretrained, FrontalizerConfig(completion=completion))
+        for completion in ("mirror", "inet")
+    ]
+    narrow, wide = ((turn(f, faces, located, 0.0) > 0.85).all(1) for f in frontalizers)
+    assert wide[narrow].float().mean() > 0.95
+    assert wide[0].sum() > narrow[0].sum() + 100  # of 112 x 112: a strip two pixels wide along the midline of a profile
 
 
 def test_without_a_texture_nothing_is_painted(frontalizer, faces, located):

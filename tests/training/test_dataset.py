@@ -118,7 +118,8 @@ def test_texture_sample_mirrors_truth_and_trust_together(shards: Path) -> None:
     samples = TextureSamples(textures, full, 64, augmented=False)
     sample = samples(2, np.random.default_rng(0))
     assert {name: value.shape for name, value in sample.items()} == {
-        "texture": (3, 64, 64), "visibility": (1, 64, 64), "trust": (1, 64, 64), "position": (3, 64, 64)
+        "texture": (3, 64, 64), "shown": (3, 64, 64), "visibility": (1, 64, 64), "trust": (1, 64, 64),
+        "position": (3, 64, 64),
     }  # fmt: skip
     assert sample["visibility"].min() == 1
     expected = textures.read("texture", 2).reshape(64, 2, 64, 2, 3).mean((1, 3)) / 255
@@ -134,6 +135,18 @@ def test_some_photos_have_no_colours_and_some_end_above_the_brows(shards: Path) 
     unseen = np.array([[band.mean() for band in np.split(1 - sample["visibility"][0], 2)] for sample in drawn])
     assert 8 < (unseen[:, 0] > unseen[:, 1] + 0.2).sum() < 35  # half of 18 lose more than a fifth of the upper half
     assert unseen[:, 1].max() < 0.3  # an occluder's hole, no photo that ends below the eyes
+
+
+def test_stains_lie_along_the_edges_of_what_is_seen(shards: Path) -> None:
+    half = np.zeros((1, 64, 64), np.uint8)
+    half[..., :32] = 255
+    samples = TextureSamples(Shards(shards, "textures", "all"), half, 64, augmented=False)
+    drawn = [samples(0, np.random.default_rng(seed)) for seed in range(40)]
+    stained = [(sample["shown"] != sample["texture"]).any(0) & (sample["visibility"][0] > 0) for sample in drawn]
+    assert 10 < sum(map(np.any, stained)) < 39  # of 28 that are expected; some reach nowhere
+    from_edge = np.abs(np.arange(64) - 31.5)
+    assert max(from_edge[columns.any(0)].max(initial=0) for columns in stained) < 8
+    assert all(sample["shown"].min() > -0.001 and sample["shown"].max() < 1.001 for sample in drawn)
 
 
 def test_visibility_bank_is_empty_where_nothing_is_seen(shards: Path) -> None:
