@@ -50,7 +50,8 @@ def build_report(
         by_chance = judged * (1 - statistics.confidence)
         cautions.append(
             f"{judged} difference{'s are' if judged > 1 else ' is'} judged above, each by its own "
-            f"{statistics.interval}; if nothing differed at all, about {by_chance:.1f} would still look beyond noise."
+            f"{statistics.interval}; if nothing differed at all, up to {by_chance:.1f} would still look beyond noise, "
+            "and more where harm is looked for yaw by yaw."
         )
     cautions.append(
         "Published figures were obtained by others with other models and alignment; they are no controlled comparison."
@@ -68,19 +69,21 @@ def build_report(
 
 
 def _headlines(sections: Sequence[Section]) -> tuple[str, ...]:
-    """One sentence a view maker and kind of data: how often it was better, worse, within noise."""
-    verdicts: dict[tuple[bool, str], list[Verdict]] = {}
+    """One sentence a view maker, its control and kind of data: how often it was better, worse, within noise."""
+    verdicts: dict[tuple[bool, str, str], list[Verdict]] = {}
     for section in sections:
         for finding in section.findings:
             if finding.view:
-                verdicts.setdefault((finding.data_set.synthetic, finding.view), []).append(finding.verdict)
+                verdicts.setdefault((finding.data_set.synthetic, finding.view, finding.against), []).append(
+                    finding.verdict
+                )
     return tuple(
         f"{view}{' on synthetic data' if synthetic else ''}: "
         + ", ".join(
             f"{words} in {found.count(verdict)}" for verdict, words in VERDICT_WORDS.items() if verdict in found
         )
-        + f" of {len(found)} paired test{'s' if len(found) > 1 else ''} against the plain crop."
-        for (synthetic, view), found in verdicts.items()
+        + f" of {len(found)} paired test{'s' if len(found) > 1 else ''} against {against}."
+        for (synthetic, view, against), found in verdicts.items()
     )
 
 

@@ -29,7 +29,8 @@ class Finding:
         verdict: "noise" where the interval of the difference holds zero, "unknown" where there is none.
         text: one sentence with the numbers.
         detail: what it rests on.
-        view: the view maker that was judged against the plain crop; empty where something else was judged.
+        view, against: the view maker that was judged, and the one it was compared with; empty where something else was
+            judged.
         control: whether that view maker brings no new texture.
     """
 
@@ -38,6 +39,7 @@ class Finding:
     text: str
     detail: str = ""
     view: str = ""
+    against: str = ""
     control: bool = False
 
 

@@ -130,6 +130,7 @@ class _Axis:
     scale: Literal["linear", "log", "probit"] = "linear"
     limits: tuple[float, float] | None = None
     percent: bool = False
+    whole: bool = False
     names: Mapping[float, str] = field(default_factory=dict)
 
     def text(self, value: float) -> str:
@@ -140,7 +141,7 @@ class _Axis:
         return f"{100 * value:.3g} %" if value < 0.1 else f"{100 * value:.1f} %"
 
     def apply(self, axis: Any, setters: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]) -> None:
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+        from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
         from scipy.special import ndtr, ndtri
 
         set_label, set_scale, set_limits = setters
@@ -152,6 +153,8 @@ class _Axis:
         elif self.scale == "log":
             set_scale("log")
             axis.set_minor_locator(NullLocator())
+        if self.whole:
+            axis.set_major_locator(MaxNLocator(integer=True))
         if self.limits:
             set_limits(*self.limits)
         if self.percent:
@@ -173,15 +176,16 @@ def roc(key: str, title: str, caption: str, series: Sequence[Series], floor: flo
 
 def det(key: str, title: str, caption: str, series: Sequence[Series], floor: float) -> Chart:
     """False non-match rate over false match rate, both on a normal-deviate axis (Martin et al. 1997)."""
-    limits = (floor, 0.5)
-    x = _Axis("False match rate", "probit", limits, percent=True)
-    y = _Axis("False non-match rate", "probit", limits, percent=True)
+    # A rate of exactly 0 lies infinitely far below.
+    lowest = min((float(s.y[s.y > 0].min()) for s in series if (s.y > 0).any()), default=floor)
+    x = _Axis("False match rate", "probit", (floor, 0.5), percent=True)
+    y = _Axis("False non-match rate", "probit", (min(floor, 0.8 * lowest), 0.5), percent=True)
     return _lines(key, title, caption, series, x, y)
 
 
 def cmc(key: str, title: str, caption: str, series: Sequence[Series]) -> Chart:
     """Identification rate over rank."""
-    return _lines(key, title, caption, series, _Axis("Rank"), _Axis("Identification rate", percent=True))
+    return _lines(key, title, caption, series, _Axis("Rank", whole=True), _Axis("Identification rate", percent=True))
 
 
 def cumulative_error(

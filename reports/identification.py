@@ -22,6 +22,7 @@ from reports.measurements import (
     is_control,
     percent,
     slug,
+    styles,
     verdict,
     view_name,
 )
@@ -37,7 +38,10 @@ _MOST_RANKS = 20
 
 def identification_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[IdentificationStudy]:
     """One study a data set, protocol and setting, over all runs that measured it."""
-    return [IdentificationStudy(found, statistics) for found in gather(runs, "identification", SYSTEM)]
+    return [
+        IdentificationStudy(found, statistics)
+        for found in gather(runs, "identification", SYSTEM, ("probe", "reference"))
+    ]
 
 
 class IdentificationStudy:
@@ -77,7 +81,8 @@ class IdentificationStudy:
         hits = (rows["rank"] == 1).to_numpy(float)
         if not len(hits):
             return Estimate(float("nan"), reason="no probes")
-        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *self._interval(hits, rows))
+        bounds = self.statistics.interval_of_rate(hits, rows["probe_subject"].to_numpy())
+        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *bounds)
 
     def rank_table(self) -> Table:
         """Rank-1 by |yaw|, over all probes, and the failures."""
@@ -156,7 +161,7 @@ class IdentificationStudy:
             view = view_name(key, self._fusions)
             text = f"{self.data_set.title}, {key.recognizer}: {view} {words[judged]}."
             detail = f"{len(values):,} probes at all poses together."
-            found.append(Finding(self.data_set, judged, text, detail, view, is_control(key.frontalizer)))
+            found.append(Finding(self.data_set, judged, text, detail, view, control, is_control(key.frontalizer)))
         return found
 
     def hurts(self) -> list[Finding]:
@@ -175,19 +180,20 @@ class IdentificationStudy:
 
     def charts(self) -> Iterator[Chart]:
         """CMC and rank-1 by yaw of each recognizer."""
+        look = styles(view_name(key, self._fusions) for key, _ in self.systems)
         for recognizer in self.table["recognizer"].unique():
             systems = [(key, rows) for key, rows in self.systems if key.recognizer == recognizer]
             most = min(_MOST_RANKS, self.references)
             ranks = np.arange(1, most + 1, dtype=float)
             curves, by_pose = [], []
-            for style, (key, rows) in enumerate(systems):
+            for key, rows in systems:
                 name = view_name(key, self._fusions)
                 bounds = [self._interval((rows["rank"] <= rank).to_numpy(float), rows) for rank in ranks]
                 low, high = np.array(bounds).T
-                curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high, style))
+                curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high, look[name]))
                 rates = [self.rank_1(rows[rows["pose"] == pose]) for pose in self.poses]
                 values = np.array([[rate.value, rate.low, rate.high] for rate in rates], float).T / 100
-                by_pose.append(Series(name, np.array(self.poses, float), *values, style=style))
+                by_pose.append(Series(name, np.array(self.poses, float), *values, style=look[name]))
             key = f"{self.key}-{slug(recognizer)}"
             note = f"{self.statistics.interval} over subjects."
             yield figures.cmc(f"{key}-cmc", f"CMC, {recognizer}", f"All probes; band: {note}", curves)
@@ -225,7 +231,7 @@ class IdentificationStudy:
         differences = self.difference_table()
         return Section(
             self.key,
-            self.data_set.title,
+            self.measurement.title(self.data_set),
             self.data_set,
             findings=tuple(self.findings),
             hurts=tuple(self.hurts()),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,17 @@ class Statistics:
         draws = metrics.bootstrap_mean(values, subject, replicates=self.replicates, seed=self.seed)
         return metrics.percentile_interval(draws, self.confidence)
 
+    def interval_of_rate(self, hits: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
+        """Interval of the share of hits (1, not 0), as `interval_of_mean`.
+
+        Where all hit or none does, resampling finds nothing else: then Clopper's and Pearson's (Biometrika 1934), one
+        trial a subject.
+        """
+        if len(hits) and (hits == hits[0]).all():
+            open_end = ((1 - self.confidence) / 2) ** (1 / len(set(subject)))
+            return (open_end, 1.0) if hits[0] else (0.0, 1 - open_end)
+        return self.interval_of_mean(hits, subject)
+
     @property
     def bootstrap(self) -> dict[str, Any]:
         """Keyword arguments of `protocols.summary`."""
@@ -57,6 +69,7 @@ class Measurement:
     Attributes:
         name, synthetic: of the data set.
         protocol, setting: as the runs name them.
+        number: from 1; runs that looked at other items of the same data set are another measurement.
         runs: where the rows come from.
         table: the rows, with a column `run` that is empty unless two runs hold a system of the same name.
     """
@@ -65,6 +78,7 @@ class Measurement:
     synthetic: bool
     protocol: str
     setting: str
+    number: int
     runs: tuple[RunTables, ...]
     table: pd.DataFrame
 
@@ -75,7 +89,11 @@ class Measurement:
         for part in (self.protocol, self.setting, "synthetic" if self.synthetic else ""):
             if part and slug(part) not in key.split("-"):
                 key += f"-{slug(part)}"
-        return key
+        return key if self.number == 1 else f"{key}-{self.number}"
+
+    def title(self, data_set: DataSet) -> str:
+        """Heading of the section."""
+        return data_set.title if self.number == 1 else f"{data_set.title} ({data_set.size})"
 
     def data_set(self, setting: str, size: str, detail: str) -> DataSet:
         """The data set as the tables name it."""
@@ -112,6 +130,11 @@ class Measurement:
         notes = []
         if self.synthetic:
             notes.append(f"{data_set.title}: these people do not exist; the rates say nothing of real faces.")
+        if self.number > 1:
+            notes.append(
+                f"{self.title(data_set)}: another part of the data than in the section before; figures of the two "
+                "cannot be compared."
+            )
         configurations = [run.settings for run in self.runs]
         keys = sorted(set().union(*configurations))
         differing = [key for key in keys if len({settings.get(key) for settings in configurations}) > 1]
@@ -123,22 +146,31 @@ class Measurement:
         return notes
 
 
-def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str]) -> list[Measurement]:
-    """One measurement a data set, protocol and setting, in order of appearance.
+def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str], item: Sequence[str]) -> list[Measurement]:
+    """One measurement a data set, protocol, setting and set of items, in order of appearance.
 
     Args:
         kind: which table of the runs, "scores" or one of `reports.runs.OTHER_TABLES`.
         system: columns that tell systems apart.
+        item: columns that tell apart what each system was measured on.
     """
-    parts: dict[tuple[str, bool, str, str], list[tuple[RunTables, pd.DataFrame]]] = {}
+    parts: dict[tuple[str, bool, str, str], dict[str, list[tuple[RunTables, pd.DataFrame]]]] = {}
     for run in runs:
         if kind in run.tables:
             for (protocol, setting), table in run.tables[kind].groupby(["protocol", "setting"], sort=False):
-                parts.setdefault((run.name, run.synthetic, str(protocol), str(setting)), []).append((run, table))
+                which = parts.setdefault((run.name, run.synthetic, str(protocol), str(setting)), {})
+                which.setdefault(_digest(table[list(item)]), []).append((run, table))
     return [
-        Measurement(*which, tuple(run for run, _ in found), _joined(found, list(system)))
-        for which, found in parts.items()
+        Measurement(*which, number, tuple(run for run, _ in found), _joined(found, list(system)))
+        for which, sets in parts.items()
+        for number, found in enumerate(sets.values(), 1)
     ]
+
+
+def _digest(items: pd.DataFrame) -> str:
+    """The same for the same set of rows."""
+    rows = sorted("\0".join(map(str, row)) for row in items.drop_duplicates().itertuples(index=False))
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) -> pd.DataFrame:
@@ -163,6 +195,13 @@ def controls(table: pd.DataFrame) -> list[str]:
 def fusions(table: pd.DataFrame) -> Mapping[str, int]:
     """How many fusions each frontalizer was measured with."""
     return table.groupby("frontalizer")["fusion"].nunique().to_dict()
+
+
+def styles(names: Iterable[str]) -> dict[str, int]:
+    """A place among `reports.figures.STYLES` for each name: what most reports hold looks alike in all sections."""
+    usual = (*CONTROLS, "srtc")
+    others = [name for name in dict.fromkeys(names) if name not in usual]
+    return {name: place for place, name in enumerate((*usual, *others))}
 
 
 def view_name(key: Any, fusion_counts: Mapping[str, int]) -> str:

@@ -58,7 +58,7 @@ def reconstruction_studies(runs: Sequence[RunTables], statistics: Statistics) ->
     return [
         ReconstructionStudy(kind, found, statistics)
         for kind in (LANDMARKS, SHAPE)
-        for found in gather(runs, kind.table, ("predictor",))
+        for found in gather(runs, kind.table, ("predictor",), (kind.item,))
     ]
 
 
@@ -223,7 +223,7 @@ class ReconstructionStudy:
         by_yaw = self.yaw_table()
         return Section(
             self.key,
-            f"{self.kind.table.capitalize()}: {self.data_set.title}",
+            f"{self.kind.table.capitalize()}: {self.measurement.title(self.data_set)}",
             self.data_set,
             findings=tuple(self.findings()),
             tables=(self.error_table(), *((by_yaw,) if by_yaw else ())),

@@ -25,6 +25,7 @@ from reports.measurements import (
     is_control,
     percent,
     slug,
+    styles,
     verdict,
     view_name,
 )
@@ -48,7 +49,7 @@ _LEAST_PER_BIN = 30  # genuine and impostor comparisons each; fewer say nothing 
 
 def verification_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[VerificationStudy]:
     """One study a data set, protocol and setting, over all runs that measured it."""
-    return [VerificationStudy(found, statistics) for found in gather(runs, "scores", SYSTEM)]
+    return [VerificationStudy(found, statistics) for found in gather(runs, "scores", SYSTEM, COMPARISON)]
 
 
 class VerificationStudy:
@@ -136,8 +137,8 @@ class VerificationStudy:
         return view_name(key, self._fusions)
 
     def style(self, key: Any) -> int:
-        """Place of the view name among those of the study: a view maker looks alike in every chart."""
-        return [*dict.fromkeys(map(self.view_name, self.summary.itertuples(index=False)))].index(self.view_name(key))
+        """How charts draw it: a view maker looks alike in all of them."""
+        return styles(map(self.view_name, self.summary.itertuples(index=False)))[self.view_name(key)]
 
     def system_name(self, key: Any) -> str:
         """Recognizer and view name."""
@@ -263,7 +264,7 @@ class VerificationStudy:
                 )
             text = f"{self.data_set.title}, {text}"
             view, control = self.view_name(key), is_control(key.frontalizer)
-            found.append(Finding(self.data_set, judged, text, " ".join(notes), view, control))
+            found.append(Finding(self.data_set, judged, text, " ".join(notes), view, baseline, control))
         return found
 
     def hurts(self) -> list[Finding]:
@@ -472,7 +473,7 @@ class VerificationStudy:
             lead = (f"No rates by yaw: {reason}.",)
         return Section(
             self.key,
-            self.data_set.title,
+            self.measurement.title(self.data_set),
             self.data_set,
             lead,
             tuple(self.findings),

@@ -152,17 +152,20 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
     from protocols.summary import FMR_POINTS, fnmr_column
     from reports.tables import Column, DataSet, Row, Table
 
-    groups = figures.groupby(["protocol", "setting", "data_set", "synthetic"], sort=False, dropna=False)
+    # A part of a data set is another data set: its rows do not stand among those of the whole.
+    figures = figures.assign(comparisons=figures[["genuine", "impostor", "failed"]].sum(axis=1))
+    compared_on = ["protocol", "setting", "data_set", "synthetic", "folds", "comparisons"]
+    groups = figures.groupby(compared_on, sort=False, dropna=False)
     several_runs = figures["run"].nunique() > 1
     tables = []
-    for (protocol, setting, name, synthetic), group in groups:
+    for (protocol, setting, name, synthetic, folds, comparisons), group in groups:
         first = group.iloc[0]
-        size = f"{first['folds']} folds, {first['genuine'] + first['impostor'] + first['failed']:,} comparisons"
+        size = f"{folds} folds, {comparisons:,} comparisons"
         known = isinstance(synthetic, bool)
         data_set = DataSet(name or protocol, setting, bool(synthetic) if known else False, size)
         points = [(point, fnmr_column(point)) for point in FMR_POINTS]
         names = ["Passes", "FTA %", "EER %", "ΔEER", "Accuracy %", "AUC %"]
-        names += [f"FNMR@{point:g} %" for point, _ in points]
+        names += [f"FNMR % at FMR {100 * point:g} %" for point, _ in points]
         better = ["", "lower", "lower", "lower", "higher", "higher", *("lower" for _ in points)]
         rows = []
         for _, system in group.iterrows():
@@ -188,8 +191,15 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
         compared = sorted({text for text in group["baseline"] if isinstance(text, str)})
         notes = [
             f"EER: {rule}.",
-            f"[{confidence:.0%} interval], subjects resampled.",
-            *([f"ΔEER: points of EER less than {', '.join(compared)} on the same comparisons."] if compared else []),
+            f"[{confidence:.0%} interval], subjects resampled; comparisons, where nobody is named.",
+            *(
+                [
+                    f"ΔEER: points of EER, this system's minus that of {', '.join(compared)} on the same comparisons; "
+                    "below zero is better."
+                ]
+                if compared
+                else []
+            ),
             *([] if known else ["No run.json: whether the people are real is not recorded."]),
         ]
         tables.append(

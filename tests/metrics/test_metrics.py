@@ -199,18 +199,22 @@ class TestIdentification:
 class TestCertainty:
     def test_weights_are_products_of_the_counts_of_the_drawn_subjects(self) -> None:
         first, second = np.array(["a", "a", "b", "c"]), np.array(["a", "b", "c", "c"])
-        same = np.array([True, False, False, True])
-        weight = metrics.subject_weights(first, second, same, 200, np.random.default_rng(0))
+        weight = metrics.subject_weights(first, second, 200, np.random.default_rng(0))
         a, c = weight[0], weight[3]
         np.testing.assert_array_equal(weight[1] * weight[2], a * c * (3 - a - c) ** 2)
         assert a.mean() == pytest.approx(1.0, abs=0.15)
+
+    def test_comparisons_of_nobody_weigh_as_often_as_they_are_drawn(self) -> None:
+        own = np.arange(50)
+        weight = metrics.subject_weights(own, own, 40, np.random.default_rng(1))
+        np.testing.assert_array_equal(weight.sum(0), 50)  # as many as there are, genuine or not
 
     def test_replicates_equal_a_loop_over_repeated_comparisons(self) -> None:
         same, score = verification(6, count=60, separation=1.0)
         first, second = subjects_of(same, 6, number=12)
         fold = np.zeros(60, int)
         fast = metrics.eer_replicates(same, score, fold, first, second, replicates=20, seed=3)
-        weight = metrics.subject_weights(first, second, same, 20, np.random.default_rng([3, 0])).T
+        weight = metrics.subject_weights(first, second, 20, np.random.default_rng([3, 0])).T
         slow = [metrics.equal_error_rate(np.repeat(same, w), np.repeat(score, w)) for w in weight]
         np.testing.assert_allclose(fast, slow)
 

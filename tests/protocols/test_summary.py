@@ -91,6 +91,14 @@ def test_unknown_people_are_resampled_by_comparison() -> None:
     a, b = (summarise(table, replicates=300).iloc[0] for table in (known, unknown))
     assert a["eer"] == b["eer"]
     assert b["eer_low"] < b["eer"] < b["eer_high"]
+    same, score, fold = (unknown[name].to_numpy() for name in ("same", "score", "fold"))
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(300):
+        rows = np.concatenate([rng.choice(np.flatnonzero(fold == k), 40) for k in range(1, 5)])
+        draws.append(metrics.eer_over_folds(same[rows], score[rows], fold[rows]).mean)
+    low, high = metrics.percentile_interval(np.array(draws), 0.95)
+    assert b["eer_high"] - b["eer_low"] == pytest.approx(high - low, rel=0.2)
 
 
 def test_difference_is_on_the_comparisons_that_both_measured() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from pifr.errors import DataError
 from protocols import metrics
@@ -123,7 +124,7 @@ def test_every_view_maker_is_measured_against_each_weaker_control(
 
 def test_the_summary_counts_verdicts_and_warns_of_chance(tmp_path: Path, score_table: Make, write_run: Write) -> None:
     report = report_of(write_run(tmp_path / "run", scores=score_table(CLEAR)))
-    assert report.headlines == ("srtc: better in 1 of 1 paired test against the plain crop.",)
+    assert report.headlines == ("srtc: better in 1 of 1 paired test against none.",)
     assert any("if nothing differed at all" in caution for caution in report.cautions)
 
 
@@ -219,6 +220,50 @@ def test_runs_with_different_systems_are_joined(tmp_path: Path, score_table: Mak
     scores = score_table(CLEAR)
     folders = [write_run(tmp_path / name, scores=scores[scores["frontalizer"] == name]) for name in ("none", "srtc")]
     assert [finding.verdict for finding in only_section(*folders).findings] == ["better"]
+
+
+def test_a_part_of_a_data_set_gets_a_section_of_its_own(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR)
+    whole = write_run(tmp_path / "whole", scores=scores)
+    part = write_run(tmp_path / "part", scores=scores[scores["fold"] <= 2])
+    report = report_of(whole, part)
+    first, second = report.sections
+    assert first.data_set.size != second.data_set.size
+    assert (first.key, second.key) == ("cfp-fp", "cfp-fp-2")
+    assert second.data_set.size in second.title
+    for section in report.sections:
+        assert {row.data_set for row in section.tables[0].rows} == {section.data_set}
+    assert any("another part of the data" in caution for caution in report.cautions)
+    (table,) = report.paper
+    assert len({heading for heading, _ in table.groups()}) == 3  # the paper's, the whole's and the part's
+
+
+def test_headlines_name_what_was_compared_with(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table({("sface", "mirror", "weighted"): 1.6, ("sface", "srtc", "weighted"): 2.4})
+    report = report_of(write_run(tmp_path / "run", scores=scores))
+    assert report.headlines == ("srtc: better in 1 of 1 paired test against mirror.",)
+
+
+def test_a_view_maker_looks_alike_in_all_sections(
+    tmp_path: Path, score_table: Make, identification_table: Make, write_run: Write
+) -> None:
+    scores = write_run(tmp_path / "cfp", scores=score_table())
+    ranks = identification_table({"srtc": BETTER_POSES, "mirror": POSES})
+    report = report_of(scores, write_run(tmp_path / "multipie", name="multipie", identification=ranks))
+    colours: dict[str, set[str]] = {}
+    for chart in report.charts():
+        for trace in chart.hover["series"]:
+            colours.setdefault(trace["label"], set()).add(trace["color"])
+    assert {len(found) for name, found in colours.items() if name in ("mirror", "srtc")} == {1}
+
+
+def test_a_perfect_rate_is_not_certain(tmp_path: Path, identification_table: Make, write_run: Write) -> None:
+    ranks = identification_table({"none": POSES | {45: 1.0}})
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=ranks))
+    perfect, subjects = section.tables[0].rows[0].estimates[0], ranks["probe_subject"].nunique()
+    assert perfect is not None
+    assert (perfect.value, perfect.high) == (100.0, 100.0)
+    assert perfect.low == pytest.approx(100 * binomtest(subjects, subjects).proportion_ci(0.95).low)
 
 
 def test_a_plain_crop_borrows_the_pose_that_another_system_saw(
