@@ -45,6 +45,11 @@ class Scheme:
     nose: tuple[int, int]
     sided: bool
 
+    def __str__(self) -> str:
+        """What is measured, e.g. "27 points of multipie39 over |1-4|"."""
+        names = "" if len(self.measured) > 5 else f" ({', '.join(name for name, _ in self.measured)})"
+        return f"{len(self.measured)} points{names} of {self.name} over |{self.nose[0] + 1}-{self.nose[1] + 1}|"
+
 
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme

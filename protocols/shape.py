@@ -43,13 +43,16 @@ LANDMARKS: tuple[str, ...] = (
 
 SHAPE_FILE = "shape.parquet"
 
+_NOSE = 35.0
+"""No nose's tip is farther from its bottom, mm; the template's is 22."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShapeOptions:
     """What published shape errors differ in.
 
     Attributes:
-        radius: scan vertices farther than this from the nose point are cut off, mm. The paper: 100.
+        radius: scan vertices farther than this from the tip of the nose are cut off, mm. The paper: 100.
         forehead: scan vertices higher above the eyes than this share of the eye-mouth distance are cut off. The paper
             removes the forehead without saying where it begins; 0.4, some 26 mm, is just above the brows.
         scale: whether the seven points also fix the prediction's size. False compares millimetres with millimetres.
@@ -122,7 +125,7 @@ class ShapePredictor(Protocol):
 
 
 def face_region(vertices: np.ndarray, landmarks: np.ndarray, radius: float, forehead: float) -> np.ndarray:
-    """Which vertices of a scan are measured: within ``radius`` of the nose point and below the forehead.
+    """Which vertices of a scan are measured: within ``radius`` of the tip of the nose and below the forehead.
 
     Args:
         vertices: V x 3, mm.
@@ -133,10 +136,23 @@ def face_region(vertices: np.ndarray, landmarks: np.ndarray, radius: float, fore
     Returns:
         bool (V,).
     """
-    eyes, mouth, nose = landmarks[:4].mean(axis=0), landmarks[5:].mean(axis=0), landmarks[4]
+    eyes, mouth = landmarks[:4].mean(axis=0), landmarks[5:].mean(axis=0)
     up = eyes - mouth
     height = (vertices - eyes) @ up / (up @ up)
-    return (np.linalg.norm(vertices - nose, axis=1) <= radius) & (height <= forehead)
+    distance = np.linalg.norm(vertices - nose_tip(vertices, landmarks), axis=1)
+    return (distance <= radius) & (height <= forehead)
+
+
+def nose_tip(vertices: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The tip of a scan's nose, (3,) mm: what stands out farthest around the nose's bottom, which is among the seven.
+
+    Args:
+        vertices: V x 3, mm.
+        landmarks: 7 x 3, see :data:`LANDMARKS`.
+    """
+    forward = np.cross(landmarks[3] - landmarks[0], landmarks[:4].mean(axis=0) - landmarks[5:].mean(axis=0))
+    around = vertices[np.linalg.norm(vertices - landmarks[4], axis=1) <= _NOSE]
+    return around[np.argmax(around @ forward)] if len(around) else landmarks[4]
 
 
 def surface_distances(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -171,7 +187,7 @@ def shape_errors(scan: Surface, prediction: Surface, options: ShapeOptions) -> n
     """
     points = scan.vertices[face_region(scan.vertices, scan.landmarks, options.radius, options.forehead)]
     if not len(points):
-        raise DataError(f"no scan vertex lies within {options.radius} mm of the nose point: is the scan in mm?")
+        raise DataError(f"no scan vertex lies within {options.radius} mm of the nose: is the scan in mm?")
     motion = fit_similarity(prediction.landmarks, scan.landmarks, options.scale)
     if options.icp:
         motion = refine_icp(points, prediction, motion, options.scale)

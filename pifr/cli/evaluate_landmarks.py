@@ -30,6 +30,7 @@ def app(
     from protocols.landmarks import (
         LANDMARK_PREDICTORS,
         LANDMARKS_FILE,
+        SCHEMES,
         evaluate_landmarks,
         landmark_record,
         read_cfp,
@@ -47,9 +48,16 @@ def app(
     predictors = [LANDMARK_PREDICTORS.load(name, device) for name in predictor or ["cnet"]]
     with progress_bar("landmarks") as show:
         table = evaluate_landmarks(
-            annotations, finder, predictors, truth, progress=lambda done: show(done, len(annotations))
+            annotations,
+            finder,
+            predictors,
+            view if truth == "cfp" else truth,
+            progress=lambda done: show(done, len(annotations)),
         )
-    configuration = {"truth": truth, "view": view, "session": session, "smallest_yaw": smallest_yaw}
+    measured = "; ".join(sorted({str(SCHEMES[annotation.scheme]) for annotation in annotations}))
+    configuration = {
+        "truth": truth, "view": view, "session": session, "smallest_yaw": smallest_yaw, "measured": measured,
+    }  # fmt: skip
     root = data.parent if truth == "csv" else data
     record = landmark_record(root, finder, predictors, table, configuration)
     save_run(out, table, record, file=LANDMARKS_FILE)

@@ -20,7 +20,7 @@ def app(
             "--predictor", help="snet-coarse, snet-fine, fit, fit-joint, mean, mediapipe; repeat. (snet-coarse, mean)"
         ),
     ] = None,
-    radius: Annotated[float, typer.Option(help="Crop around the nose point, mm.")] = 100.0,
+    radius: Annotated[float, typer.Option(help="Crop around the tip of the nose, mm.")] = 100.0,
     forehead: Annotated[float, typer.Option(help="Where the forehead begins, in eye-mouth distances.")] = 0.4,
     metric: Annotated[bool, typer.Option("--metric", help="Keep the prediction's size: rigid alignment.")] = False,
     icp: Annotated[bool, typer.Option("--icp", help="Refine the alignment by closest points.")] = False,

@@ -10,7 +10,9 @@ import trimesh
 
 from pifr.errors import DataError
 from pifr.faces import FaceCrops
+from pifr.geometry import warp
 from pifr.geometry.similarity import Similarity, fit_similarity
+from pifr.geometry.template import load_template
 from protocols.shape import (
     PersonShape,
     ShapeOptions,
@@ -20,6 +22,7 @@ from protocols.shape import (
     averaged,
     face_region,
     measure,
+    nose_tip,
     refine_icp,
     shape_errors,
     surface_distances,
@@ -80,14 +83,28 @@ def test_moving_turning_and_scaling_a_prediction_changes_nothing() -> None:
 
 def test_the_crop_keeps_what_is_near_the_nose_and_below_the_forehead() -> None:
     plane = _plane(n=301)
-    kept = face_region(plane.vertices, POINTS, radius=90, forehead=0.4)
-    eyes, mouth, nose = POINTS[:4].mean(0), POINTS[5:].mean(0), POINTS[4]
-    near = np.linalg.norm(plane.vertices - nose, axis=1) <= 90
+    tip = np.array([0.0, 8.0, 30.0])
+    scan = np.concatenate([plane.vertices, [tip]])
+    kept = face_region(scan, POINTS, radius=90, forehead=0.4)
+    eyes, mouth = POINTS[:4].mean(0), POINTS[5:].mean(0)
+    near = np.linalg.norm(scan - tip, axis=1) <= 90
     up = (eyes - mouth) / np.linalg.norm(eyes - mouth)
-    low = (plane.vertices - eyes) @ up <= 0.4 * np.linalg.norm(eyes - mouth)
+    low = (scan - eyes) @ up <= 0.4 * np.linalg.norm(eyes - mouth)
     assert (kept == (near & low)).all()
     assert kept.any()
     assert (near & ~low).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_tip_of_the_nose_is_found_in_any_pose(seed: int) -> None:
+    template = load_template()
+    points = template.landmarks("multipie68")
+    vertices = np.asarray(template.vertices, float)
+    motion = Similarity(1.0, _rotation(seed), np.array([30.0, -200.0, 11.0]))
+    at = template.position_map(256)
+    landmarks = warp.points_at(at[None], points[[36, 39, 42, 45, 33, 48, 54]])[0].T.numpy().astype(float)
+    true = warp.points_at(at[None], points[[30]])[0, :, 0].numpy().astype(float)
+    assert np.linalg.norm(nose_tip(motion(vertices), motion(landmarks)) - motion(true[None])[0]) < 6
 
 
 def test_icp_removes_a_shift_that_the_seven_points_carry() -> None:
