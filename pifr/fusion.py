@@ -27,7 +27,7 @@ def fuse(features: Tensor, weights: Tensor, yaw: Tensor, method: Fusion = DEFAUL
     | mean | unit vector along the mean of the views in use (weight > 0) |
     | weighted | unit vector along the weighted sum |
     | score-mean | weighted sum as it is: the dot product of two templates is the weighted mean of all cosines |
-    | concatenation | blocks scaled by sqrt(weight): the dot product is a weighted mean of same-view cosines |
+    | concatenation | blocks scaled by sqrt(weight): dot products add up same views' cosines times sqrt(w w') |
     | yaw | as weighted, the extra views gated by |yaw|; where yaw is unknown, as weighted |
 
     Args:
