@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pifr.faces import ARCFACE_112, FaceFinder
-from pifr.frontalizer import Frontalizer
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
 from protocols.synthetic.scene import Scene, View
@@ -54,7 +54,7 @@ def main(
     turned, frontal = _portraits(seed)
     faces = FaceFinder()(turned)
     with torch.inference_mode():
-        frontalizer = Frontalizer.from_pretrained(weights=weights)
+        frontalizer = Frontalizer.from_pretrained(weights=weights, config=FrontalizerConfig(completion="inet"))
         result = frontalizer(faces, ARCFACE_112, 224)
         turned_to_60 = frontalizer.turn(faces, result, result.position_map, None, ARCFACE_112, 224, largest_yaw=60.0)
     truth = torch.from_numpy(np.stack(frontal)).permute(0, 3, 1, 2).float() / 255

@@ -15,17 +15,17 @@ _SEEN = 0.1
 _DOUBTFUL, _SURE = 0.1, 0.4
 """Visibility up to which a colour may be the background's, and from which on it is the face's."""
 
-NARROW, WIDE = 1 / 64, 1 / 32
-"""Margins of `certain`, shares of the texture's side: by how much C-Net errs on most profiles, and on nearly all."""
+MARGIN = 1 / 64
+"""Margin of `certain`, a share of the texture's side: by how much C-Net errs on most profiles."""
 
 _SMALL = 1 / 32
 """Doubts up to twice this wide, a share of the texture's side, are no hidden part of the face."""
 
 WASHED = 1 / 16
-"""Beyond `WIDE`, I-Net's texture is taken although it was shown the photo's: it has learned to wash off stains."""
+"""Beyond `MARGIN`, I-Net's texture is taken although it was shown the photo's: it has learned to wash off stains."""
 
 
-def certain(visibility: Tensor, margin: float = NARROW) -> Tensor:
+def certain(visibility: Tensor, margin: float = MARGIN) -> Tensor:
     """Where a texture shows nothing but the face.
 
     C-Net errs by a pixel or two. So near a face's outline, which for a profile is the midline of its texture, the
@@ -34,8 +34,7 @@ def certain(visibility: Tensor, margin: float = NARROW) -> Tensor:
 
     Args:
         visibility: B x 1 x N x N in [0, 1].
-        margin: `NARROW` where nothing but what lies beside can fill what is lost; `WIDE` for what I-Net is shown, and
-            `WIDE + WASHED` for what is kept beside its texture.
+        margin: share of the texture's side; `MARGIN + WASHED` for what is kept beside I-Net's texture.
 
     Returns:
         B x 1 x N x N in [0, 1]; 0 within N * margin pixels of what is hidden.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.completion import NARROW, WASHED, WIDE, blend, certain, mirrored, pull_push
+from pifr.completion import MARGIN, WASHED, blend, certain, mirrored, pull_push
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
@@ -171,12 +171,12 @@ class Frontalizer:
         network, size = self.pretrained["inpainting"], texture.shape[-1]
         working = network.config.resolution
         with self.pretrained.autocast():
-            completion = network(_resize(texture, working), _resize(certain(visibility, WIDE), working))
+            completion = network(_resize(texture, working), _resize(certain(visibility), working))
         return blend(texture, kept, _resize(completion, size))
 
     def kept(self, visibility: Tensor) -> Tensor:
         """What complete textures keep of the photo, B x 1 x N x N in [0, 1] each."""
-        return certain(visibility, WIDE + WASHED if self.config.completion == "inet" else NARROW)
+        return certain(visibility, MARGIN + WASHED if self.config.completion == "inet" else MARGIN)
 
     def shape(self, pixels: Tensor, located: LocatedFaces) -> Tensor:
         """Pose-free position maps B x 3 x m x m mm of faces in B x 3 x 256 x 256 crops."""

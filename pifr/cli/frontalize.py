@@ -27,7 +27,10 @@ def frontalize(
     mesh: Annotated[str | None, typer.Option(help="Write textured meshes: obj, ply or glb.")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the frontal picture, pixels.")] = 256,
     options: Annotated[
-        str, typer.Option(help="As after 'srtc:' - paper, a folder of weights, KEY=VALUE; by commas.")
+        str,
+        typer.Option(
+            help="As after 'srtc:', on top of completion=inet - paper, a folder of weights, KEY=VALUE; by commas."
+        ),
     ] = "",
     detector: Annotated[
         str, typer.Option(help="yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV.")
@@ -52,7 +55,7 @@ def frontalize(
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
     files, finder = image_files(images, out), make_finder(detector, policy)
-    frontalizer = load_frontalizer(device, options)
+    frontalizer = load_frontalizer(device, f"completion=inet,{options}")
     out.mkdir(parents=True, exist_ok=True)
     names, seen, made = _Names(), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="") as table:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pifr.completion import WIDE, certain
+from pifr.completion import certain
 from pifr.errors import DataError
 from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop, without_colours
 
@@ -340,7 +340,7 @@ def visibility_bank(shards: Shards, size: int, count: int, seed: int) -> np.ndar
         seed: seed of the choice.
 
     Returns:
-        count x N x N uint8, 255 where the surface was seen well, and surely (`pifr.completion.certain`, `WIDE`).
+        count x N x N uint8, 255 where the surface was seen well, and surely (`pifr.completion.certain`).
     """
     from pifr.geometry.correspondence import Correspondence
 
@@ -352,7 +352,7 @@ def visibility_bank(shards: Shards, size: int, count: int, seed: int) -> np.ndar
         pncc = torch.from_numpy(codes).permute(0, 3, 1, 2).float()
         mask = (pncc[:, :1] > 0).float()
         pncc = (pncc - 1).clamp_min(0) / 254
-        seen = certain(correspondence.unwrap(pncc, pncc, mask, size).visibility, WIDE)
+        seen = certain(correspondence.unwrap(pncc, pncc, mask, size).visibility)
         maps.append((seen[:, 0] * 255).byte().numpy())
     return np.concatenate(maps)
 

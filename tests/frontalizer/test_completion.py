@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pifr.completion import NARROW, WIDE, blend, certain, mirrored, pull_push
+from pifr.completion import MARGIN, WASHED, blend, certain, mirrored, pull_push
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_compiled_filling_is_that_of_torch(size):
     torch.testing.assert_close(pull_push(values, weights), plain, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("margin", "pixels"), [(NARROW, 2), (WIDE, 4)])
+@pytest.mark.parametrize(("margin", "pixels"), [(MARGIN, 2), (MARGIN + WASHED, 10)])
 def test_nothing_is_certain_near_what_is_doubtful(margin, pixels):
     visibility = torch.ones(1, 1, 128, 128)
     visibility[..., 60:] = 0.1
@@ -88,7 +88,7 @@ def test_nothing_is_certain_near_what_is_doubtful(margin, pixels):
 def test_small_doubts_stay_small():
     visibility = torch.ones(1, 1, 128, 128)
     visibility[..., 40:47, 50:90] = 0  # a mouth, say
-    torch.testing.assert_close(certain(visibility, WIDE), visibility)
+    torch.testing.assert_close(certain(visibility, MARGIN + WASHED), visibility)
 
 
 def test_certainty_grows_with_visibility():
