@@ -8,8 +8,9 @@ undisturbed run. A schedule in minutes follows the clock, so no two such runs ar
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -29,6 +30,7 @@ from pifr.geometry.warp import resized
 from pifr.locator import LocatorConfig
 from pifr.networks.discriminator import Discriminator
 from pifr.networks.shape import INPUT_SIZE
+from pifr.pretrained import uses_bfloat16
 from pifr.training import losses
 from pifr.training.config import (
     CoarseShapeTask,
@@ -77,6 +79,7 @@ class NetworkTraining(L.LightningModule):
         average: the network with exponentially averaged weights; validated and exported.
         completed_steps: batches trained on so far, over all resumptions.
         elapsed: seconds of training so far, over all resumptions.
+        origin: what a checkpoint can only be resumed with: network, data, and what decides the order of the data.
     """
 
     def __init__(self, network: nn.Module, optimisation: Optimisation, schedule: Schedule) -> None:
@@ -88,6 +91,7 @@ class NetworkTraining(L.LightningModule):
         self.average.requires_grad_(False)
         self.completed_steps = 0
         self.elapsed = 0.0
+        self.origin: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self._clock = 0.0
         self._rows: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -147,6 +151,7 @@ class NetworkTraining(L.LightningModule):
             "completed_steps": self.completed_steps,
             "elapsed": self.elapsed,
             "metrics": self.metrics,
+            "origin": self.origin,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -156,6 +161,13 @@ class NetworkTraining(L.LightningModule):
             state["elapsed"],
             state["metrics"],
         )
+
+    def run(self, network: Callable[..., Any], *inputs: Tensor) -> Any:
+        """What a network makes of its inputs. Only this runs in bfloat16; geometry and losses need float32."""
+        bfloat16 = uses_bfloat16(self.optimisation.precision, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            result = network(*inputs)
+        return result.float() if isinstance(result, Tensor) else result
 
     def log_losses(self, **values: Tensor) -> None:
         """Logs training losses and the learning rate."""
@@ -258,12 +270,12 @@ class SegmentationTraining(NetworkTraining):
         super().__init__(network, task.optimisation, schedule)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = losses.segmentation_loss(self.network(images_of(batch)), mask_of(batch))
+        loss = losses.segmentation_loss(self.run(self.network, images_of(batch)), mask_of(batch))
         self.log_losses(loss=loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits, mask = self.average(images_of(batch)), mask_of(batch)
+        logits, mask = self.run(self.average, images_of(batch)), mask_of(batch)
         self.record(
             iou=intersection_over_union(logits > 0, mask > 0),
             square=_square_error(logits > 0, mask > 0),
@@ -272,7 +284,9 @@ class SegmentationTraining(NetworkTraining):
 
     def pictures(self, batch: Batch) -> Tensor:
         images = images_of(batch)
-        return _sheet([images, mask_of(batch).expand_as(images), self.average(images).sigmoid().expand_as(images)])
+        return _sheet(
+            [images, mask_of(batch).expand_as(images), self.run(self.average, images).sigmoid().expand_as(images)]
+        )
 
 
 def _square_error(predicted: Tensor, target: Tensor) -> Tensor:
@@ -300,7 +314,7 @@ class PnccTraining(NetworkTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
-        prediction = self.network(images_of(batch), mask)
+        prediction = self.run(self.network, images_of(batch), mask)
         pncc = losses.pncc_loss(prediction.pncc, target, mask if self.task.masked_loss else None)
         loss = self.task.pncc_weight * pncc
         logged = {"pncc": pncc}
@@ -312,7 +326,7 @@ class PnccTraining(NetworkTraining):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
-        prediction = self.average(images_of(batch), mask)
+        prediction = self.run(self.average, images_of(batch), mask)
         millimetres, pixels = pncc_errors(prediction.pncc, target, mask, self.extent)
         self.record(mm=millimetres, px=pixels, yaw=batch["yaw"])
         if prediction.mask_logits is not None:
@@ -320,7 +334,7 @@ class PnccTraining(NetworkTraining):
 
     def pictures(self, batch: Batch) -> Tensor:
         images, mask = images_of(batch), mask_of(batch)
-        prediction = self.average(images, mask)
+        prediction = self.run(self.average, images, mask)
         shown = mask if prediction.mask_logits is None else (prediction.mask_logits > 0).float()
         error = ((prediction.pncc - batch["pncc"].permute(0, 3, 1, 2).float()).abs() * mask * 10).clamp(0, 1)
         return _sheet([images, batch["pncc"].permute(0, 3, 1, 2).float(), prediction.pncc * shown, error])
@@ -358,35 +372,34 @@ class InpaintingTraining(NetworkTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         target, seen, optimizers = batch["texture"], batch["visibility"], self.trainer.optimizers
-        generated = self.network(batch["shown"], seen)
+        generated = self.run(self.network, batch["shown"], seen)
         logged = {"reconstruction": losses.reconstruction_loss(generated, target, _pixel_weight(batch))}
         total = logged["reconstruction"]
         if self.critics.features is not None:
-            logged["perceptual"] = losses.perceptual_loss(generated, target, self.critics.features)
+            logged["perceptual"] = losses.perceptual_loss(generated, target, partial(self.run, self.critics.features))
             total = total + self.task.perceptual_weight * logged["perceptual"]
         if self.critics.identity is not None:
             # What the photo shows stays as it is, as in the blend that people get to see.
             shown = torch.lerp(generated, target, certain(seen, WASHED))
             shown, true = as_photographed(torch.cat([shown, target], 1)).chunk(2, 1)
             with torch.no_grad():
-                wanted = self.critics.identity(true)
-            logged["identity"] = losses.identity_loss(self.critics.identity(shown), wanted)
+                wanted = self.run(self.critics.identity, true)
+            logged["identity"] = losses.identity_loss(self.run(self.critics.identity, shown), wanted)
             total = total + self.task.identity_weight * logged["identity"]
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-            logged["generator"] = losses.generator_loss(self.discriminator(generated))
+            logged["generator"] = losses.generator_loss(self.run(self.discriminator, generated))
             total = total + self.task.generator_weight * logged["generator"]
         self._descend(optimizers[0], total)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
             logged["discriminator"] = losses.discriminator_loss(
-                self.discriminator(target), self.discriminator(generated.detach())
+                self.run(self.discriminator, target), self.run(self.discriminator, generated.detach())
             )
             objective = self.task.discriminator_weight * logged["discriminator"]
             if self.completed_steps % self.task.penalty_every == 0:
                 # A second derivative: sixteen bits are too few for it.
-                with torch.autocast(target.device.type, enabled=False):
-                    logged["penalty"] = losses.gradient_penalty(self.discriminator, target)
+                logged["penalty"] = losses.gradient_penalty(self.discriminator, target)
                 objective = objective + self.task.penalty_weight * self.task.penalty_every * logged["penalty"]
             self._descend(optimizers[1], objective)
         self.log_losses(loss=total, **logged)
@@ -399,7 +412,7 @@ class InpaintingTraining(NetworkTraining):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         target, seen = batch["texture"], batch["visibility"]
-        completed = self.average(target, seen)
+        completed = self.run(self.average, target, seen)
         # Judged where the photo shows the truth and the network did not see it.
         unseen = (1 - seen) * batch["trust"]
         other_side = mirrored(target, seen)
@@ -410,7 +423,7 @@ class InpaintingTraining(NetworkTraining):
             mean_face=_weighted_l1(mean.expand_as(target), target, unseen),
             seen=_weighted_l1(completed, target, seen),
             stained=_weighted_l1(batch["shown"], target, seen),
-            washed=_weighted_l1(self.average(batch["shown"], seen), target, seen),
+            washed=_weighted_l1(self.run(self.average, batch["shown"], seen), target, seen),
         )
         if self.critics.judge is not None:
             shown = {
@@ -418,12 +431,14 @@ class InpaintingTraining(NetworkTraining):
                 "identity_mirrored": other_side,
                 "identity_mean_face": blend(target, seen, mean.expand_as(target)),
             }
-            person = self.critics.judge(target)
-            self.record(**{name: (self.critics.judge(texture) * person).sum(1) for name, texture in shown.items()})
+            person = self.run(self.critics.judge, target)
+            self.record(
+                **{name: (self.run(self.critics.judge, texture) * person).sum(1) for name, texture in shown.items()}
+            )
 
     def pictures(self, batch: Batch) -> Tensor:
         target, seen = batch["texture"], batch["visibility"]
-        return _sheet([target, batch["shown"] * seen, self.average(batch["shown"], seen)])
+        return _sheet([target, batch["shown"] * seen, self.run(self.average, batch["shown"], seen)])
 
 
 def _pixel_weight(batch: Batch) -> Tensor:
@@ -466,18 +481,14 @@ class CoarseShapeTraining(NetworkTraining):
         if not self._located_by:
             return (images,)
         cnet, correspondence = (module.to(self.device) for module in self._located_by)
-        prediction = cnet(images, mask_of(batch))
-        with torch.autocast(self.device.type, enabled=False):
-            mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.float().sigmoid()
-            pncc = prediction.pncc.float().clamp(0, 1)
-            seen = correspondence.unwrap(images, pncc, mask, INPUT_SIZE, deviation=self._deviation)
-            evidence = correspondence.evidence(
-                seen.fit.camera, seen.pixels, seen.positions, seen.visibility, seen.texture
-            )
+        prediction = self.run(cnet, images, mask_of(batch))
+        mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.sigmoid()
+        seen = correspondence.unwrap(images, prediction.pncc.clamp(0, 1), mask, INPUT_SIZE, deviation=self._deviation)
+        evidence = correspondence.evidence(seen.fit.camera, seen.pixels, seen.positions, seen.visibility, seen.texture)
         return evidence, seen.positions
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        predicted, target = self.network(*self._seen(batch)), self._target(batch)
+        predicted, target = self.run(self.network, *self._seen(batch)), self._target(batch)
         share, logged = self.task.aligned_share, {"surface": losses.surface_loss(predicted, target)}
         loss = (1 - share) * logged["surface"]
         if share:
@@ -489,7 +500,7 @@ class CoarseShapeTraining(NetworkTraining):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         target, seen = self._target(batch), self._seen(batch)
-        shapes = {"": self.average(*seen), "_mean_face": self.average.module.mean.expand_as(target)}
+        shapes = {"": self.run(self.average, *seen), "_mean_face": self.average.module.mean.expand_as(target)}
         if len(seen) > 1:
             shapes["_fit"] = resized(seen[1], target.shape[-1])
         for name, shape in shapes.items():
@@ -502,7 +513,7 @@ class CoarseShapeTraining(NetworkTraining):
         self.record(yaw=batch["yaw"])
 
     def pictures(self, batch: Batch) -> Tensor:
-        target, predicted = self._target(batch), self.average(*self._seen(batch))
+        target, predicted = self._target(batch), self.run(self.average, *self._seen(batch))
         light = target.new_tensor([0.3, 0.3, 0.9]).view(3, 1, 1)
         shades = [
             (surface_normals(positions) * light).sum(1, keepdim=True).expand(-1, 3, -1, -1)
@@ -539,14 +550,14 @@ class FineShapeTraining(NetworkTraining):
     def _terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Displacement, irradiance with and without it, and weight of the shading loss."""
         texture, position, trust = batch["texture"], batch["position"], batch["trust"]
-        with torch.no_grad(), torch.autocast(texture.device.type, enabled=False):
+        with torch.no_grad():
             normals = surface_normals(position)
             light = fit_light(texture, normals, trust)
             albedo = _smooth(fit_albedo(texture, shading(normals, light), trust))
             flat = losses.irradiance(albedo, light, harmonics(normals))
             contrast = (texture - flat).abs().mean(1, keepdim=True)
             weight = trust * torch.exp(-((contrast / _PAINT_CONTRAST) ** 2))
-        displacement = network(texture)
+        displacement = self.run(network, texture)
         displaced = torch.cat([position[:, :2], position[:, 2:] + displacement], 1)
         reflected = losses.irradiance(albedo, light, harmonics(surface_normals(displaced)))
         return displacement, reflected, flat, weight

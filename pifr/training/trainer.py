@@ -1,8 +1,8 @@
 """From a configuration and shards to a weights file: `train` is what `pifr train NAME` runs."""
 
-import importlib.util
 import json
 import logging
+import pickle
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pifr.errors import CheckpointError, ConfigError
 from pifr.files import write_whole
 from pifr.geometry.template import load_template
 from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
-from pifr.pretrained import Pretrained, uses_bfloat16
+from pifr.pretrained import Pretrained
 from pifr.training.augment import Framing
 from pifr.training.config import (
     CoarseShapeTask,
@@ -40,17 +43,6 @@ from pifr.training.dataset import (
     validation_loader,
     visibility_bank,
 )
-
-if importlib.util.find_spec("torchvision") is not None:
-    # Lightning imports torchvision where it is installed, also where it is broken.
-    from pifr._torchvision import ensure_operators
-
-    ensure_operators()
-
-import lightning as L
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-
 from pifr.training.identity import TextureCritics
 from pifr.training.modules import (
     CoarseShapeTraining,
@@ -132,17 +124,21 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
     steps = None if run.max_minutes is not None else run.max_steps or settings.max_steps
     schedule = Schedule(settings.warm_up_steps, steps, run.max_minutes)
     module, batches, validation, shards = _setup(task, run, schedule, critics)
+    module.origin = {
+        "network": task.network.model_dump_json(),
+        "data": shards.fingerprint(),
+        "batch size": str(settings.batch_size),
+        "seed": str(settings.seed),
+    }
     if run.init_from is not None:
         load_weights(module.network, run.init_from)
         module.average.module.load_state_dict(module.network.state_dict())
     checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
-    start = _completed_steps(checkpoint) if checkpoint else 0
+    start = _steps_of(checkpoint, module.origin) if checkpoint else 0
     keeper = _Keeper(run, shards.fingerprint(), len(shards), validation)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        precision="bf16-mixed" if uses_bfloat16(settings.precision, device) else "32-true",
         max_epochs=-1,
         val_check_interval=settings.validation_every,
         check_val_every_n_epoch=None,
@@ -165,7 +161,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         train_dataloaders=training_loader(batches, start, settings.workers),
         val_dataloaders=validation_loader(validation),
         ckpt_path=checkpoint,
-        weights_only=False,
+        weights_only=True,
     )
     if len(validation):
         trainer.validate(module, validation_loader(validation), verbose=False)
@@ -225,12 +221,22 @@ def _ncc_extent() -> torch.Tensor:
     return torch.from_numpy(upper - lower).float()
 
 
-def _completed_steps(checkpoint: Path) -> int:
-    """Training batches that a checkpoint has seen: where its data goes on."""
+def _steps_of(checkpoint: Path, origin: dict[str, str]) -> int:
+    """Training batches that a checkpoint has seen: where its data goes on.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or one of another training.
+    """
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["pifr"]["completed_steps"])
-    except (OSError, KeyError, RuntimeError, EOFError) as error:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pifr"]
+        steps, other = int(state["completed_steps"]), dict(state["origin"])
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{checkpoint} is no checkpoint of pifr: {error}") from error
+    if differing := [name for name in origin if other.get(name) != origin[name]]:
+        raise CheckpointError(
+            f"{checkpoint} was trained with another {', '.join(differing)}: give what it began with, or another --out"
+        )
+    return steps
 
 
 class _Keeper(Callback):

@@ -1,14 +1,19 @@
 """Training end to end on tiny shards: it learns, resumes exactly, and exports what it validated."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from pifr.errors import ConfigError
+from pifr.errors import CheckpointError, ConfigError
+from pifr.geometry.lighting import surface_normals
 from pifr.networks.weights import load_network, read_metadata
+from pifr.training import losses
 from pifr.training.config import load_training_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "train"
@@ -189,3 +194,143 @@ def test_intersection_over_union_by_hand() -> None:
     one, two = torch.zeros(1, 1, 2, 2, dtype=torch.bool), torch.zeros(1, 1, 2, 2, dtype=torch.bool)
     one[0, 0, 0], two[0, 0, :, 0] = True, True
     assert intersection_over_union(one, two).item() == pytest.approx(1 / 3)
+
+
+def test_a_checkpoint_of_another_training_is_refused(config: Path, shards: Path, tmp_path: Path) -> None:
+    from pifr.training.trainer import CHECKPOINT
+
+    run("segmentation", config, shards, tmp_path, 1)
+    content = yaml.safe_load(config.read_text())
+    content["segmentation"]["optimisation"] |= {"seed": 5, "batch_size": 2}
+    config.write_text(yaml.safe_dump(content))
+    with pytest.raises(CheckpointError, match="another batch size, seed"):
+        run("segmentation", config, shards, tmp_path, 2, resume=True)
+    for damaged in (b"no checkpoint", b""):
+        (tmp_path / CHECKPOINT).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="no checkpoint of pifr"):
+            run("segmentation", config, shards, tmp_path, 2, resume=True)
+
+
+def test_nobody_is_validated_on_photos_of_the_training(config: Path, shards: Path, tmp_path: Path) -> None:
+    from pifr.training.modules import Schedule
+    from pifr.training.trainer import Run, _setup
+
+    def photos(batches: object) -> set[str]:
+        samples = batches._make._shards
+        return set(samples.rows["photo"])
+
+    for name in ("pncc", "inpainting"):
+        task = load_training_config(config).task(name)
+        plain = Run(name, config, shards, tmp_path)
+        _, training, validation, _ = _setup(task, plain, Schedule(0, steps=1), None)
+        assert photos(training)
+        assert photos(validation)
+        assert not photos(training) & photos(validation)
+        _, _, other, _ = _setup(task, replace(plain, validation=shards), Schedule(0, steps=1), None)
+        assert photos(other) == photos(training) | photos(validation)
+
+
+@pytest.mark.parametrize("name", ["pncc", "inpainting", "shape-coarse", "shape-fine"])
+def test_only_networks_run_in_bfloat16(name: str, config: Path, shards: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    metrics = {}
+    for precision in ("float32", "bfloat16"):
+        content[name]["optimisation"]["precision"] = precision
+        config.write_text(yaml.safe_dump(content))
+        weights = run(name, config, shards, tmp_path / precision, 1)
+        metrics[precision] = json.loads(read_metadata(weights)["metrics"])
+    independent = {"inpainting": ("mirrored", "mean_face"), "shape-coarse": ("aligned_mean_face",),
+                   "shape-fine": ("shading_coarse",), "pncc": ()}[name]  # fmt: skip
+    for figure in independent:
+        assert metrics["bfloat16"][figure] == metrics["float32"][figure]
+    for figure, value in metrics["float32"].items():
+        assert metrics["bfloat16"][figure] == pytest.approx(value, rel=0.1, abs=0.02)
+
+
+def test_inet_minimises_what_eq_8_adds_up(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pifr.training.modules import InpaintingTraining
+
+    content = yaml.safe_load(config.read_text())
+    content["inpainting"] |= {"adversarial": True, "generator_weight": 0.7, "discriminator_weight": 0.3,
+                              "penalty_weight": 2.0, "penalty_every": 2}  # fmt: skip
+    config.write_text(yaml.safe_dump(content))
+    steps: list[dict[str, torch.Tensor]] = []
+    descended: list[torch.Tensor] = []
+    original = InpaintingTraining._descend
+
+    def descend(module: InpaintingTraining, optimizer: object, loss: torch.Tensor) -> None:
+        descended.append(loss.detach().clone())
+        original(module, optimizer, loss)
+
+    monkeypatch.setattr(InpaintingTraining, "_descend", descend)
+    monkeypatch.setattr(InpaintingTraining, "log_losses", lambda module, **values: steps.append(values))
+    run("inpainting", config, shards, tmp_path, 2)
+    for step, (generator, discriminator) in zip(steps, zip(descended[::2], descended[1::2], strict=True), strict=True):
+        torch.testing.assert_close(generator, step["reconstruction"].detach() + 0.7 * step["generator"].detach())
+        penalty = 2.0 * 2 * step["penalty"].detach() if "penalty" in step else 0.0
+        torch.testing.assert_close(discriminator, 0.3 * step["discriminator"].detach() + penalty)
+    assert ["penalty" in step for step in steps] == [True, False]
+
+
+def test_what_the_blend_keeps_of_the_photo_counts_for_a_quarter() -> None:
+    from pifr.training.modules import _pixel_weight
+
+    seen, trust = torch.ones(1, 1, 64, 64), torch.ones(1, 1, 64, 64)
+    seen[..., 32:] = 0
+    trust[..., :8, :] = 0
+    weight = _pixel_weight({"visibility": seen, "trust": trust})[0, 0]
+    assert weight[40, 10] == 0.25  # deep in what was seen
+    assert weight[40, 30] == 1  # seen, but near the edge, where stains are washed off
+    assert weight[40, 50] == 1
+    assert weight[2, 50] == 0.25  # filled in by the registration, and no truth
+
+
+def test_a_fine_bump_is_seen_from_the_side_of_the_light() -> None:
+    """The displaced surface is lit as the camera sees it: z grows towards the camera."""
+    from pifr.geometry import warp
+    from pifr.networks.config import FineShapeConfig
+    from pifr.training.config import FineShapeTask, Optimisation
+    from pifr.training.modules import FineShapeTraining, Schedule
+
+    size = 32
+    x, y = warp.pixel_grid(size, size)
+    # On a dome, for a plane does not tell where light comes from.
+    position = torch.stack([4 * x, -4 * y, (100**2 - (4 * x - 62) ** 2 - (4 * y - 62) ** 2).sqrt()])[None]
+    bump = 2 * torch.exp(-((x - 16) ** 2 + (y - 16) ** 2) / 6)[None, None]
+    displaced = torch.cat([position[:, :2], position[:, 2:] + bump], 1)
+    side = (surface_normals(displaced) * torch.tensor([0.6, 0.0, 0.8]).view(3, 1, 1)).sum(1, keepdim=True)
+    texture = (0.5 * side.clamp_min(0)).expand(-1, 3, -1, -1)
+    batch = {"texture": texture, "position": position, "trust": torch.ones(1, 1, size, size)}
+    module = FineShapeTraining(
+        torch.nn.Identity(), FineShapeTask(network=FineShapeConfig(), optimisation=Optimisation()), Schedule(0, steps=1)
+    )
+    errors = {}
+    for sign in (-1, 0, 1):
+        _, reflected, _, weight = module._terms(lambda texture, sign=sign: sign * bump, batch)
+        errors[sign] = losses.shading_loss(reflected, texture, weight).item()
+    assert errors[1] < errors[0]
+    assert errors[1] < errors[-1]
+
+
+def test_biases_and_norms_do_not_decay_and_gradients_are_clipped(config: Path) -> None:
+    from pifr.networks.weights import build_network
+    from pifr.training.modules import Schedule, SegmentationTraining
+
+    task = load_training_config(config).task("segmentation")
+    module = SegmentationTraining(build_network(task.network), task, Schedule(0, steps=1))
+    optimizer = module.configure_optimizers()
+    decayed, plain = optimizer.param_groups
+    assert decayed["weight_decay"] > 0 == plain["weight_decay"]
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert any(parameter.ndim == 1 for parameter in plain["params"])
+    for parameter in module.network.parameters():
+        parameter.grad = torch.full_like(parameter, 10.0)
+    module.on_before_optimizer_step(optimizer)
+    total = torch.stack([parameter.grad.norm() for parameter in module.network.parameters()]).norm()
+    assert total.item() == pytest.approx(task.optimisation.gradient_clip, rel=1e-3)
+
+
+def test_modules_can_be_imported_alone() -> None:
+    subprocess.run([sys.executable, "-c", "import pifr.training.modules"], check=True, timeout=120)
