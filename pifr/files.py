@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,30 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
+        raise
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to be filled beside `target`, which takes that name when all went well; one writer at a time.
+
+    What killed writers of `target` left behind is removed first.
+
+    Args:
+        target: does not exist; its folder does.
+
+    Raises:
+        OSError: the folder cannot be written; there is no `target` then.
+    """
+    for stale in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(stale)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -15,8 +15,9 @@ from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.fusion import DEFAULT_FUSION, Fusion
-from pifr.locator import FaceLocator, LocatorConfig
+from pifr.locator import CNET, FaceLocator, LocatorConfig
 from pifr.networks.config import Config
+from pifr.pretrained import weights_files, weights_fingerprint
 from pifr.views import Views
 
 _Kind = TypeVar("_Kind", bound=Config)
@@ -223,7 +224,8 @@ class _Asked:
         return self.options[kind]  # type: ignore[return-value]
 
     def locator(self, device: str) -> FaceLocator:
-        return _shared_locator(self.name, self.folder, device, self[LocatorConfig])
+        weights = weights_fingerprint(weights_files(CNET, self.name, self.folder))
+        return _shared_locator(self.name, self.folder, weights, device, self[LocatorConfig])
 
     def frontalizer(self, device: str) -> Frontalizer:
         config = self[FrontalizerConfig]
@@ -256,8 +258,8 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
 
 
 @lru_cache(maxsize=4)
-def _shared_locator(name: str, folder: Path | None, device: str, config: LocatorConfig) -> FaceLocator:
-    # `align` and `srtc` in one run, for several recognizers, locate each batch once.
+def _shared_locator(name: str, folder: Path | None, weights: str, device: str, config: LocatorConfig) -> FaceLocator:
+    # `align` and `srtc` in one run, for several recognizers, locate each batch once. `weights` tells when files change.
     return FaceLocator.from_pretrained(name, weights=folder, device=device, config=config)
 
 

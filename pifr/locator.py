@@ -22,6 +22,9 @@ from pifr.pretrained import Precision, Pretrained
 _UNDECIDED = 0.2
 """A mask's probability between this and one minus this says neither yes nor no."""
 
+CNET = ("segmentation", "pncc")
+"""Its networks."""
+
 _RECIPE = 3  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
@@ -88,7 +91,7 @@ class FaceLocator:
     ) -> "FaceLocator":
         """The locator with trained networks; arguments and errors as `Pretrained`."""
         config = config or LocatorConfig()
-        return cls(Pretrained(("segmentation", "pncc"), name, weights, device, config.precision), config)
+        return cls(Pretrained(CNET, name, weights, device, config.precision), config)
 
     @torch.inference_mode()
     def __call__(self, faces: FaceCrops) -> LocatedFaces:

@@ -46,10 +46,10 @@ class Pretrained:
         precision: Precision = "auto",
     ) -> None:
         self.device = usable_device(device)
-        files = {name: _weights_file(configuration, name, weights) for name in names}
+        files = weights_files(names, configuration, weights)
         self._bfloat16 = uses_bfloat16(precision, self.device)
         used = "bfloat16" if self._bfloat16 else "float32"
-        self.fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()) + f",{used}"
+        self.fingerprint = f"{weights_fingerprint(files)},{used}"
         self._networks: dict[str, nn.Module] = {
             name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
             for name, file in files.items()
@@ -87,6 +87,16 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def weights_files(names: tuple[str, ...], configuration: str = "lite", folder: Path | None = None) -> dict[str, Path]:
+    """Where the weights of networks lie, by name; arguments and errors as `Pretrained`."""
+    return {name: _weights_file(configuration, name, folder) for name in names}
+
+
+def weights_fingerprint(files: dict[str, Path]) -> str:
+    """Changes whenever one of the files does."""
+    return ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
 
 
 def _weights_file(name: str, network: str, folder: Path | None) -> Path:

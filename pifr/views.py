@@ -63,7 +63,7 @@ class Views:
                 raise ValueError(f"Views.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
         if len(self.reason) != count:
             raise ValueError(f"Views.reason has {len(self.reason)} entries, status {count}")
-        if count and ((self.weights < 0).any() or ((self.weights.sum(1) - 1).abs() > 1e-4).any()):
+        if not ((self.weights >= 0).all() and ((self.weights.sum(1) - 1).abs() <= 1e-4).all()):
             raise ValueError("Views.weights must not be negative, and each row must sum to 1")
 
     def __len__(self) -> int:

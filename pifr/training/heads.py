@@ -175,9 +175,8 @@ class TexturedHead:
     def photo_view(self) -> HeadRender:
         """The untouched photo, cut to the canvas, with the fit's own PNCC."""
         to_canvas = self._canvas_transform(self.pixels[:, :2])
-        interpolation = cv2.INTER_AREA if to_canvas[0, 0] < 1 else cv2.INTER_LINEAR
         image = cv2.warpAffine(_prefiltered(self.image, to_canvas[0, 0]), to_canvas, (CANVAS, CANVAS),
-                               flags=interpolation, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+                               flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
         placed = self.pixels.copy()
         placed[:, :2] = placed[:, :2] * to_canvas[0, 0] + to_canvas[:, 2]
         raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 
 from pifr.errors import DataError
-from pifr.files import claim_folder, write_whole
+from pifr.files import claim_folder, whole_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.threads import limit_threads
@@ -88,8 +87,7 @@ def render(
 ) -> Iterator[tuple[int, int]]:
     """Write shards of pairs for every accepted photo; yields (done, total) shards.
 
-    A shard is made in a temporary folder and renamed when complete, so a killed run or a full disk leaves nothing
-    half-written and the next run goes on where it stopped.
+    A shard appears whole or not at all, so the next run goes on where a killed one, or a full disk, stopped.
 
     Args:
         registration: folder of `pifr train register`. photos: the folder it was run on. out: folder of the shards.
@@ -145,14 +143,8 @@ def _manifest(fits: Path, accepted, settings: RenderSettings, licences: dict[str
 
 def _render_shard(task: tuple) -> None:
     photos, rows, names, final, settings = task
-    temporary = final.with_name(f".{final.name}.{os.getpid()}")
-    temporary.mkdir()
-    try:
-        _write_shard(photos, rows, names, temporary, settings)
-        os.replace(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with whole_folder(final) as folder:
+        _write_shard(photos, rows, names, folder, settings)
 
 
 def _write_shard(photos: Path, rows, names: list[str], folder: Path, settings: RenderSettings) -> None:
@@ -292,16 +284,9 @@ def _merge_textures(out: Path, shards: int) -> None:
     final = out / "textures"
     if final.exists():
         return
-    temporary = out / f".textures.{os.getpid()}"
-    temporary.mkdir()
-    try:
-        folders = [out / f"shard-{k:04d}" for k in range(shards)]
+    folders = [out / f"shard-{k:04d}" for k in range(shards)]
+    with whole_folder(final) as merged:
         for name, source in (("texture", "texture"), ("visibility", "visibility"), ("position", "shape")):
-            merged = np.concatenate([np.load(folder / f"{source}.npy") for folder in folders])
-            np.save(temporary / f"{name}.npy", merged)
+            np.save(merged / f"{name}.npy", np.concatenate([np.load(folder / f"{source}.npy") for folder in folders]))
         rows = pd.concat([pd.read_parquet(folder / "photos.parquet") for folder in folders], ignore_index=True)
-        write_whole(temporary / "textures.parquet", rows.to_parquet)
-        os.replace(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        rows.to_parquet(merged / "textures.parquet")

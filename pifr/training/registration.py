@@ -56,6 +56,8 @@ MAX_FIVE_POINT_DISTANCE_MM = 17.0
 MAX_YAW_DEGREES = 45.0
 MAX_IDENTITY = 4.5
 
+_RECIPE = 1  # raise it when fits change while landmarks, links, noise and face model do not
+
 
 @dataclass(frozen=True, slots=True)
 class PhotoFit:
@@ -147,6 +149,13 @@ def load_landmark_noise(source: str) -> LandmarkNoise:
     file = resources.files("pifr.assets") / "sources" / noise_file(source)
     with resources.as_file(file) as path, np.load(path) as archive:
         return LandmarkNoise(**{key: archive[key].astype(np.float64) for key in ("bias", "modes", "deviation")})
+
+
+def _fitter_fingerprint(source: str) -> str:
+    """Changes whenever the same landmarks may give another fit."""
+    assets = resources.files("pifr.assets")
+    files = (assets / "face_model.npz", assets / "sources" / "links.json", assets / "sources" / noise_file(source))
+    return "|".join([*(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files), f"v{_RECIPE}"])
 
 
 class LandmarkFitter:
@@ -307,6 +316,7 @@ def register(
     manifest = {
         "photos_sha256": hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest(),
         "landmarks": source.fingerprint,
+        "fit": _fitter_fingerprint(landmarks),
         "faces": _face_finder().fingerprint,
     }
     claim_folder(parts / "manifest.json", manifest)
