@@ -14,7 +14,7 @@ import torch
 from pifr.errors import DataError, UnknownNameError
 from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut
-from pifr.five_landmarks import nominal_landmarks
+from pifr.five_landmarks import five_of_68, nominal_landmarks
 from pifr.frontalized import POOR
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
@@ -274,6 +274,40 @@ def test_a_drawing_is_rejected_by_the_landmark_networks_doubt(monkeypatch):
     monkeypatch.setattr(landmark_sources, "FaceMesh", Doubtful)
     row = registration.register_image(_portrait(0), FaceMeshSource(Path("any.tflite")), _Found())
     assert (row["status"], row["reason"]) == ("rejected", "not_a_face")
+
+
+@pytest.mark.parametrize(
+    ("yaw", "identity", "jitter", "moved", "reason"),
+    [
+        (20.0, 1.0, 0.0, 0.0, ""),
+        (60.0, 1.0, 0.0, 0.0, "profile"),
+        (20.0, 1.0, 0.0, 30.0, "landmarks_disagree"),
+        (20.0, 9.0, 0.0, 0.0, "unlikely_shape"),
+        (20.0, 1.0, 12.0, 0.0, "poor_fit"),
+    ],
+)
+def test_a_fit_is_kept_only_within_every_limit(yaw, identity, jitter, moved, reason):
+    model = load_face_model()
+    coefficients = np.zeros(50, np.float32)
+    coefficients[0] = identity
+    rotation = rotation_from_angles(torch.tensor([[yaw, 0.0, 0.0]]))[0].numpy()
+    fit = PhotoFit(coefficients, np.zeros(57, np.float32), 1.0, rotation, np.full(2, 128.0), np.zeros((0, 2)))
+    vertices = model.vertices(coefficients, fit.expression)
+    linked = fit.project(vertices[landmark_sources.load_links()[1]])[:, :2]
+    five = five_of_68(fit.project(vertices[model.landmarks68])[:, :2])
+
+    class Source:
+        name = "cnet"
+
+        def __call__(self, image, face):
+            noise = np.random.default_rng(0).normal(0, 1, linked.shape)
+            return landmark_sources.FoundLandmarks(linked + jitter * noise)
+
+    def finder(images):
+        return cut(images[0], np.array([40.0, 30.0, 216.0, 226.0]), (five + [moved, 0]).astype(np.float32))
+
+    row = registration.register_image(np.zeros((256, 256, 3), np.uint8), Source(), finder)
+    assert (row["status"], row["reason"]) == ("rejected" if reason else "ok", reason)
 
 
 def test_what_c_net_finds_no_face_in_is_rejected_with_its_reason():

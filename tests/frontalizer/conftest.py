@@ -56,10 +56,10 @@ class PaintReader(dict):
         return nullcontext()
 
 
-def painted_faces(yaw: list[float], scale: float = SCALE, roll: float = 0.0) -> FaceCrops:
+def painted_faces(yaw: list[float], scale: float = SCALE, roll: float = 0.0, pitch: float = 0.0) -> FaceCrops:
     """The mean face at several yaw angles, painted with its NCC."""
     template, count = load_template(), len(yaw)
-    camera = camera_from_angles(torch.tensor(yaw), 0.0, roll, scale, torch.full((count, 2), 127.5))
+    camera = camera_from_angles(torch.tensor(yaw), pitch, roll, scale, torch.full((count, 2), 127.5))
     drawn = render(template.position_map(128)[None], template.ncc_map(128)[None], camera, 256)
     return faces_of(drawn.attributes)
 

@@ -13,8 +13,10 @@ from pifr.frontalizer import PersonShapeReader
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
+from pifr.geometry.warp import pixel_grid
+from pifr.networks.pncc import PnccPrediction
 
-from .conftest import SCALE, faces_of, painted_faces, photo_edges
+from .conftest import SCALE, ReadsPncc, faces_of, painted_faces, photo_edges
 
 YAW = [-80.0, -60.0, -30.0, 0.0, 45.0, 75.0]
 
@@ -166,6 +168,35 @@ def test_paint_that_no_pose_explains_is_a_fallback(frontalizer):
 def test_a_face_turned_beyond_profile_is_a_fallback(frontalizer):
     result = frontalizer(painted_faces([130.0]))
     assert (result.status, result.reason) == (("fallback",), ("beyond_profile",))
+
+
+def test_a_mask_that_decides_nothing_is_a_fallback(frontalizer):
+    class Undecided(ReadsPncc):
+        def forward(self, pixels, mask):
+            pncc, logits = super().forward(pixels, mask)
+            return PnccPrediction(pncc, torch.where(logits > 0, logits, -0.5))
+
+    frontalizer.locator.pretrained["pncc"] = Undecided()
+    result = frontalizer(painted_faces([20.0]))
+    assert (result.status, result.reason) == (("fallback",), ("uncertain_mask",))
+
+
+def test_codes_that_no_camera_and_shape_explain_are_a_fallback(frontalizer):
+    class Wavy(ReadsPncc):
+        def forward(self, pixels, mask):
+            pncc, logits = super().forward(pixels, mask)
+            x, y = pixel_grid(128, 128)
+            return PnccPrediction(pncc + 0.08 * torch.stack([(y / 3).sin(), (x / 3).sin(), 0 * x]), logits)
+
+    frontalizer.locator.pretrained["pncc"] = Wavy()
+    result = frontalizer(painted_faces([20.0]))
+    assert (result.status, result.reason) == (("fallback",), ("inconsistent_pncc",))
+
+
+def test_a_photo_that_shows_little_of_the_face_is_a_fallback(frontalizer):
+    faces = replace(painted_faces([20.0]), edges=photo_edges(0.0, 0.0, 255.0, 90.0, 1))
+    result = frontalizer(faces)
+    assert (result.status, result.reason) == (("fallback",), ("low_visibility",))
 
 
 def test_a_grey_image_is_a_fallback_with_finite_results(frontalizer):

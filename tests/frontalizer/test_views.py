@@ -84,12 +84,14 @@ def test_a_texture_that_is_not_painted_cannot_be_shown(frontalizer):
         SrtcViews(frontalizer, ViewWeights(), Renderings())
 
 
-def test_an_intermediate_rendering_is_turned_to_the_side_of_the_photo(frontalizer):
-    faces = painted_faces([-80.0])
+@pytest.mark.parametrize("pitch", [0.0, 16.0, -16.0])
+def test_an_intermediate_rendering_is_turned_to_the_side_of_the_photo(frontalizer, pitch):
+    faces = painted_faces([-80.0], pitch=pitch)
     maker = SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(60.0,)))
-    turned = frontalizer.locator(painted_faces([-60.0]))
+    less = painted_faces([-60.0], pitch=pitch * 60 / 80)  # both angles shrink alike
+    turned = frontalizer.locator(less)
     views = maker(faces, ARCFACE_112, 112)
-    realigned = AlignViews(frontalizer.locator, ViewWeights())(painted_faces([-60.0]), ARCFACE_112, 112).images[0, 2]
+    realigned = AlignViews(frontalizer.locator, ViewWeights())(less, ARCFACE_112, 112).images[0, 2]
     both = (views.images[0, 4].amax(0) > 0.05) & (realigned.amax(0) > 0.05)
     assert turned.yaw[0] < 0
     assert (views.images[0, 4] - realigned).abs()[:, both].median() < 0.05

@@ -4,7 +4,7 @@ from scipy.spatial import cKDTree
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
-from pifr.geometry.correspondence import Correspondence
+from pifr.geometry.correspondence import Correspondence, Observation
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.render import rasterize, render
 from pifr.geometry.similarity import brought_onto
@@ -43,6 +43,17 @@ class People:
         """B x 1 x N x N bool: hidden behind the face by more than 8 mm."""
         front = warp.sample(self.raster.depth.clamp_min(-1e4), self.camera.project(self.positions))
         return front > self.camera.depth(self.positions) + 8
+
+
+def test_a_residual_is_in_millimetres_whatever_the_size_of_the_image(correspondence):
+    people = People([30.0])
+    observed = correspondence.splat_to_uv(people.pncc, people.mask)
+    noise = torch.randn(observed.pixels.shape, generator=torch.Generator().manual_seed(0))
+    fits = [
+        correspondence.fit_shape(Observation(zoom * (observed.pixels + noise), observed.weight)) for zoom in (1.0, 3.0)
+    ]
+    assert fits[0].residual.item() > 0.5
+    assert fits[1].residual.item() == pytest.approx(fits[0].residual.item(), rel=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_validation_is_always_the_same(shards: Path) -> None:
     assert len(ValidationBatches(0, lambda index, rng: {}, 4, 10)) == 0
 
 
-def test_texture_sample_mirrors_truth_and_trust_together(shards: Path) -> None:
+def test_texture_sample_is_the_texture_at_its_size(shards: Path) -> None:
     textures = Shards(shards, "textures", "all")
     full = np.full((1, 64, 64), 255, np.uint8)
     samples = TextureSamples(textures, full, 64, augmented=False)
@@ -124,6 +125,23 @@ def test_texture_sample_mirrors_truth_and_trust_together(shards: Path) -> None:
     assert sample["visibility"].min() == 1
     expected = textures.read("texture", 2).reshape(64, 2, 64, 2, 3).mean((1, 3)) / 255
     np.testing.assert_allclose(sample["texture"].transpose(1, 2, 0), expected, atol=0.6 / 255)
+
+
+def test_texture_sample_mirrors_truth_trust_and_shape_together(shards: Path) -> None:
+    textures = Shards(shards, "textures", "all")
+    samples = TextureSamples(textures, np.full((1, 128, 128), 255, np.uint8), 128)
+    trust = textures.read("visibility", 2).astype(np.float32) / 255
+    position = textures.read("shape", 2).astype(np.float32)
+    mirrored = set()
+    for seed in range(8):
+        sample = samples(2, np.random.default_rng(seed))
+        flipped = np.array_equal(sample["trust"][0], trust[:, ::-1])
+        mirrored.add(flipped)
+        assert flipped or np.array_equal(sample["trust"][0], trust)
+        expected = cv2.resize(position, (128, 128)) if position.shape[0] != 128 else position
+        expected = expected[:, ::-1] * [-1, 1, 1] if flipped else expected
+        np.testing.assert_allclose(sample["position"], expected.transpose(2, 0, 1), atol=0.05)
+    assert mirrored == {True, False}
 
 
 def test_some_photos_have_no_colours_and_some_end_above_the_brows(shards: Path) -> None:
