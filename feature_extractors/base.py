@@ -2,11 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from numbers import Real
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
+from pifr.devices import inference
 from pifr.faces import AlignmentTemplate
 from pifr.zoo import UserFile, WheelMember
 
@@ -51,6 +53,12 @@ class RecognizerConfig:
     def __post_init__(self) -> None:
         if self.channels not in ("RGB", "BGR", "grey"):
             raise ValueError(f"recognizer {self.name!r}: channels is {self.channels!r}, not 'RGB', 'BGR' or 'grey'")
+        for field in ("mean", "std", "value_range"):
+            value = getattr(self, field)
+            if not isinstance(value, tuple) or not all(isinstance(number, Real) for number in value):
+                raise ValueError(f"recognizer {self.name!r}: {field} is {value!r}, not a tuple of numbers")
+        if len(self.value_range) != 2 or 0 in self.std:
+            raise ValueError(f"recognizer {self.name!r}: value_range needs two numbers, and std none that is 0")
         allowed = (1,) if self.channels == "grey" else (1, 3)
         if len(self.mean) not in allowed or len(self.std) not in allowed:
             raise ValueError(f"recognizer {self.name!r}: mean and std need one value, or one a channel")
@@ -118,14 +126,16 @@ class ModuleRecognizer:
         precision: Precision = "float32",
     ) -> None:
         self.config = config
-        self.network = network.eval().to(device).requires_grad_(False)
+        if precision not in get_args(Precision):
+            raise ValueError(f"recognizer {config.name!r}: precision is {precision!r}, not 'float32' or 'bfloat16'")
+        self.network = network.eval().to(device)
         self.device = torch.device(device)
         self.precision = precision
         self.fingerprint = fingerprint or f"{config.name}-{_state_sha256(network)[:16]}"
         if precision != "float32":
             self.fingerprint += f"-{precision}"
 
-    @torch.inference_mode()
+    @inference()
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         if not len(batch):
             return batch.new_zeros(0, self.config.embedding_size)
@@ -135,6 +145,10 @@ class ModuleRecognizer:
             inputs.append(yaw.to(self.device, torch.float32).nan_to_num(0.0))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.network(*inputs)
+        wanted = (len(batch), self.config.embedding_size)
+        if not isinstance(features, Tensor) or tuple(features.shape) != wanted:
+            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(f"the network of {self.config.name!r} returns {found}, not a tensor {wanted}")
         return features.float().to(batch.device)
 
 
@@ -142,5 +156,10 @@ def _state_sha256(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
+        if not isinstance(tensor, Tensor):  # quantised layers keep types, and weights packed with their scales
+            digest.update(repr(tensor).encode())
+            continue
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

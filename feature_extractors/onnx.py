@@ -115,38 +115,52 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
     """The configuration of a user's ONNX file.
 
     Sizes are read from the file. The rest is what InsightFace's files want (RGB, -1..1, ArcFace's template) unless a
-    file of the same name with the suffix .yaml says otherwise; it may hold the keys `channels`, `value_range`, `mean`,
-    `std`, `licence` and `origin` of `RecognizerConfig`, and `alignment`, a table of `AlignmentTemplate`'s.
+    file of the same name with the suffix .yaml or .yml says otherwise; it may hold the keys `channels`, `value_range`,
+    `mean`, `std`, `licence` and `origin` of `RecognizerConfig`, `alignment`, a table of `AlignmentTemplate`'s, and
+    `input_size` where the network takes any.
 
     Raises:
-        ConfigError: the YAML file has another key; names it.
+        ConfigError: the YAML file has another key or a wrong value, or there is no input size; says which.
     """
     _, channels, size, _ = _shape(model.graph.input[0])
     _, length = _shape(model.graph.output[0])
     config = RecognizerConfig(
         name=f"onnx:{file.name}",
-        input_size=size or 112,
+        input_size=size,
         alignment=ARCFACE_112,
-        embedding_size=length or 512,
+        embedding_size=length,
         channels="grey" if channels == 1 else "RGB",
         mean=(0.5,),
         std=(0.5,),
         licence="the user's own",
         origin=str(file),
     )
-    sidecar = file.with_suffix(".yaml")
-    if not sidecar.is_file():
-        return config
+    sidecar = next((path for s in (".yaml", ".yml") if (path := file.with_suffix(s)).is_file()), None)
+    if sidecar is not None:
+        config = _changed_by(config, sidecar)
+    if size and config.input_size != size:
+        raise ConfigError(f"'{sidecar}': input_size is {config.input_size}, but '{file}' takes {size} alone")
+    if not config.input_size:
+        raise ConfigError(
+            f"'{file}' takes faces of any size: write 'input_size: 112', or what it was trained with, into "
+            f"'{file.with_suffix('.yaml')}'"
+        )
+    return config
+
+
+def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
     import yaml
 
     try:
         changes = yaml.safe_load(sidecar.read_text()) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"'{sidecar}' is not YAML: {error}") from error
-    allowed = {"channels", "value_range", "mean", "std", "licence", "origin", "alignment"}
+    allowed = {"channels", "value_range", "mean", "std", "licence", "origin", "alignment", "input_size"}
     if not isinstance(changes, dict) or (unknown := set(changes) - allowed):
         wrong = f"unknown key {sorted(unknown)[0]!r}" if isinstance(changes, dict) else "not a table of keys"
         raise ConfigError(f"'{sidecar}': {wrong}; there are {', '.join(sorted(allowed))}")
+    for key in {"mean", "std"} & set(changes):
+        changes[key] = changes[key] if isinstance(changes[key], list) else [changes[key]]
     try:
         if "alignment" in changes:
             points = tuple(map(tuple, changes["alignment"].pop("points")))
@@ -156,8 +170,9 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
         raise ConfigError(f"'{sidecar}': {error}") from error
 
 
-def load_onnx(file: Path, device: str | torch.device = "cpu") -> OnnxRecognizer:
+def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecognizer:
     """The recognizer in a user's ONNX file, tried on two black faces; raises CheckpointError or ConfigError."""
+    file = Path(file)
     if not file.is_file():
         raise CheckpointError(f"'{file}' does not exist")
     model = read_model(file)
@@ -166,9 +181,10 @@ def load_onnx(file: Path, device: str | torch.device = "cpu") -> OnnxRecognizer:
     fingerprint = f"onnx-{file_sha256(file)[:16]}-{settings}"
     recognizer = OnnxRecognizer(model.SerializeToString(), config, fingerprint, device)
     try:
-        recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size))
+        tried = recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size))
     except Exception as error:  # onnxruntime's errors have no common base
         raise CheckpointError(f"'{file}' cannot run a batch of two {config.channels} faces: {error}") from error
+    recognizer.config = replace(config, embedding_size=tried.shape[1])
     return recognizer
 
 

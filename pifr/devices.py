@@ -1,8 +1,25 @@
-"""Where tensors live."""
+"""Where tensors live, and how they are computed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 from pifr.errors import ConfigError
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Without gradients, and in this library's own precision, whatever autocast surrounds the caller.
+
+    Results are ordinary tensors, which those of `torch.inference_mode` are not: they can be changed and trained on.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for device in {"cpu", "cpu" if accelerator is None else accelerator.type}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def usable_device(device: torch.device | str) -> torch.device:

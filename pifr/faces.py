@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pifr.alignment import ARCFACE_112 as ARCFACE_112
@@ -19,7 +18,7 @@ from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
 from pifr.five_landmarks import nominal_landmarks, roll_from_landmarks
 from pifr.geometry.warp import affine_warp, invert_affine, pixel_grid, similarity_transform, transform_maps
-from pifr.images import Photo, read_image
+from pifr.images import Photo, list_photos, read_image
 from pifr.rows import Index, check_status, describe, positions_of
 
 CROP_SIZE = 256
@@ -319,9 +318,7 @@ class FaceFinder:
             TypeError: one photo in place of several.
             TypeError, ValueError: as `read_image`; what cannot be read is a failure instead.
         """
-        if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
-        images = list(images)
+        images = list_photos(images)
         if names is None:
             names = [image if isinstance(image, str | Path) else "" for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
@@ -112,6 +113,7 @@ class AlignViews:
         self.locator, self.weights = locator, weights
         self.fingerprint = f"{self.name}|{locator.fingerprint}|{_digest(weights)}"
 
+    @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably located is left to its crop."""
         located = self.locator(faces)
@@ -142,7 +144,7 @@ class SrtcViews:
         self.frontalizer, self.weights, self.renderings = frontalizer, weights, renderings
         self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{_digest(weights, renderings)}"
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
         frontalizer, located = self.frontalizer, self.frontalizer.locator(faces)

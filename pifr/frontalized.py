@@ -119,7 +119,13 @@ class LocatedFaces:
 
         Returns:
             B x K x 2 float32; rows that are not `reliable` are NaN.
+
+        Raises:
+            KeyError: there is no such set.
+            ValueError: there is no such frame.
         """
+        if frame not in ("crop", "image"):
+            raise ValueError(f"frame is {frame!r}, not 'crop' or 'image'")
         points = warp.points_at(self.image_map, load_template().landmarks(name)).transpose(1, 2)
         if frame == "image":
             points = warp.transform_points(self.crop_to_image, points)

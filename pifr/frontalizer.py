@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pifr.completion import MARGIN, WASHED, blend, certain, mirrored, pull_push
+from pifr.devices import inference
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
@@ -126,7 +127,7 @@ class Frontalizer:
         pretrained = Pretrained(config.networks, name, weights, locator.device, locator.config.precision)
         return cls(locator, pretrained, config)
 
-    @torch.inference_mode()
+    @inference()
     def __call__(
         self, faces: FaceCrops, alignment: AlignmentTemplate = ARCFACE_112, size: int = 112
     ) -> FrontalizedFaces:
@@ -157,7 +158,12 @@ class Frontalizer:
         Args:
             frames: as `FaceFinder` takes them, uint8 H x W x 3 RGB arrays mostly.
             finder: detects the face of each frame; None: `FaceFinder()`.
+
+        Raises:
+            TypeError: one frame, or the name of a video, in place of frames.
         """
+        if isinstance(frames, str | Path | bytes):
+            raise TypeError(f"frames are wanted one by one, not a {type(frames).__name__}: read the video first")
         finder = finder or FaceFinder()
         return (self(finder([frame])) for frame in frames)
 
@@ -298,7 +304,7 @@ class PersonShapeReader:
         self._locator = locator
         self.fingerprint = f"{locator.fingerprint}|person"
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, faces: FaceCrops, batch: int = 32) -> tuple[Tensor, Tensor]:
         """One person's position map.
 

@@ -1,6 +1,7 @@
 """Images come in here, and only here: every other part gets uint8 RGB arrays."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 Photo = str | Path | bytes | np.ndarray | Image.Image
 """A file name, the content of a file, a uint8 H x W x 3 RGB array, or a Pillow image."""
+
+
+def list_photos(images: Iterable[Photo]) -> list[Photo]:
+    """Several photos as a list.
+
+    Raises:
+        TypeError: it is one photo.
+    """
+    if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
+    return list(images)
 
 
 def read_image(source: Photo) -> np.ndarray:

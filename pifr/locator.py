@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops, inside_photo
 from pifr.framing import bounding_squares, resized_to, square_to_image
 from pifr.frontalized import LocatedFaces
@@ -93,7 +94,7 @@ class FaceLocator:
         config = config or LocatorConfig()
         return cls(Pretrained(CNET, name, weights, device, config.precision), config)
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, faces: FaceCrops) -> LocatedFaces:
         """Locates the template in each face; faces that failed keep their row, with an empty mask.
 

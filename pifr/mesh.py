@@ -42,7 +42,7 @@ def face_mesh(faces: "FrontalizedFaces", row: int) -> "trimesh.Trimesh":
     )
 
 
-def write_mesh(faces: "FrontalizedFaces", row: int, path: Path) -> list[Path]:
+def write_mesh(faces: "FrontalizedFaces", row: int, path: Path | str) -> list[Path]:
     """Writes the mesh of one face; the suffix says the format.
 
     Args:
@@ -56,11 +56,15 @@ def write_mesh(faces: "FrontalizedFaces", row: int, path: Path) -> list[Path]:
 
     Raises:
         UnknownNameError: another suffix.
+        ValueError: the face is not reliably located.
     """
+    path = Path(path)
     form = path.suffix[1:].lower()
     if form not in MESH_FORMATS:
         raise UnknownNameError("mesh format", form, MESH_FORMATS)
     mesh = face_mesh(faces, row)
+    if not faces.reliable[row]:
+        raise ValueError(f"face {row} has no mesh: {faces.status[row]}, {faces.reason[row]}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "glb":
         return [_write(path, mesh.apply_scale(_METRES).export(file_type="glb"))]
@@ -75,6 +79,9 @@ def _write_obj(mesh: "trimesh.Trimesh", path: Path) -> list[Path]:
 
     # Wavefront materials know diffuse textures only.
     mesh.visual.material = mesh.visual.material.to_simple()
+    # Viewers multiply the texture by these: white leaves it as it is, and skin does not shine.
+    mesh.visual.material.ambient = mesh.visual.material.diffuse = [255, 255, 255, 255]
+    mesh.visual.material.specular = [0, 0, 0, 255]
     mesh.visual.material.name = f"{path.stem}_texture"  # names the picture, too
     text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl")
     return [_write(path, text.encode()), *(_write(path.with_name(name), data) for name, data in beside.items())]

@@ -15,8 +15,12 @@ from pifr.geometry.template import load_template
 _LIGHT = (0.35, 0.35, 0.87)  # direction to the light of shaded shapes, model frame
 
 
+PANELS = ("input", "mask", "pncc", "uv_partial", "visibility", "uv_texture", "shape", "frontal", "landmarks")
+"""Names of the pictures."""
+
+
 def panels(faces: FaceCrops, result: FrontalizedFaces) -> list[dict[str, np.ndarray]]:
-    """Pictures of each face: input, mask, pncc, landmarks, uv_partial, visibility, uv_texture, shape, frontal.
+    """Pictures of each face by their names, `PANELS`.
 
     Args:
         faces: what was frontalized.

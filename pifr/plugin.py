@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
-from pifr.images import Photo
+from pifr.images import Photo, list_photos
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:
@@ -63,24 +64,32 @@ class FrontalizedRecognizer:
         fusion: Fusion | None = None,
         finder: FaceFinder | None = None,
     ) -> None:
+        if not callable(view_maker):
+            raise TypeError(f"view_maker is {view_maker!r}: load_view_maker({view_maker!r}) makes one of a name")
         self.recognizer = recognizer
         self.view_maker = view_maker
         self.fusion: Fusion = fusion or view_maker.default_fusion
         self.finder = finder or FaceFinder()
         check_fusion(self.fusion)
 
-    def embed_images(self, images: Iterable[Photo]) -> Tensor:
+    def embed_images(self, images: Iterable[Photo], batch_size: int = 32) -> Tensor:
         """Templates of photos (files, their content, uint8 H x W x 3 RGB arrays, Pillow images): B x D' float32.
 
         A photo without a usable face gives a row of NaN.
+
+        Args:
+            images: as `FaceFinder` takes them.
+            batch_size: photos at a time; a batch takes some 20 MB a photo.
         """
-        return self.embed_faces(self.finder(images))
+        photos = list_photos(images)
+        starts = range(0, max(len(photos), 1), batch_size)
+        return torch.cat([self.embed_faces(self.finder(photos[start : start + batch_size])) for start in starts])
 
     def embed_faces(self, faces: FaceCrops) -> Tensor:
         """Templates of detected faces: B x D' float32; NaN where a face failed."""
         return self.templates(faces).features
 
-    @torch.inference_mode()
+    @inference()
     def templates(self, faces: FaceCrops) -> Templates:
         """Templates of detected faces, and what became of each face."""
         config = self.recognizer.config

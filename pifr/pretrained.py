@@ -101,6 +101,7 @@ def weights_fingerprint(files: dict[str, Path]) -> str:
 
 def _weights_file(name: str, network: str, folder: Path | None) -> Path:
     if folder is not None:
+        folder = Path(folder)
         for file in (folder / network / "weights.safetensors", folder / f"{network}.safetensors"):
             if file.is_file():
                 return file

@@ -9,7 +9,7 @@
 
 Where a format has no folds, its pairs are cut into ten consecutive folds, as InsightFace's evaluation does
 (`KFold(n_splits=10, shuffle=False)` in recognition/arcface_torch/eval/verification.py); a list too short for ten folds
-that each hold genuine and impostor pairs is one fold.
+of at least 20 genuine and 20 impostor pairs each is one fold: fewer part without an error by chance.
 """
 
 import io
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from protocols.base import VerificationProtocol
 
 FOLDS = 10
+_LEAST_IN_FOLD = 20  # pairs of either kind
 
 Lines = list[tuple[int, str]]
 
@@ -235,9 +236,9 @@ def read_bin(file: Path) -> tuple[list[bytes], list[bool]]:
 
 
 def consecutive_folds(labels: Sequence[bool]) -> list[int]:
-    """Fold, from 1, of each pair of a set that names none: ten consecutive ones, or one if any would lack a class."""
+    """Fold, from 1, of each pair of a set that names none: ten consecutive ones, or one if any would be too small."""
     folds = np.array_split(np.asarray(labels, bool), FOLDS)
-    if not all(fold.any() and not fold.all() for fold in folds):
+    if min(min(fold.sum(), (~fold).sum()) for fold in folds) < _LEAST_IN_FOLD:
         return [1] * len(labels)
     return [number for number, fold in enumerate(folds, 1) for _ in fold]
 

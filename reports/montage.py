@@ -166,7 +166,7 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
         device: where the networks run.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or, when a picture is asked for, none of that name in it.
     """
     from functools import cache
 
@@ -181,6 +181,8 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
     load = cache(load_srtc)
 
     def make(frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
+        if not (root / probe).is_file():
+            raise DataError(f"'{root}' holds no '{probe}': name the folder that the names of samples are relative to")
         faces, truth = finder([root / probe]), finder([root / reference])
         if faces.status[0] == "failed":
             return {}

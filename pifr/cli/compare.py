@@ -58,7 +58,10 @@ def compare(
 
     statistics = {"eer_rule": eer_rule.value, "confidence": confidence, "replicates": replicates, "seed": seed}
     chosen = parse_baseline(baseline) if baseline else None
-    typer.echo(render(load_runs(runs), format, chosen, statistics), nl=False)
+    loaded = load_runs(runs)
+    if left_out := [run.label for run in loaded if run.scores is None]:
+        typer.echo(f"left out, for 'pifr report' reads them: {', '.join(left_out)} (no scores of pairs)", err=True)
+    typer.echo(render(loaded, format, chosen, statistics), nl=False)
 
 
 def parse_baseline(text: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder
+from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,7 +55,7 @@ def extract(
                 paths, faces.boxes.tolist(), found.status, found.reason, found.features.cpu().numpy(), strict=True
             ):
                 used = status != "failed"
-                row = {"path": str(path), "box": box if used else None, "status": status, "reason": reason}
+                row = {"path": readable(path), "box": box if used else None, "status": status, "reason": reason}
                 rows.append(row | {"embedding": template if used else None})
             progress(done, len(files))
     out.parent.mkdir(parents=True, exist_ok=True)

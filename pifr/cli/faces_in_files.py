@@ -1,5 +1,6 @@
 """The images that a command is given, and the faces in them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,6 +57,11 @@ def make_finder(detector: str, policy: str, fallback: str | None = None) -> "Fac
     if policy not in (*POLICIES, EVERY):
         raise ConfigError(f"policy {policy!r} for several faces: use one of {', '.join((*POLICIES, EVERY))}")
     return FaceFinder(detector, "largest" if policy == EVERY else policy, fallback)
+
+
+def readable(path: Path | str) -> str:
+    """A name for tables: those of files need not be UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def find_faces(finder: "FaceFinder", files: Sequence[Path], every: bool, batch_size: int) -> Iterator[FacesInFiles]:

@@ -1,12 +1,13 @@
 """`pifr frontalize`: pictures of faces turned to the front, and everything on the way there."""
 
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder
+from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,15 +51,15 @@ def frontalize(
     from pifr.faces import ARCFACE_112
     from pifr.frontal_views import load_frontalizer
     from pifr.mesh import MESH_FORMATS, write_mesh
-    from pifr.panels import panels, to_uint8
+    from pifr.panels import PANELS, panels, to_uint8
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
     files, finder = image_files(images, out), make_finder(detector, policy)
     frontalizer = load_frontalizer(device, f"completion=inet,{options}")
     out.mkdir(parents=True, exist_ok=True)
-    names, seen, made = _Names(), 0, 0
-    with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="") as table:
+    names, seen, made = _Names(PANELS if everything else ()), 0, 0
+    with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="", encoding="utf-8") as table:
         rows = csv.DictWriter(table, _COLUMNS)
         rows.writeheader()
         for faces, paths, done in find_faces(finder, list(files), policy == EVERY, batch_size):
@@ -75,7 +76,8 @@ def frontalize(
                 if everything and result.status[row] != "failed":
                     for panel, picture in steps[row].items():
                         _write_picture(out / name / f"{panel}.png", picture)
-                rows.writerow({"path": path, "picture": f"{name}.png" if usable else ""} | figures[row])
+                picture = readable(f"{name}.png") if usable else ""
+                rows.writerow({"path": readable(path), "picture": picture} | figures[row])
             seen, made = seen + len(faces), made + int(result.reliable.sum())
             progress(done, len(files))
     typer.echo(f"{made} of {seen} faces frontalized: {out}")
@@ -99,16 +101,23 @@ def _figures(faces: "FaceCrops", result: "FrontalizedFaces") -> list[dict[str, s
 
 
 class _Names:
-    """Names of faces: their file's; numbered where that is taken."""
+    """Names of faces: their file's; numbered where that is taken.
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+    Args:
+        steps: pictures that are written below each name.
+    """
+
+    def __init__(self, steps: Iterable[str]) -> None:
+        self._steps, self._taken = tuple(steps), set[str]()
 
     def __call__(self, file: str) -> str:
         candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
-        name = next(candidate for candidate in candidates if candidate not in self._taken)
-        self._taken.add(name)
+        name = next(candidate for candidate in candidates if self._taken.isdisjoint(self._written(candidate)))
+        self._taken.update(self._written(name))
         return name
+
+    def _written(self, name: str) -> set[str]:
+        return {name, *(f"{name}/{step}" for step in self._steps)}
 
 
 def _write_picture(path: Path, picture: "np.ndarray") -> None:

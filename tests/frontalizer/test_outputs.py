@@ -1,6 +1,7 @@
 """Meshes, pictures and the command that writes them."""
 
 import csv
+import os
 
 import cv2
 import numpy as np
@@ -80,6 +81,23 @@ def test_the_command_writes_a_row_for_every_image(random_weights, tmp_path):
     assert [row["picture"] for row in rows] == ["", ""]
     assert (out / "a" / "pncc.png").is_file()
     assert not (out / "b").exists()
+
+
+def test_names_of_files_need_not_be_utf8_and_steps_do_not_take_each_others(random_weights, tmp_path):
+    grey = cv2.imencode(".png", np.full((200, 200, 3), 128, np.uint8))[1].tobytes()
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for name in (b"caf\xe9.png", b"a.png", b"a/input.png"):
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(grey)
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "in"), "--out", str(out), "--all", "--options", str(random_weights)]
+    with pytest.raises(SystemExit) as end:
+        main(["frontalize", *arguments, "--detector", "aligned"])
+    assert end.value.code == 0
+    with (out / "faces.csv").open(encoding="utf-8") as table:
+        paths = [row["path"] for row in csv.DictReader(table)]
+    assert sorted(path.rpartition("/")[2] for path in paths) == ["a.png", "caf\\xe9.png", "input.png"]
+    folders = {str(path.parent.relative_to(out)) for path in out.rglob("pncc.png")}
+    assert folders == {"a-2", "a/input", os.fsdecode(b"caf\xe9")}
 
 
 def test_folded_normalisation_is_the_same_function():

@@ -97,6 +97,17 @@ def test_an_intermediate_rendering_is_turned_to_the_side_of_the_photo(frontalize
     assert (views.images[0, 4] - realigned).abs()[:, both].median() < 0.05
 
 
+def test_autocast_around_it_changes_nothing_and_views_are_ordinary_tensors(frontalizer):
+    faces = painted_faces([-80.0])
+    for maker in (SrtcViews(frontalizer, ViewWeights(), Renderings()), AlignViews(frontalizer.locator, ViewWeights())):
+        frontalizer.locator._latest = None
+        views = maker(faces, ARCFACE_112, 112)
+        frontalizer.locator._latest = None
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(maker(faces, ARCFACE_112, 112).images, views.images)
+        views.images.mul_(0.5)
+
+
 def test_a_face_without_a_usable_frontalization_is_left_to_its_crop(frontalizer):
     faces = FaceCrops.concatenate([FaceCrops.failed(["no_face"]), painted_faces([130.0]), painted_faces([70.0])])
     views = SrtcViews(frontalizer, ViewWeights(), Renderings())(faces, ARCFACE_112, 112)

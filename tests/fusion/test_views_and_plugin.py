@@ -128,6 +128,28 @@ def test_plugin_gives_unit_templates_and_nan_for_failures() -> None:
     assert templates[1].isnan().all()
 
 
+def test_plugin_takes_photos_in_batches() -> None:
+    counts = []
+
+    def finder(images: list[str]) -> FaceCrops:
+        counts.append(len(images))
+        return faces(*images)
+
+    plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=finder)
+    templates = plugin.embed_images((status for status in ["ok"] * 4 + ["failed"]), batch_size=2)
+    assert counts == [2, 2, 1]
+    assert templates.isnan().any(1).tolist() == [False] * 4 + [True]
+    templates[templates.isnan()] = 0  # an ordinary tensor
+    for one in ("photo.jpg", b"photo"):
+        with pytest.raises(TypeError, match="put it into a list"):
+            plugin.embed_images(one)
+
+
+def test_a_view_maker_is_no_name() -> None:
+    with pytest.raises(TypeError, match=r"load_view_maker\('srtc'\)"):
+        FrontalizedRecognizer(Recording(), "srtc")
+
+
 def test_plugin_follows_the_view_makers_fusion_unless_told_otherwise() -> None:
     shapes = [
         FrontalizedRecognizer(Recording(), Mirror(), fusion, finder=lambda images: faces(*images))

@@ -160,6 +160,6 @@ def test_seven_thousand_pairs_are_ten_folds_of_seven_hundred() -> None:
     assert folds == [1 + i // 700 for i in range(7000)]
 
 
-@pytest.mark.parametrize("labels", [[], [True, False], [True] * 50 + [False] * 50])
+@pytest.mark.parametrize("labels", [[], [True, False], [True] * 50 + [False] * 50, [True, False] * 190])
 def test_a_set_that_ten_folds_would_starve_is_one_fold(labels: list[bool]) -> None:
     assert consecutive_folds(labels) == [1] * len(labels)

@@ -52,7 +52,15 @@ def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> No
 
 
 @pytest.mark.parametrize(
-    "changes", [{"channels": "rgb"}, {"mean": (0.1, 0.2)}, {"channels": "grey", "std": (1.0,) * 3}]
+    "changes",
+    [
+        {"channels": "rgb"},
+        {"mean": (0.1, 0.2)},
+        {"mean": 0.5},
+        {"std": (0.0,)},
+        {"value_range": (255,)},
+        {"channels": "grey", "std": (1.0,) * 3},
+    ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="'small'"):
@@ -68,6 +76,30 @@ def test_any_module_is_a_recognizer_whose_fingerprint_is_its_weights() -> None:
     assert again.fingerprint in prints
     torch.testing.assert_close(again.embed(COLOUR), again.embed(COLOUR))  # evaluation mode: no dropout
     assert not again.embed(COLOUR).requires_grad
+
+
+def test_a_network_is_not_frozen_and_its_features_can_be_trained_on() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    features = ModuleRecognizer(network, config()).embed(COLOUR)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    features[features > 9] = 0
+    nn.Linear(3, 1)(features).sum().backward()
+
+
+@pytest.mark.parametrize("made", [torch.jit.script, lambda n: torch.ao.quantization.quantize_dynamic(n, {nn.Linear})])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_and_quantised_networks_are_recognizers(made: object) -> None:
+    network = made(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval())
+    recognizer = ModuleRecognizer(network, config())
+    assert recognizer.embed(COLOUR).shape == (len(COLOUR), 3)
+    assert recognizer.fingerprint == ModuleRecognizer(network, config()).fingerprint
+
+
+def test_a_network_of_another_output_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'small' returns \(\d+, 5\), not a tensor"):
+        ModuleRecognizer(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), config()).embed(COLOUR)
+    with pytest.raises(ValueError, match="precision is 'float16'"):
+        ModuleRecognizer(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), config(), precision="float16")
 
 
 def test_yaw_reaches_only_a_network_that_asks_for_it() -> None:

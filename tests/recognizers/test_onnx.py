@@ -24,7 +24,9 @@ def write_network(
         helper.make_node("ReduceMean", ["data", "axes"], ["mean"], keepdims=0),
         helper.make_node("Gemm", ["mean", "weight"], ["out"], transB=1),
     ]
-    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, size, width or size])
+    sides = [size, width or size] if size else ["h", "w"]
+    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, *sides])
+    length = length or "d"
     output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, length] if rank == 2 else [1, length, 1])
     extra = [helper.make_tensor_value_info("weight", TensorProto.FLOAT, [4, 3])]
     extra += [helper.make_tensor_value_info("unread", TensorProto.FLOAT, [7, 7])]
@@ -69,6 +71,20 @@ def test_a_wrong_key_beside_a_file_is_named(text: str, words: str, tmp_path: Pat
     path.with_suffix(".yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_recognizer(f"onnx:{path}")
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_a_network_of_any_size_is_told_its_size(tmp_path: Path, suffix: str) -> None:
+    path = write_network(tmp_path / "a.onnx", size=0, length=0)
+    with pytest.raises(ConfigError, match="input_size: 112"):
+        load_recognizer(f"onnx:{path}")
+    path.with_suffix(suffix).write_text("input_size: 24\nmean: 0.5\n")
+    recognizer = load_recognizer(f"onnx:{path}")
+    assert (recognizer.config.input_size, recognizer.config.embedding_size) == (24, 4)
+    fixed = write_network(tmp_path / "b.onnx")
+    fixed.with_suffix(suffix).write_text("input_size: 24")
+    with pytest.raises(ConfigError, match="takes 16 alone"):
+        load_recognizer(f"onnx:{fixed}")
 
 
 def test_what_is_no_recognizer_is_refused(tmp_path: Path) -> None:
