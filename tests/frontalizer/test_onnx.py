@@ -83,10 +83,11 @@ def test_an_s_net_that_reads_the_photo_is_part_of_the_exported_locator(random_we
     for name in ("segmentation", "pncc"):
         (tmp_path / f"{name}.safetensors").symlink_to(random_weights / name / "weights.safetensors")
     network = build_network(CoarseShapeConfig(resolution=64, encoder_widths=(4,) * 7, decoder_widths=(4,) * 9))
-    for module in network.modules():  # so that the photo reaches the output
+    for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 2.0)
-            torch.nn.init.normal_(module.bias)
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(8, 3, 128, 128) * torch.rand(8, 3, 1, 1))  # normalised, the photo reaches the output
     save_network(network, tmp_path / "shape-coarse.safetensors", {})
     frontalizer = Frontalizer.from_pretrained(
         weights=tmp_path, config=FrontalizerConfig(shape="snet"), location=LocatorConfig(precision="float32")
