@@ -27,7 +27,6 @@ def turn_photo(
     texture: Tensor | None,
     camera: Camera,
     size: int,
-    supersampling: int = 2,
 ) -> Tensor:
     """Photos as other cameras would have taken them.
 
@@ -39,13 +38,12 @@ def turn_photo(
         texture: B x 3 x N x N in [0, 1], complete; None: nothing is painted.
         camera: B cameras.
         size: side of the result.
-        supersampling: samples per pixel and axis of the face's outline.
 
     Returns:
         B x 3 x size x size in [0, 1].
     """
     painted = [] if texture is None else [texture]
-    drawn = render(positions, torch.cat([image_map, known, *painted], 1), camera, size, supersampling)
+    drawn = render(positions, torch.cat([image_map, known, *painted], 1), camera, size, supersampling=2)
     mask = drawn.mask
     places, known, paint = (drawn.attributes / mask.clamp_min(1e-3)).tensor_split([2, 3], 1)
     places = _carried_on(places, known * (mask > _WHOLE))

@@ -137,7 +137,6 @@ class CameraFit:
 
     Attributes:
         camera: B cameras.
-        weights: B x n, the given weights times the robust ones.
         residual: B float, weighted median distance in pixels between the points' projections and their pixels; inf
             where `valid` is False.
         valid: B bool; False where fewer than four points carry weight or they lie in a plane. Such rows hold a finite
@@ -145,7 +144,6 @@ class CameraFit:
     """
 
     camera: Camera
-    weights: Tensor
     residual: Tensor
     valid: Tensor
 
@@ -176,7 +174,7 @@ def fit_camera(positions: Tensor, pixels: Tensor, weights: Tensor, robust_steps:
         if step < robust_steps:
             cut = 2 * median.clamp_min(1e-6)[:, None]
             fit_weights = weights / (1 + (distance / cut).square())
-    return CameraFit(camera, fit_weights, torch.where(valid, median, torch.inf), valid)
+    return CameraFit(camera, torch.where(valid, median, torch.inf), valid)
 
 
 def _least_squares(positions: Tensor, pixels: Tensor, weights: Tensor, unit: Tensor) -> tuple[Camera, Tensor]:

@@ -85,11 +85,6 @@ class FaceModel:
         return torch.from_numpy(self.template.to_uv_map(self.at_template(head_vertices), size))
 
     @lru_cache(maxsize=4)  # noqa: B019 - the model itself is a process-wide singleton
-    def mean_map(self, size: int) -> Tensor:
-        """Position map of the model's mean as carried by the links; differs from the template's by their residual."""
-        return self.position_map(self.mean, size)
-
-    @lru_cache(maxsize=4)  # noqa: B019
     def identity_maps(self, count: int, size: int) -> Tensor:
         """Leading identity modes as UV maps: float32 count x 3 x size x size, mm per unit."""
         if not 0 < count <= len(self.identity):

@@ -121,8 +121,6 @@ def render_frontal(
     landmarks: Tensor,
     alignment: "AlignmentTemplate",
     size: int,
-    yaw: Tensor | float = 0.0,
-    supersampling: int = 2,
 ) -> Rendering:
     """Renders faces as a recognizer expects them: orthographic, upright, aligned to its five-point template.
 
@@ -130,11 +128,10 @@ def render_frontal(
         positions: B x 3 x N x N mm.
         texture: B x C x M x M, any M; gradients flow to it.
         landmarks: B or 1 x 3 x 5 mm: those of the shapes, `warp.points_at(positions, uv)`, or the mean shape's for all.
-        alignment, size, yaw: as in `frontal_camera`.
-        supersampling: as in `render`.
+        alignment, size: as in `frontal_camera`.
     """
-    camera = frontal_camera(landmarks.expand(len(positions), -1, -1), alignment, size, yaw)
-    return render(positions, texture, camera, size, supersampling)
+    camera = frontal_camera(landmarks.expand(len(positions), -1, -1), alignment, size)
+    return render(positions, texture, camera, size, supersampling=2)
 
 
 def rasterize(positions: Tensor, camera: Camera, size: int, supersampling: int = 1) -> UVRaster:

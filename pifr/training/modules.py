@@ -182,7 +182,7 @@ class NetworkTraining(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         rows = {name: torch.cat(parts).numpy() for name, parts in self._rows.items()}
         self._rows.clear()
-        if rows and not self.trainer.sanity_checking:
+        if rows:
             self.metrics = summarise(rows)
             self.log_dict({f"validation/{name}": value for name, value in self.metrics.items()}, batch_size=1)
 

@@ -105,7 +105,7 @@ def test_expression_modes_move_what_their_name_says():
 
 def test_model_mean_and_template_mean_agree():
     model = load_face_model()
-    apart = (model.mean_map(64) - model.template.position_map(64)).norm(dim=0)
+    apart = (model.position_map(model.mean, 64) - model.template.position_map(64)).norm(dim=0)
     assert apart.mean() < 0.1
 
 
@@ -113,7 +113,7 @@ def test_identity_maps_are_linear_in_the_mesh():
     model = load_face_model()
     coefficients = np.random.default_rng(0).normal(size=(2, 10)).astype(np.float32)
     through_mesh = model.position_map(model.vertices(coefficients), 32)
-    through_maps = model.mean_map(32) + torch.einsum(
+    through_maps = model.position_map(model.mean, 32) + torch.einsum(
         "bk,kcij->bcij", torch.from_numpy(coefficients), model.identity_maps(10, 32)
     )
     assert torch.allclose(through_mesh, through_maps, atol=1e-3)
