@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pifr.files import write_whole
+from pifr.files import whole_folder, write_whole
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -25,3 +25,18 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         write_whole(tmp_path / "a.txt", fail)
     assert (tmp_path / "a.txt").read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "shard") as folder:
+        (folder / "a").write_text("1")
+        assert not (tmp_path / "shard").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"]
+    assert (tmp_path / "shard" / "a").read_text() == "1"
+
+
+def test_a_failure_leaves_nothing_and_what_killed_writers_left_goes(tmp_path: Path) -> None:
+    (tmp_path / ".shard.killed").mkdir()
+    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "shard") as folder:
+        (folder / "no" / "such" / "folder").write_text("1")
+    assert not list(tmp_path.iterdir())
