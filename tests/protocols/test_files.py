@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Files and folders appear whole or not at all."""
 
 from pathlib import Path
 
