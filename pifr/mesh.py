@@ -80,8 +80,8 @@ def _write_obj(mesh: "trimesh.Trimesh", path: Path) -> list[Path]:
     # Wavefront materials know diffuse textures only.
     mesh.visual.material = mesh.visual.material.to_simple()
     # Viewers multiply the texture by these: white leaves it as it is, and skin does not shine.
-    mesh.visual.material.ambient = mesh.visual.material.diffuse = [255, 255, 255, 255]
-    mesh.visual.material.specular = [0, 0, 0, 255]
+    mesh.visual.material.ambient = mesh.visual.material.diffuse = np.full(4, 255, np.uint8)
+    mesh.visual.material.specular = np.array([0, 0, 0, 255], np.uint8)
     mesh.visual.material.name = f"{path.stem}_texture"  # names the picture, too
     text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl")
     return [_write(path, text.encode()), *(_write(path.with_name(name), data) for name, data in beside.items())]

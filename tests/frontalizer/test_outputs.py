@@ -49,6 +49,19 @@ def test_texture_coordinates_point_to_each_vertex_colour(result):
     assert np.abs(found - expected.numpy()).mean() < 0.02
 
 
+def test_a_material_shows_its_texture_as_it_is(result, tmp_path):
+    write_mesh(result, 0, tmp_path / "face.obj")
+    colours = dict(line.split(" ", 1) for line in (tmp_path / "face.mtl").read_text().splitlines() if " " in line)
+    values = {name: [float(value) for value in colours[name].split()] for name in ("Ka", "Kd", "Ks")}
+    assert values == {"Ka": [1, 1, 1], "Kd": [1, 1, 1], "Ks": [0, 0, 0]}
+
+
+def test_a_face_that_is_not_located_has_no_mesh(frontalizer, tmp_path):
+    result = frontalizer(painted_faces([130.0]))
+    with pytest.raises(ValueError, match="fallback, beyond_profile"):
+        write_mesh(result, 0, tmp_path / "face.obj")
+
+
 def test_an_unknown_mesh_format_lists_the_known_ones(result, tmp_path):
     with pytest.raises(UnknownNameError, match=r"mesh format 'stl'.*"):
         write_mesh(result, 0, tmp_path / "face.stl")
