@@ -62,9 +62,9 @@ def write_mesh(faces: "FrontalizedFaces", row: int, path: Path | str) -> list[Pa
     form = path.suffix[1:].lower()
     if form not in MESH_FORMATS:
         raise UnknownNameError("mesh format", form, MESH_FORMATS)
-    mesh = face_mesh(faces, row)
     if not faces.reliable[row]:
         raise ValueError(f"face {row} has no mesh: {faces.status[row]}, {faces.reason[row]}")
+    mesh = face_mesh(faces, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "glb":
         return [_write(path, mesh.apply_scale(_METRES).export(file_type="glb"))]

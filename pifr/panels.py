@@ -14,7 +14,6 @@ from pifr.geometry.template import load_template
 
 _LIGHT = (0.35, 0.35, 0.87)  # direction to the light of shaded shapes, model frame
 
-
 PANELS = ("input", "mask", "pncc", "uv_partial", "visibility", "uv_texture", "shape", "frontal", "landmarks")
 """Names of the pictures."""
 

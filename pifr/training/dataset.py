@@ -311,13 +311,12 @@ def _cut_off(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _stained(texture: np.ndarray, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The background along the edges of what was seen, where C-Net erred by more pixels than were left out."""
     size = len(texture)
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 or (seen >= 128).all():
         return texture
     depth = cv2.distanceTransform((seen >= 128).astype(np.uint8), cv2.DIST_L2, 3)
     reach = np.clip(_drift(rng.normal(0.01, 0.03, (rng.integers(2, 12), 1)), size), 0, 0.08) * size
     colours = _drift(rng.uniform(0, 255, (rng.integers(1, 6), 3)), size)
-    # Where all is seen, OpenCV calls the depth infinite.
-    share = np.clip((reach - depth.clip(max=size)) / rng.uniform(0.5, 3.0), 0, 1)[..., None].astype(np.float32)
+    share = np.clip((reach - depth) / rng.uniform(0.5, 3.0), 0, 1)[..., None].astype(np.float32)
     return texture + share * (np.clip(colours, 0, 255)[:, None] - texture)
 
 

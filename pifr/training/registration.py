@@ -31,7 +31,7 @@ from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
 from pifr.threads import limit_threads
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
-from pifr.zoo import find_weights
+from pifr.zoo import ASSETS, file_sha256, find_weights
 
 log = logging.getLogger(__name__)
 
@@ -153,9 +153,8 @@ def load_landmark_noise(source: str) -> LandmarkNoise:
 
 def _fitter_fingerprint(source: str) -> str:
     """Changes whenever the same landmarks may give another fit."""
-    assets = resources.files("pifr.assets")
-    files = (assets / "face_model.npz", assets / "sources" / "links.json", assets / "sources" / noise_file(source))
-    return "|".join([*(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files), f"v{_RECIPE}"])
+    files = (ASSETS / "face_model.npz", ASSETS / "sources" / "links.json", ASSETS / "sources" / noise_file(source))
+    return "|".join([*(file_sha256(file)[:16] for file in files), f"v{_RECIPE}"])
 
 
 class LandmarkFitter:

@@ -135,7 +135,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         module.average.module.load_state_dict(module.network.state_dict())
     checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
     start = _steps_of(checkpoint, module.origin) if checkpoint else 0
-    keeper = _Keeper(run, shards.fingerprint(), len(shards), validation)
+    keeper = _Keeper(run, module.origin["data"], len(shards), validation)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
