@@ -17,7 +17,15 @@ from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.errors import ConfigError, ImageError
 from pifr.five_landmarks import nominal_landmarks, roll_from_landmarks
-from pifr.geometry.warp import affine_warp, invert_affine, pixel_grid, similarity_transform, transform_maps
+from pifr.geometry.warp import (
+    affine_warp,
+    compose_affine,
+    invert_affine,
+    pixel_grid,
+    similarity_transform,
+    transform_maps,
+    transform_points,
+)
 from pifr.images import Photo, list_photos, read_image
 from pifr.rows import Index, check_status, describe, positions_of
 
@@ -111,6 +119,30 @@ class FaceCrops:
         middle = self.crop_to_image @ self.crop_to_image.new_tensor([(CROP_SIZE - 1) / 2, (CROP_SIZE - 1) / 2, 1])
         half = self.crop_to_image[:, :, 0].norm(dim=1, keepdim=True) * (CROP_SIZE / CROP_FACTOR / 2)
         return torch.cat([middle - half, middle + half], 1)
+
+    def turned(self, quarters: int) -> tuple["FaceCrops", Tensor]:
+        """The same faces in crops that are turned counter-clockwise, by exchanging pixels.
+
+        Args:
+            quarters: of a circle.
+
+        Returns:
+            The faces, and the map 1 x 2 x 3 that takes pixels of these crops to pixels of the turned ones.
+        """
+        quarter = self.landmarks.new_tensor([[[0, 1, 0], [-1, 0, CROP_SIZE - 1]]])
+        to_turned = self.landmarks.new_tensor([[[1, 0, 0], [0, 1, 0]]])
+        for _ in range(quarters % 4):
+            to_turned = compose_affine(quarter, to_turned)
+        back = invert_affine(to_turned)
+        normals, offsets = self.edges[..., :2], self.edges[..., 2:]
+        faces = replace(
+            self,
+            pixels=self.pixels.rot90(quarters, (2, 3)),
+            crop_to_image=compose_affine(self.crop_to_image, back),
+            landmarks=transform_points(to_turned, self.landmarks),
+            edges=torch.cat([normals @ back[..., :2], normals @ back[..., 2:] + offsets], 2),
+        )
+        return faces, to_turned
 
     def to(self, device: str | torch.device) -> "FaceCrops":
         """The same faces with all tensors on a device."""

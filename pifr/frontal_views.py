@@ -16,6 +16,7 @@ from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.fusion import DEFAULT_FUSION, Fusion
+from pifr.geometry.warp import similarity_transform
 from pifr.locator import CNET, FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.pretrained import weights_files, weights_fingerprint
@@ -30,13 +31,15 @@ class AlignedWeights(Config):
     """How much each aligned view counts, in any unit.
 
     Every face that is located is shown in all of them, near-frontal ones too: two faces compare best when both are
-    aligned by the same landmarks (docs/choosing-views.md).
+    aligned by the same landmarks (docs/choosing-views.md). But a crop in which the face lies on its side, by more than
+    `largest_tilt` degrees, does not count beside one in which it is upright.
     """
 
     crop: float = Field(1.0, ge=0)
     crop_mirror: float = Field(1.0, ge=0)
     realigned: float = Field(2.0, ge=0)
     realigned_mirror: float = Field(2.0, ge=0)
+    largest_tilt: float = Field(45.0, ge=0)
 
     @model_validator(mode="after")
     def _something_counts(self) -> "AlignedWeights":
@@ -44,10 +47,20 @@ class AlignedWeights(Config):
             raise ValueError("at least one aligned view must count")
         return self
 
-    def aligned(self, yaw: Tensor) -> Tensor:
-        """B degrees -> B x 4, rows sum to 1: crop, its mirror image, re-aligned, its mirror image. NaN: the crop."""
-        located = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
-        return torch.where(yaw.isnan()[:, None], yaw.new_tensor([1.0, 0.0, 0.0, 0.0]), located / located.sum())
+    def aligned(self, yaw: Tensor, tilt: Tensor | None = None) -> Tensor:
+        """Weights of the crop, its mirror image, the re-aligned photo, its mirror image: B x 4, rows sum to 1.
+
+        Args:
+            yaw: B degrees; NaN, of faces that are not located: the crop alone counts.
+            tilt: B degrees from upright to the face in the crop, any sign; None: all are upright.
+        """
+        weights = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
+        weights = weights.expand(len(yaw), -1)
+        if tilt is not None and self.realigned + self.realigned_mirror > 0:
+            lying = tilt.abs() > self.largest_tilt
+            weights = torch.cat([weights[:, :2].masked_fill(lying[:, None], 0), weights[:, 2:]], 1)
+        weights = weights / weights.sum(1, keepdim=True)
+        return torch.where(yaw.isnan()[:, None], yaw.new_tensor([1.0, 0.0, 0.0, 0.0]), weights)
 
 
 class ViewWeights(AlignedWeights):
@@ -117,8 +130,9 @@ class AlignViews:
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably located is left to its crop."""
         located = self.locator(faces)
-        images = _aligned_images(faces, located.landmarks("five"), alignment, size)
-        weights = self.weights.aligned(located.yaw).to(images.device)
+        landmarks = located.landmarks("five")
+        images = _aligned_images(faces, landmarks, alignment, size)
+        weights = self.weights.aligned(located.yaw, _tilt(faces, landmarks))
         return Views(images, weights, _ALIGN_NAMES, located.yaw, located.status, located.reason)
 
 
@@ -156,11 +170,16 @@ class SrtcViews:
         ]
         if self.renderings.render_mirror:
             rendered = [image for view in rendered for image in (view, view.flip(-1))]
+        landmarks = located.landmarks("five")
         share = self.weights.frontalized(located.yaw)[:, None]
         weights = torch.cat(
-            [self.weights.aligned(located.yaw) * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1
+            [
+                self.weights.aligned(located.yaw, _tilt(faces, landmarks)) * (1 - share),
+                (share / len(rendered)).expand(-1, len(rendered)),
+            ],
+            1,
         )
-        aligned = _aligned_images(faces, located.landmarks("five"), alignment, size)
+        aligned = _aligned_images(faces, landmarks, alignment, size)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names
         shown = (math.inf,) * len(_ALIGN_NAMES) + self.renderings.largest_yaw
@@ -172,6 +191,12 @@ def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTem
     crop = align(faces.pixels, faces.landmarks, alignment, size, faces.edges)
     realigned = align(faces.pixels, landmarks, alignment, size, faces.edges)
     return torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
+
+
+def _tilt(faces: FaceCrops, landmarks: Tensor) -> Tensor:
+    """B degrees, clockwise, by which faces lie in the detector's alignment; NaN where either knows no landmarks."""
+    turn = similarity_transform(faces.landmarks.to(landmarks.device), landmarks)
+    return torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
 
 
 def load_align(device: str = "cpu", argument: str = "") -> AlignViews:

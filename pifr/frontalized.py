@@ -1,7 +1,7 @@
 """What a frontalizer knows of a batch of faces."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -130,6 +130,22 @@ class LocatedFaces:
         if frame == "image":
             points = warp.transform_points(self.crop_to_image, points)
         return points.masked_fill(~self.reliable[:, None, None], torch.nan)
+
+    def mapped(self, similarity: Tensor) -> Self:
+        """The same faces in other crops of their photos.
+
+        Args:
+            similarity: B x 2 x 3 (or 1 x 2 x 3), takes pixels of these crops to those of the others; as for
+                `Camera.mapped`.
+        """
+        similarity = similarity.expand(len(self), -1, -1)
+        return replace(
+            self,
+            pncc_to_crop=warp.compose_affine(similarity, self.pncc_to_crop),
+            crop_to_image=warp.compose_affine(self.crop_to_image, warp.invert_affine(similarity)),
+            image_map=warp.transform_maps(similarity, self.image_map),
+            camera=self.camera.mapped(similarity),
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """The same with all tensors on a device."""

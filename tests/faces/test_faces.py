@@ -25,7 +25,7 @@ from pifr.faces import (
 from pifr.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
-from pifr.geometry.warp import pixel_grid, transform_maps
+from pifr.geometry.warp import pixel_grid, sample, transform_maps, transform_points
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -130,6 +130,26 @@ def test_the_edges_say_how_far_inside_the_photo_a_pixel_lies(roll: float) -> Non
     assert (inside[depth > 0.1] == 1).all()
     assert (inside[depth < -1.1] == 0).all()
     assert 0.1 < inside.mean() < 0.9
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3, -1])
+def test_turned_crops_show_the_same_places_of_the_photo(quarters: int) -> None:
+    crop = cut(ramp(60, 90), np.array([10.0, 10.0, 70.0, 50.0]), five_points(5.0, (40.0, 30.0), 0.3))
+    turned, to_turned = crop.turned(quarters)
+    grid = pixel_grid(CROP_SIZE, CROP_SIZE)[None]
+    there = transform_maps(to_turned, grid)
+    torch.testing.assert_close(sample(turned.pixels, there), crop.pixels, rtol=0, atol=1e-5)
+    torch.testing.assert_close(inside_photo(there, turned.edges), inside_photo(grid, crop.edges), rtol=0, atol=1e-4)
+    for to_photo, points in ((turned.crop_to_image, turned.landmarks), (crop.crop_to_image, crop.landmarks)):
+        torch.testing.assert_close(
+            transform_points(to_photo, points)[0], torch.from_numpy(five_points(5.0, (40.0, 30.0), 0.3))
+        )
+
+
+def test_a_crop_turned_by_a_quarter_is_turned_counter_clockwise() -> None:
+    turned, _ = cut(ramp(300, 300), np.array([80.0, 80.0, 200.0, 200.0])).turned(1)
+    # The photo's right, its red side, is now on top.
+    assert turned.pixels[0, 0, 0].mean() > turned.pixels[0, 0, -1].mean()
 
 
 def test_beyond_the_photo_its_border_is_repeated() -> None:

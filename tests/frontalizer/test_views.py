@@ -1,6 +1,7 @@
 """What recognizers are shown, and how much it counts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,6 +44,37 @@ def test_unknown_faces_are_left_to_their_crop():
     unknown = torch.tensor([torch.nan])
     assert ViewWeights().aligned(unknown).tolist() == [[1, 0, 0, 0]]
     assert ViewWeights().frontalized(unknown).tolist() == [0]
+
+
+def test_crops_in_which_the_face_lies_on_its_side_do_not_count():
+    yaw, tilt = torch.tensor([0.0, 0.0, 60.0, torch.nan]), torch.tensor([44.0, -46.0, 180.0, 90.0])
+    weights = ViewWeights(crop=1, crop_mirror=0, realigned=2, realigned_mirror=1).aligned(yaw, tilt)
+    lying = [0, 0, 2 / 3, 1 / 3]
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0, 0.5, 0.25], lying, lying, [1, 0, 0, 0]]))
+    # Where nothing else is shown, they do.
+    alone = ViewWeights(crop=1, crop_mirror=1, realigned=0, realigned_mirror=0).aligned(yaw[:2], tilt[:2])
+    assert alone.tolist() == [[0.5, 0.5, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("tilt, counts", [(30.0, True), (-100.0, False)])
+@pytest.mark.parametrize("slot", ["align", "srtc"])
+def test_a_detector_that_takes_a_lying_head_for_an_upright_one_does_not_spoil_its_template(
+    locator, frontalizer, slot, tilt, counts
+):
+    # What the detector takes for the five landmarks of the head, which is upright, is rolled about their middle.
+    faces = painted_faces([0.0, 80.0])
+    landmarks = locator(faces).landmarks("five")
+    turn = torch.deg2rad(torch.tensor(tilt))
+    rolled = torch.tensor([[turn.cos(), turn.sin()], [-turn.sin(), turn.cos()]])
+    middle = landmarks.mean(1, keepdim=True)
+    faces = replace(faces, landmarks=(landmarks - middle) @ rolled + middle)
+    makers = {
+        "align": AlignViews(locator, ViewWeights()),
+        "srtc": SrtcViews(frontalizer, ViewWeights(), Renderings(painted=True)),
+    }
+    views = makers[slot](faces, ARCFACE_112, 64)
+    assert ((views.weights[:, :2] > 0) == counts).all()
+    torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
 
 
 def test_align_shows_the_crop_first_and_mirrors_second(locator):
