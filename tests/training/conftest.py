@@ -1,4 +1,4 @@
-"""Tiny shards: an ellipse whose codes are known, in the layout of docs/architecture.md."""
+"""Tiny shards: an ellipse whose codes are known, in the layout of docs/architecture.md; and tiny networks."""
 
 from pathlib import Path
 
@@ -6,8 +6,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 CANVAS, SQUARE = 192, 192 / 1.9
+CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+NAMES = ("segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine")
+UNET = {"kind": "residual", "widths": [8, 8, 8], "encoder_blocks": [0, 1], "decoder_blocks": [1, 1]}
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +54,22 @@ def _bowl(count: int, rng: np.random.Generator) -> np.ndarray:
     v, u = (np.mgrid[:64, :64] + 0.5) / 32 - 1
     surface = np.stack([80 * u, -100 * v, 60 - 50 * u**2 - 30 * v**2], -1)
     return (surface * rng.uniform(0.9, 1.1, (count, 1, 1, 1))).astype(np.float16)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The lite configuration, shrunk until a step takes milliseconds."""
+    content = yaml.safe_load((CONFIGS / "lite.yaml").read_text())
+    content["segmentation"]["network"] |= {"input_size": 32, "unet": UNET}
+    content["pncc"]["network"] |= {"input_size": 32, "unet": UNET}
+    content["inpainting"]["network"] |= {"resolution": 32, "widths": [8, 8], "dilations": [1, 2]}
+    content["inpainting"] |= {"discriminator": {"widths": [8, 8]}, "visibilities": 4, "perceptual": None}
+    content["shape-coarse"]["network"] |= {"encoder_widths": [8] * 7, "decoder_widths": [8] * 9}
+    content["shape-fine"]["network"] |= {"resolution": 32, "working_size": 32, "unet": UNET}
+    for name in NAMES:
+        content[name]["optimisation"] |= {
+            "batch_size": 4, "validation_every": 10, "validation_limit": 4, "workers": 0, "warm_up_steps": 2
+        }  # fmt: skip
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -16,28 +16,7 @@ from pifr.networks.weights import load_network, read_metadata
 from pifr.training import losses
 from pifr.training.config import load_training_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "train"
-NAMES = ("segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine")
-UNET = {"kind": "residual", "widths": [8, 8, 8], "encoder_blocks": [0, 1], "decoder_blocks": [1, 1]}
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """The lite configuration, shrunk until a step takes milliseconds."""
-    content = yaml.safe_load((CONFIGS / "lite.yaml").read_text())
-    content["segmentation"]["network"] |= {"input_size": 32, "unet": UNET}
-    content["pncc"]["network"] |= {"input_size": 32, "unet": UNET}
-    content["inpainting"]["network"] |= {"resolution": 32, "widths": [8, 8], "dilations": [1, 2]}
-    content["inpainting"] |= {"discriminator": {"widths": [8, 8]}, "visibilities": 4, "perceptual": None}
-    content["shape-coarse"]["network"] |= {"encoder_widths": [8] * 7, "decoder_widths": [8] * 9}
-    content["shape-fine"]["network"] |= {"resolution": 32, "working_size": 32, "unet": UNET}
-    for name in NAMES:
-        content[name]["optimisation"] |= {
-            "batch_size": 4, "validation_every": 10, "validation_limit": 4, "workers": 0, "warm_up_steps": 2
-        }  # fmt: skip
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+from .conftest import CONFIGS, NAMES
 
 
 def run(name: str, config: Path, data: Path, out: Path, steps: int, **options: object) -> Path:
