@@ -1,0 +1,46 @@
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pifr import completion
+from pifr.geometry import compiled, correspondence, render
+
+from ..frontalizer.conftest import random_weights
+from . import foreign
+
+__all__ = ["random_weights"]
+
+
+@pytest.fixture(scope="session")
+def made_correspondence() -> correspondence.Correspondence:
+    return correspondence.Correspondence()
+
+
+@pytest.fixture
+def quick_correspondence(made_correspondence: correspondence.Correspondence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locators get copies: a new one takes a second to make."""
+    monkeypatch.setattr("pifr.locator.Correspondence", lambda: deepcopy(made_correspondence))
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    return foreign.register()
+
+
+@pytest.fixture
+def without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU computes as other devices do: by torch's operations instead of compiled loops."""
+    compilable, draw_compiled = compiled.compilable, render._draw_compiled
+
+    def only_elsewhere(*tensors: Tensor) -> bool:
+        return tensors[0].device.type != "cpu" and compilable(*tensors)
+
+    def draw(x: Tensor, *grids: Any) -> tuple[Tensor, Tensor]:
+        return (render._draw_scattered if x.device.type == "cpu" else draw_compiled)(x, *grids)
+
+    for module in (completion, correspondence, render):
+        monkeypatch.setattr(module, "compilable", only_elsewhere)
+    monkeypatch.setattr(render, "_draw_compiled", draw)
