@@ -254,7 +254,12 @@ def _replicated(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
 
 
 def align(
-    pixels: Tensor, landmarks: Tensor, template: AlignmentTemplate, size: int, edges: Tensor | None = None
+    pixels: Tensor,
+    landmarks: Tensor,
+    template: AlignmentTemplate,
+    size: int,
+    edges: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Bring each face to a recognizer's template by the similarity that fits its five landmarks best.
 
@@ -266,6 +271,7 @@ def align(
         template: where the landmarks have to lie.
         size: side of the output.
         edges: `FaceCrops.edges`; None if all of `pixels` shows the photo.
+        scale: B, pixels of the output for a pixel of the input, where the landmarks shall not decide; NaN: they do.
 
     Returns:
         B x 3 x size x size of the dtype of `pixels`; beyond the crop its border is repeated.
@@ -275,7 +281,7 @@ def align(
     target = template.scaled(size).to(landmarks).expand_as(landmarks)
     # Fitted towards the template, as recognizers' training data was: the opposite fit enlarges faces that do not look
     # like it, profiles above all.
-    to_crop = invert_affine(similarity_transform(landmarks, target))
+    to_crop = invert_affine(similarity_transform(landmarks, target, scale=scale))
     aligned = affine_warp(pixels, to_crop, size)
     if edges is None:
         return aligned

@@ -14,15 +14,20 @@ from torch import Tensor
 from pifr.devices import inference
 from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
+from pifr.frontalized import LocatedFaces
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.fusion import DEFAULT_FUSION, Fusion
-from pifr.geometry.warp import similarity_transform
+from pifr.geometry import warp
+from pifr.geometry.render import frontal_scale
+from pifr.geometry.template import load_template
 from pifr.locator import CNET, FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.pretrained import weights_files, weights_fingerprint
 from pifr.views import Views
 
 _Kind = TypeVar("_Kind", bound=Config)
+
+_RECIPE = 1  # part of every fingerprint: raise it when views change while what they are made of does not
 
 _ALIGN_NAMES = ("crop", "crop mirror", "realigned", "realigned mirror")
 
@@ -52,7 +57,7 @@ class AlignedWeights(Config):
 
         Args:
             yaw: B degrees; NaN, of faces that are not located: the crop alone counts.
-            tilt: B degrees from upright to the face in the crop, any sign; None: all are upright.
+            tilt: B degrees, any sign, by which the face lies in the crop as the detector aligns it; None: by none.
         """
         weights = yaw.new_tensor([self.crop, self.crop_mirror, self.realigned, self.realigned_mirror])
         weights = weights.expand(len(yaw), -1)
@@ -124,15 +129,13 @@ class AlignViews:
 
     def __init__(self, locator: FaceLocator, weights: AlignedWeights) -> None:
         self.locator, self.weights = locator, weights
-        self.fingerprint = f"{self.name}|{locator.fingerprint}|{_digest(weights)}"
+        self.fingerprint = f"{self.name}|{locator.fingerprint}|{_digest(weights)}|v{_RECIPE}"
 
     @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """As `pifr.views.ViewMaker` says. A face that is not reliably located is left to its crop."""
         located = self.locator(faces)
-        landmarks = located.landmarks("five")
-        images = _aligned_images(faces, landmarks, alignment, size)
-        weights = self.weights.aligned(located.yaw, _tilt(faces, landmarks))
+        images, weights = _aligned(faces, located, self.weights, alignment, size)
         return Views(images, weights, _ALIGN_NAMES, located.yaw, located.status, located.reason)
 
 
@@ -156,7 +159,7 @@ class SrtcViews:
         if surround != "photo" and not renderings.painted:
             raise ConfigError(f"surround={surround} shows the texture instead of the photo: it needs painted=true")
         self.frontalizer, self.weights, self.renderings = frontalizer, weights, renderings
-        self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{_digest(weights, renderings)}"
+        self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{_digest(weights, renderings)}|v{_RECIPE}"
 
     @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
@@ -170,33 +173,30 @@ class SrtcViews:
         ]
         if self.renderings.render_mirror:
             rendered = [image for view in rendered for image in (view, view.flip(-1))]
-        landmarks = located.landmarks("five")
+        aligned, weights = _aligned(faces, located, self.weights, alignment, size)
         share = self.weights.frontalized(located.yaw)[:, None]
-        weights = torch.cat(
-            [
-                self.weights.aligned(located.yaw, _tilt(faces, landmarks)) * (1 - share),
-                (share / len(rendered)).expand(-1, len(rendered)),
-            ],
-            1,
-        )
-        aligned = _aligned_images(faces, landmarks, alignment, size)
+        weights = torch.cat([weights * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names
         shown = (math.inf,) * len(_ALIGN_NAMES) + self.renderings.largest_yaw
         return Views(images, weights, names, located.yaw, located.status, located.reason, shown)
 
 
-def _aligned_images(faces: FaceCrops, landmarks: Tensor, alignment: AlignmentTemplate, size: int) -> Tensor:
-    faces = faces.to(landmarks.device)
+def _aligned(
+    faces: FaceCrops, located: LocatedFaces, weights: AlignedWeights, alignment: AlignmentTemplate, size: int
+) -> tuple[Tensor, Tensor]:
+    """The four aligned views of each face, B x 4 x 3 x size x size, and their weights, B x 4."""
+    faces = faces.to(located.pncc.device)
     crop = align(faces.pixels, faces.landmarks, alignment, size, faces.edges)
-    realigned = align(faces.pixels, landmarks, alignment, size, faces.edges)
-    return torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
-
-
-def _tilt(faces: FaceCrops, landmarks: Tensor) -> Tensor:
-    """B degrees, clockwise, by which faces lie in the detector's alignment; NaN where either knows no landmarks."""
-    turn = similarity_transform(faces.landmarks.to(landmarks.device), landmarks)
-    return torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
+    landmarks = located.landmarks("five")
+    on_shape = warp.points_at(located.fitted, load_template().landmarks("five"))
+    scale = frontal_scale(on_shape, alignment, size) / located.camera.scale
+    scale = scale.masked_fill(~located.reliable, torch.nan)
+    realigned = align(faces.pixels, landmarks, alignment, size, faces.edges, scale)
+    images = torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
+    turn = warp.similarity_transform(faces.landmarks, landmarks)
+    tilt = torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
+    return images, weights.aligned(located.yaw, tilt)
 
 
 def load_align(device: str = "cpu", argument: str = "") -> AlignViews:

@@ -124,7 +124,9 @@ def affine_warp(
     return sample(images, transform_maps(target_to_source, grid.expand(images.shape[0], -1, -1, -1)), padding)
 
 
-def similarity_transform(source: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+def similarity_transform(
+    source: Tensor, target: Tensor, weights: Tensor | None = None, scale: Tensor | None = None
+) -> Tensor:
     """The similarities (scale, rotation, shift; never a reflection) that best take points to points.
 
     Least squares in the plane; equals Umeyama's estimate with the reflection excluded (TPAMI 13(4), 1991), in the
@@ -134,6 +136,7 @@ def similarity_transform(source: Tensor, target: Tensor, weights: Tensor | None 
         source: B x K x 2.
         target: B x K x 2, or K x 2 for all of the batch.
         weights: B x K, not negative; None weighs all points alike.
+        scale: B, that the similarities shall have; None, and in rows that are NaN: the best.
 
     Returns:
         B x 2 x 3, takes source points to target points. Rows whose weighted source points coincide get scale 0 and map
@@ -147,6 +150,10 @@ def similarity_transform(source: Tensor, target: Tensor, weights: Tensor | None 
     spread = (weights[..., 0] * (x * x + y * y)).sum(1).clamp_min(1e-12)
     cosine = (weights[..., 0] * (x * u + y * v)).sum(1) / spread
     sine = (weights[..., 0] * (x * v - y * u)).sum(1) / spread
+    if scale is not None:
+        best = torch.hypot(cosine, sine)
+        change = torch.where(scale.isnan(), 1.0, scale / best.clamp_min(1e-12))
+        cosine, sine = change * cosine, change * sine
     linear = torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], -2)
     shift = target_mean[..., None] - linear @ source_mean[..., None]
     return torch.cat([linear, shift], -1)

@@ -77,6 +77,15 @@ def test_a_detector_that_takes_a_lying_head_for_an_upright_one_does_not_spoil_it
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
 
 
+def test_turned_faces_are_realigned_at_the_scale_of_their_frontal_photo(locator):
+    yaw = torch.tensor([0.0, 40.0, 85.0])
+    faces = painted_faces(yaw.tolist())
+    views = AlignViews(locator, ViewWeights())(faces, ARCFACE_112, 256)
+    rows = (views.images[:, 2].amax(1) > 0.05).any(2)
+    heights = rows.sum(1)
+    assert (heights - heights[0]).abs().max() < 4
+
+
 def test_align_shows_the_crop_first_and_mirrors_second(locator):
     faces = painted_faces([0.0, 80.0])
     views = AlignViews(locator, ViewWeights())(faces, ARCFACE_112, 64)

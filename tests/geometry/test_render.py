@@ -8,7 +8,7 @@ from pifr.geometry import render as render_module
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.reference_render import RendererUnavailableError, render_reference
-from pifr.geometry.render import frontal_camera, rasterize, render, render_frontal
+from pifr.geometry.render import frontal_camera, frontal_scale, rasterize, render, render_frontal
 
 FIVE = torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.5, 0.55], [0.38, 0.75], [0.62, 0.75]])
 YAWS = torch.linspace(-90, 90, 7)
@@ -191,12 +191,18 @@ def test_frontal_landmarks_lie_on_the_recognizers_template(analytic_face):
         assert (place - exact[0, :, k]).norm() < 6  # the analytic face is not the template's
 
 
-def test_frontal_rendering_at_a_yaw_is_aligned_like_a_photo_of_that_yaw(analytic_face):
+def test_faces_that_are_left_turned_are_aligned_like_a_photo_of_that_yaw_at_the_scale_of_a_frontal_one(analytic_face):
     landmarks = warp.points_at(analytic_face(64)[None], FIVE)
-    camera = frontal_camera(landmarks, ARCFACE_112, 112, 35.0)
-    assert camera.angles()[0, 0].item() == pytest.approx(35, abs=1e-3)
-    again = warp.similarity_transform(camera.project(landmarks).transpose(1, 2), ARCFACE_112.scaled(112).float())
-    torch.testing.assert_close(again[0], torch.eye(3)[:2], atol=1e-3, rtol=0)
+    camera = frontal_camera(landmarks, ARCFACE_112, 112, 60.0)
+    assert camera.angles()[0, 0].item() == pytest.approx(60, abs=1e-3)
+    torch.testing.assert_close(camera.scale, frontal_camera(landmarks, ARCFACE_112, 112).scale)
+    torch.testing.assert_close(camera.scale, frontal_scale(landmarks, ARCFACE_112, 112))
+    target = ARCFACE_112.scaled(112).float()
+    again = warp.similarity_transform(camera.project(landmarks).mT, target)
+    # Only the scale is not the one that fits the foreshortened landmarks best.
+    assert again[0, 1, 0].item() == pytest.approx(0, abs=1e-4)
+    assert again[0, 0, 0].item() != pytest.approx(1, abs=0.01)
+    torch.testing.assert_close(camera.project(landmarks).mean(2), target.mean(0)[None])
 
 
 def test_pyrender_draws_the_same(analytic_face):

@@ -69,6 +69,22 @@ def test_similarity_agrees_with_umeyama_on_noisy_points():
         assert torch.linalg.det(found[k, :, :2]) >= 0
 
 
+def test_similarity_of_a_given_scale_is_the_best_of_that_scale():
+    rng = np.random.default_rng(1)
+    source, target = (torch.from_numpy(rng.normal(0, 20, (3, 5, 2))) for _ in range(2))
+    scale = torch.tensor([0.7, 2.0, torch.nan], dtype=torch.float64)
+    found = warp.similarity_transform(source, target, scale=scale)
+    torch.testing.assert_close(found[:2, :, 0].norm(dim=1), scale[:2])
+    torch.testing.assert_close(found[2], warp.similarity_transform(source, target)[2])
+
+    def distance(maps):
+        return (warp.transform_points(maps, source) - target).square().sum((1, 2))
+
+    for angle, shift in ((2.0, 0.0), (-2.0, 0.0), (0.0, 0.5), (0.0, -0.5)):
+        other = warp.compose_affine(similarity(1, angle, shift, shift)[None], found)
+        assert (distance(other) > distance(found)).all()
+
+
 def test_similarity_ignores_points_without_weight():
     source = torch.randn(1, 6, 2, dtype=torch.float64)
     truth = similarity(2, 30, 1, 2)[None]
