@@ -40,9 +40,8 @@ class LocatorConfig(Config):
         precision: of all networks; "auto" is bfloat16 where the processor multiplies matrices of it natively.
         pncc_deviation: mm, standard error of C-Net's PNCC: the larger, the nearer fitted shapes stay to the mean face.
             Measured on held-out renders as what brings them closest to the truth.
-        doubtful_residual: mm; faces that no camera and shape explains better, and those that would not be used, are
-            looked at again, turned. What is seen then is taken if it is explained better than this.
         largest_residual: mm; a PNCC that no camera and shape explains better is not used.
+        turned_residual: mm; a face that lies on its side or head must be explained as well as this.
         largest_doubt: a mask that is undecided at more pixels than this, for each pixel of the face, is not used.
         smallest_visible: share of the texture that must be seen.
         largest_yaw: degrees; faces turned further away are not used.
@@ -56,8 +55,8 @@ class LocatorConfig(Config):
     texture_size: PositiveInt = 128
     precision: Precision = "auto"
     pncc_deviation: PositiveFloat = 6.5
-    doubtful_residual: PositiveFloat = 1.5
     largest_residual: PositiveFloat = 2.2
+    turned_residual: PositiveFloat = 1.5
     largest_doubt: PositiveFloat = 0.8
     smallest_visible: float = Field(0.15, ge=0, le=1)
     largest_yaw: PositiveFloat = 110.0
@@ -111,28 +110,23 @@ class FaceLocator:
         return latest[1]
 
     def _locate(self, faces: FaceCrops) -> LocatedFaces:
-        """Faces as they come, and if they are hard to explain so, as the best of four looks a quarter turn apart.
+        """Faces as they come; those that would not be used, as the best of three more looks, a quarter turn apart.
 
         Detectors take heads that lie on their side, or are upside down, for upright ones.
         """
         located = self._look(faces)
-        doubtful = faces.usable & ~self._explained(located)
-        if not doubtful.any():
+        lost = faces.usable & ~located.reliable
+        if not lost.any():
             return located
-        again, looks = faces[doubtful], []
+        again, looks = faces[lost], []
         for quarters in (1, 2, 3):
             turned, to_turned = again.turned(quarters)
             looks.append(self._look(turned).mapped(warp.invert_affine(to_turned)))
-        residual = torch.stack([look.residual.where(self._explained(look), torch.inf) for look in looks])
-        least, best = residual.min(0)
+        least, best = torch.stack([look.residual.where(look.reliable, torch.inf) for look in looks]).min(0)
         rows = torch.arange(len(faces), device=self.device)
         other = len(faces) + best * len(again) + rows[: len(again)]
-        rows[doubtful] = other.where(least.isfinite(), rows[doubtful])
+        rows[lost] = other.where(least <= self.config.turned_residual, rows[lost])
         return LocatedFaces.concatenate([located, *looks])[rows]
-
-    def _explained(self, located: LocatedFaces) -> Tensor:
-        """B bool: a camera and a shape explain the PNCC so well that the face need not be looked at again."""
-        return located.reliable & (located.residual <= self.config.doubtful_residual)
 
     def _look(self, faces: FaceCrops) -> LocatedFaces:
         pncc, mask, pncc_to_crop, found = self.encode(faces.pixels)
