@@ -1,3 +1,4 @@
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -12,6 +13,12 @@ from ..frontalizer.conftest import random_weights
 from . import foreign
 
 __all__ = ["random_weights"]
+
+
+def pytest_collection_finish() -> None:
+    """Before any test runs: torch counts the devices that gradients may lie on when it first computes one."""
+    with suppress(pytest.skip.Exception):  # the `device` fixture says so
+        foreign.register()
 
 
 @pytest.fixture(scope="session")
