@@ -138,7 +138,6 @@ class LocatedFaces:
             similarity: B x 2 x 3 (or 1 x 2 x 3), takes pixels of these crops to those of the others; as for
                 `Camera.mapped`.
         """
-        similarity = similarity.expand(len(self), -1, -1)
         return replace(
             self,
             pncc_to_crop=warp.compose_affine(similarity, self.pncc_to_crop),

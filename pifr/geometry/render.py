@@ -115,22 +115,6 @@ def frontal_camera(
     return camera.mapped(warp.similarity_transform(camera.project(landmarks).transpose(1, 2), target))
 
 
-def frontal_scale(landmarks: Tensor, alignment: "AlignmentTemplate", size: int) -> Tensor:
-    """Pixels per mm at which a face comes closest to a recognizer's template when it is seen from the front.
-
-    Landmarks of turned faces are foreshortened: fitted to them, faces that are turned by 30 to 60 degrees become 4 %
-    larger, profiles 6 % smaller.
-
-    Args:
-        landmarks, alignment, size: as in `frontal_camera`.
-
-    Returns:
-        B float.
-    """
-    seen = torch.stack([landmarks[:, 0], -landmarks[:, 1]], -1)
-    return warp.similarity_transform(seen, alignment.scaled(size).to(landmarks))[:, :, 0].norm(dim=1)
-
-
 def render_frontal(
     positions: Tensor,
     texture: Tensor,

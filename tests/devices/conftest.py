@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pifr import completion
 from pifr.geometry import compiled, correspondence, render
@@ -19,6 +19,12 @@ def pytest_collection_finish() -> None:
     """Before any test runs: torch counts the devices that gradients may lie on when it first computes one."""
     with suppress(pytest.skip.Exception):  # the `device` fixture says so
         foreign.register()
+
+
+def small_network() -> nn.Module:
+    """A recognizer's network, always the same: images of any size to 72 numbers."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten())
 
 
 @pytest.fixture(scope="session")

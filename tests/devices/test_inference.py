@@ -37,6 +37,7 @@ from protocols.extraction import FeatureTable, Image, System, extract
 from protocols.store import FeatureStore
 
 from ..frontalizer.conftest import PaintReader, faces_of, painted_faces, photo_edges
+from .conftest import small_network
 
 pytestmark = pytest.mark.usefixtures("without_loops", "quick_correspondence")
 
@@ -176,8 +177,7 @@ FINDER = FaceFinder("aligned")  # needs no weights
 
 
 def recognizer_on(device: torch.device | str, *, uses_yaw: bool = False) -> ModuleRecognizer:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten())
+    network = small_network()
 
     class Turned(nn.Module):
         def __init__(self) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from feature_extractors.base import ModuleRecognizer, RecognizerConfig
 from pifr.alignment import ARCFACE_112
@@ -17,6 +16,7 @@ from pifr.geometry.correspondence import Correspondence
 from pifr.networks.weights import load_network, read_metadata
 
 from ..training.conftest import NAMES, config, shards
+from .conftest import small_network
 
 __all__ = ["config", "shards"]
 
@@ -55,12 +55,10 @@ def trainers(
 
 
 def small_recognizer(name: str, *_: object) -> ModuleRecognizer:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten())
     config = RecognizerConfig(
         name=name, input_size=32, alignment=ARCFACE_112, embedding_size=72, licence="none", origin="made here"
     )
-    return ModuleRecognizer(network, config, name)
+    return ModuleRecognizer(small_network(), config, name)
 
 
 @pytest.mark.parametrize("name", NAMES)

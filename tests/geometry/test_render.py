@@ -8,7 +8,7 @@ from pifr.geometry import render as render_module
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.reference_render import RendererUnavailableError, render_reference
-from pifr.geometry.render import frontal_camera, frontal_scale, rasterize, render, render_frontal
+from pifr.geometry.render import frontal_camera, rasterize, render, render_frontal
 
 FIVE = torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.5, 0.55], [0.38, 0.75], [0.62, 0.75]])
 YAWS = torch.linspace(-90, 90, 7)
@@ -199,10 +199,12 @@ def test_frontal_rendering_at_a_yaw_is_aligned_like_a_photo_of_that_yaw(analytic
     torch.testing.assert_close(again[0], torch.eye(3)[:2], atol=1e-3, rtol=0)
 
 
-def test_frontal_scale_is_that_of_the_frontal_camera(analytic_face):
+def test_the_scale_of_the_frontal_camera_makes_up_for_the_size_of_the_face(analytic_face):
     landmarks = warp.points_at(analytic_face(64)[None], FIVE) * torch.tensor([1.0, 1.7])[:, None, None]
-    scale = frontal_scale(landmarks, ARCFACE_112, 224)
-    torch.testing.assert_close(scale, frontal_camera(landmarks, ARCFACE_112, 224).scale)
+    scale = frontal_camera(landmarks, ARCFACE_112, 224).scale
+    frontal = landmarks[:, :2].mT * torch.tensor([1.0, -1.0])
+    fitted = warp.similarity_transform(frontal, ARCFACE_112.scaled(224).float())
+    torch.testing.assert_close(scale, fitted[:, :, 0].norm(dim=1))
     torch.testing.assert_close(scale[0], 1.7 * scale[1])
 
 
