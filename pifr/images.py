@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -53,26 +54,14 @@ def read_image(source: Photo) -> np.ndarray:
     """
     if isinstance(source, np.ndarray):
         return _checked(source)
-    if isinstance(source, Image.Image):
-        try:
-            return np.array(_to_rgb(ImageOps.exif_transpose(source), "the image"))
-        except (OSError, SyntaxError, EOFError) as error:  # Pillow decodes a file when its pixels are asked for
-            raise ImageError(f"the image is damaged ({error}): copy it again from its source") from error
-    if not isinstance(source, str | Path | bytes):
-        kind = type(source).__name__
-        raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")
-    name = "the image" if isinstance(source, bytes) else f"'{source}'"
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes): copy it again from its source")
+    name = f"'{source}'" if isinstance(source, str | Path) else "the image"
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _opened(source, name) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
                     f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read: scale it down"
                 )
-            image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
     except ImageError:
         raise
@@ -81,8 +70,20 @@ def read_image(source: Photo) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        # Pillow reports damaged files by all of these, depending on the format's decoder.
+        # Pillow reports damaged files by all of these, depending on the format's decoder, once the pixels are needed.
         raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error
+
+
+def _opened(source: str | Path | bytes | Image.Image, name: str) -> AbstractContextManager[Image.Image]:
+    if isinstance(source, Image.Image):
+        return nullcontext(source)  # the caller's: to be closed by the caller
+    if not isinstance(source, str | Path | bytes):
+        kind = type(source).__name__
+        raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes): copy it again from its source")
+    return Image.open(io.BytesIO(data))
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
