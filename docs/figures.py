@@ -15,13 +15,16 @@ from torch.nn import functional
 
 from pifr.faces import ARCFACE_112, FaceFinder
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
+from pifr.panels import shaded
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
 from protocols.synthetic.scene import Scene, View
 
 CELL = 160
 YAWS = (0.0, 35.0, -50.0, 65.0, -78.0, 88.0)
-COLUMNS = ("photo", "mask", "PNCC", "partial texture", "complete texture", "turned to 60", "frontal", "true frontal")
+COLUMNS = (
+    "photo", "mask", "PNCC", "partial texture", "complete texture", "shape", "turned to 60", "frontal", "true frontal",
+)  # fmt: skip
 
 
 def _portraits(seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -54,9 +57,10 @@ def main(
     turned, frontal = _portraits(seed)
     faces = FaceFinder()(turned)
     with torch.inference_mode():
-        frontalizer = Frontalizer.from_pretrained(weights=weights, config=FrontalizerConfig(completion="inet"))
+        config = FrontalizerConfig(completion="inet", shape="snet", fine=True)
+        frontalizer = Frontalizer.from_pretrained(weights=weights, config=config)
         result = frontalizer(faces, ARCFACE_112, 224)
-        turned_to_60 = frontalizer.turn(faces, result, result.position_map, None, ARCFACE_112, 224, largest_yaw=60.0)
+        turned_to_60 = frontalizer.turn(faces, result, result.fitted, None, ARCFACE_112, 224, largest_yaw=60.0)
     truth = torch.from_numpy(np.stack(frontal)).permute(0, 3, 1, 2).float() / 255
     columns = [
         faces.pixels,
@@ -64,6 +68,7 @@ def main(
         result.pncc * (result.mask > 0.5),
         result.uv_partial * result.visibility,
         result.uv_texture,
+        shaded(result.surface, 224),
         turned_to_60,
         result.frontal,
         truth[:, :, 40:216, 40:216],

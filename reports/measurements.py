@@ -217,10 +217,16 @@ def view_name(key: Any, fusion_counts: Mapping[str, int]) -> str:
     return f"{key.run}: {name}" if key.run else name
 
 
-def percent(value: float, low: float | None = None, high: float | None = None, spread: float | None = None) -> Estimate:
+def percent(
+    value: float,
+    low: float | None = None,
+    high: float | None = None,
+    spread: float | None = None,
+    reason: str = "insufficient data",
+) -> Estimate:
     """A fraction and its bounds as an estimate in per cent; NaN bounds are left out."""
     known = [None if x is None or math.isnan(x) else 100 * x for x in (low, high, spread)]
-    return Estimate(100 * value, *known)
+    return Estimate(100 * value, *known, reason=reason)
 
 
 def verdict(difference: float, low: float, high: float, better: str) -> Verdict:

@@ -207,26 +207,30 @@ def to_csv(table: Table) -> str:
 
 
 def to_rich(table: Table) -> rich.table.Table:
-    """For the terminal; published rows are dim, measured rows are not, and each row says which it is."""
+    """For the terminal; published rows are dim, measured rows are not.
+
+    Origin and size of the data set stand in the title where all numbers share them, otherwise by each column and row.
+    """
     import rich.box
     import rich.table
     from rich.text import Text
 
-    used = table.used_labels()
+    used, first = table.used_labels(), table.columns[0]
+    shared = len(list(table.groups())) == 1
+    source = ", ".join(filter(None, (first.origin, first.data_set.size)))
     rendering = rich.table.Table(
-        title=Text(table.title),
+        title=Text(f"{table.title} ({source})" if shared else table.title),
         caption=Text(" ".join(table.notes)),
         title_justify="left",
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
     )
-    rendering.add_column("origin", no_wrap=True)
-    for i in used:
-        rendering.add_column(Text(table.label_columns[i]))
+    for heading in (*(() if shared else ("Origin",)), *(table.label_columns[i] for i in used)):
+        rendering.add_column(Text(heading), overflow="fold")
     for column in table.columns:
-        rendering.add_column(Text(f"{column.name}\n{column.group}"), justify="right")
+        rendering.add_column(Text(column.name if shared else f"{column.name}\n{column.group}"), justify="right")
     for row in table.rows:
-        cells = [row.origin, *(row.labels[i] for i in used), *(_plain(estimate) for estimate in row.estimates)]
+        cells = [*(() if shared else (row.origin,)), *(row.labels[i] for i in used), *map(_plain, row.estimates)]
         rendering.add_row(*map(Text, cells), style="dim" if row.origin == "published" else "")
     return rendering
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from protocols.metrics import EerRule
     from protocols.runs import Run
-    from reports.tables import Estimate, Table
+    from reports.tables import Table
 
 
 class Format(StrEnum):
@@ -153,7 +153,8 @@ def comparison(
 def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
     """One table a data set and setting, rates in per cent."""
     from protocols.summary import FMR_POINTS, fnmr_column
-    from reports.tables import Column, DataSet, Row, Table
+    from reports.measurements import percent
+    from reports.tables import Column, DataSet, Estimate, Row, Table
 
     # A part of a data set is another data set: its rows do not stand among those of the whole.
     figures = figures.assign(comparisons=figures[["genuine", "impostor", "failed"]].sum(axis=1))
@@ -173,15 +174,15 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
         rows = []
         for _, system in group.iterrows():
             estimates = [
-                _estimate(system["passes"], scale=1, decimals=0, reason="?"),
-                _estimate(system["fta"]),
-                _estimate(system["eer"], system["eer_low"], system["eer_high"]),
-                _estimate(system["difference"], system["difference_low"], system["difference_high"])
+                Estimate(float(system["passes"]), decimals=0, reason="?"),
+                percent(system["fta"]),
+                percent(system["eer"], system["eer_low"], system["eer_high"]),
+                percent(system["difference"], system["difference_low"], system["difference_high"])
                 if isinstance(system["baseline"], str)
                 else None,
-                _estimate(system["accuracy"], spread=system["accuracy_std"], reason="one fold"),
-                _estimate(system["auc"]),
-                *(_estimate(system[column]) for _, column in points),
+                percent(system["accuracy"], spread=system["accuracy_std"], reason="one fold"),
+                percent(system["auc"]),
+                *(percent(system[column]) for _, column in points),
             ]
             labels = (
                 system["run"] if several_runs else "",
@@ -208,7 +209,7 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
         tables.append(
             Table(
                 key="-".join(filter(None, [protocol, setting])).lower(),
-                title=data_set.title,
+                title=f"Verification on {data_set.title}",
                 label_columns=("Run", "Recognizer", "Frontalizer", "Fusion"),
                 columns=tuple(
                     Column(*column)
@@ -221,51 +222,14 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
     return tables
 
 
-def _estimate(
-    value: float,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    spread: float | None = None,
-    scale: float = 100,
-    decimals: int = 2,
-    reason: str = "insufficient data",
-) -> "Estimate":
-    import math
-
-    from reports.tables import Estimate
-
-    numbers = [None if number is None or math.isnan(number) else number * scale for number in (low, high, spread)]
-    missing = value is None or math.isnan(value)
-    return Estimate(math.nan if missing else value * scale, *numbers, decimals=decimals, reason=reason)
-
-
 def _terminal(tables: Sequence["Table"]) -> str:
-    import rich.box
     from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
+
+    from reports.tables import to_rich
 
     console = Console()
     wide = Console(width=console.width if console.is_terminal else 200, file=console.file)
     with wide.capture() as captured:
         for table in tables:
-            size = table.columns[0].data_set.size
-            drawn = RichTable(
-                title=Text(f"{table.title}: {size}"),
-                caption=Text(" ".join(table.notes)),
-                title_justify="left",
-                caption_justify="left",
-                box=rich.box.SIMPLE_HEAD,
-            )
-            used = table.used_labels()
-            for number in used:
-                drawn.add_column(Text(table.label_columns[number]), overflow="fold")
-            for column in table.columns:
-                drawn.add_column(Text(column.name), justify="right")
-            for row in table.rows:
-                cells = [row.labels[number] for number in used]
-                cells += ["" if estimate is None else estimate.format() for estimate in row.estimates]
-                drawn.add_row(*map(Text, cells))
-            wide.print(drawn)
+            wide.print(to_rich(table))
     return captured.get()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+_OPTIONS = "completion=inet,shape=snet,fine=true"
+"""All networks: eyes are worth their time. `FrontalizerConfig` is for recognizers, which do as well without them."""
+
 
 @app.command()
 def frontalize(
@@ -30,7 +33,7 @@ def frontalize(
     options: Annotated[
         str,
         typer.Option(
-            help="As after 'srtc:', on top of completion=inet - paper, a folder of weights, KEY=VALUE; by commas."
+            help=f"As after 'srtc:', on top of {_OPTIONS} - paper, a folder of weights, KEY=VALUE; by commas."
         ),
     ] = "",
     detector: Annotated[
@@ -56,7 +59,7 @@ def frontalize(
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
     files, finder = image_files(images, out), make_finder(detector, policy)
-    frontalizer = load_frontalizer(device, f"completion=inet,{options}")
+    frontalizer = load_frontalizer(device, f"{_OPTIONS},{options}")
     out.mkdir(parents=True, exist_ok=True)
     names, seen, made = _Names(PANELS if everything else ()), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="", encoding="utf-8") as table:

@@ -210,7 +210,7 @@ class TestCompare:
         assert "differ in their data set" in error
         _, output, _ = pifr("compare", run, second, "--replicates", 100)
         assert "SYNTHETIC tiny FP" in output
-        assert "cfp FP: 4 folds" in output
+        assert "cfp FP (measured, 4 folds" in output
 
     def test_a_run_without_the_usual_baseline_is_printed_without_differences(
         self, pifr: Pifr, cfp_root: Path, tmp_path: Path

@@ -110,6 +110,15 @@ def test_a_terminal_shows_origin_interval_and_reason() -> None:
     assert "insufficient data" in text
 
 
+def test_a_terminal_says_once_what_all_numbers_share() -> None:
+    column, row = table().columns[1], Row(("ours", ""), (Estimate(1 / 3),), PART, "measured")
+    console = Console(width=200, file=io.StringIO())
+    console.print(to_rich(Table("t", "Verification on CFP FP", ("Method", "Training"), (column,), (row, row))))
+    text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "Verification on CFP FP (measured, 4 folds)" in text
+    assert text.count("measured") == text.count("4 folds") == text.count("CFP") == 1
+
+
 def test_a_published_number_keeps_the_digits_it_was_printed_with() -> None:
     assert Estimate.printed("7.850").format() == "7.850"
 
