@@ -97,7 +97,8 @@ class Recognizer(Protocol):
 
         Args:
             batch: B x 3 x S x S float32 RGB in [0, 1], aligned to `config.alignment` at S = `config.input_size`.
-            yaw: B float32 in degrees, NaN where unknown; looked at only if `config.uses_yaw`.
+            yaw: B float32 in degrees, NaN where unknown; looked at only if `config.uses_yaw`. Of a mirror image it is
+                that before it was mirrored: only |yaw| says how far the face on it is turned.
 
         Returns:
             B x D float32 on the device of `batch`, compared by the cosine; not normalised.

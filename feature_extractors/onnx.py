@@ -1,5 +1,6 @@
 """Recognizers in ONNX form, run by onnxruntime: SFace, and files of the user's own."""
 
+import hashlib
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from feature_extractors.base import Precision, RecognizerConfig
 from feature_extractors.registry import register
 from pifr.errors import CheckpointError, ConfigError
 from pifr.faces import ARCFACE_112, AlignmentTemplate
-from pifr.zoo import ZOO, file_sha256
+from pifr.zoo import ZOO
 
 
 class OnnxRecognizer:
@@ -41,7 +42,8 @@ class OnnxRecognizer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors; the int8 file has unused initialisers
-        return onnxruntime.InferenceSession(self._model, options, providers=[self._provider])
+        where = {"device_id": self.device.index or 0} if self.device.type == "cuda" else {}
+        return onnxruntime.InferenceSession(self._model, options, providers=[(self._provider, where)])
 
     def _find_provider(self) -> str:
         import onnxruntime
@@ -178,8 +180,8 @@ def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecog
     model = read_model(file)
     config = read_config(file, model)
     settings = f"{config.channels}{config.value_range}{config.mean}{config.std}"
-    fingerprint = f"onnx-{file_sha256(file)[:16]}-{settings}"
-    recognizer = OnnxRecognizer(model.SerializeToString(), config, fingerprint, device)
+    content = model.SerializeToString()
+    recognizer = OnnxRecognizer(content, config, f"onnx-{_digest(content)}-{settings}", device)
     try:
         tried = recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size))
     except Exception as error:  # onnxruntime's errors have no common base
@@ -217,4 +219,10 @@ def load_onnx_as(config: RecognizerConfig, file: Path, device: str | torch.devic
         raise CheckpointError(
             f"'{file}' does not fit {config.name!r}: channels, input size and embedding size are {found}, not {wanted}"
         )
-    return OnnxRecognizer(model.SerializeToString(), config, f"{config.name}-{file_sha256(file)[:16]}", device)
+    content = model.SerializeToString()
+    return OnnxRecognizer(content, config, f"{config.name}-{_digest(content)}", device)
+
+
+def _digest(content: bytes) -> str:
+    """Of all that runs, weights that lie in a file of their own beside the model included."""
+    return hashlib.sha256(content).hexdigest()[:16]

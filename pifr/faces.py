@@ -358,7 +358,7 @@ class FaceFinder:
         """
         images = list_photos(images)
         if names is None:
-            names = [image if isinstance(image, str | Path) else "" for image in images]
+            names = [_name_of(image) for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
 
     def every_face(self, image: Photo, name: str | Path | None = None) -> FaceCrops:
@@ -376,7 +376,7 @@ class FaceFinder:
             TypeError, ValueError: as `read_image`.
         """
         if name is None:
-            name = image if isinstance(image, str | Path) else ""
+            name = _name_of(image)
         pixels = read_image(image)
         found = self.detector(pixels, name, every=True)
         largest_first = np.argsort(-_areas(found), kind="stable")
@@ -398,6 +398,11 @@ class FaceFinder:
         height, width = image.shape[:2]
         centre, half = np.array([width - 1, height - 1]) / 2, max(height, width) / CROP_FACTOR / 2
         return cut(image, np.concatenate([centre - half, centre + half]), None, "fallback", self.detector.missing)
+
+
+def _name_of(image: Photo) -> str | Path:
+    """What a landmark file calls a photo if nobody says. Names that it holds are relative to its own folder."""
+    return Path(image).absolute() if isinstance(image, str | Path) else ""
 
 
 def _choose(found: Detections, shape: tuple[int, int], policy: str) -> int:

@@ -3,9 +3,9 @@
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
@@ -269,10 +269,10 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
         key, equals, value = item.partition("=")
         if equals:
             values[key] = value.split("/") if "/" in value or key == "render_yaw" else value
-        elif Path(item).is_dir():
-            folder = Path(item)
         elif item in ("lite", "paper"):
             name = item
+        elif Path(item).is_dir():
+            folder = Path(item)
         else:
             raise ConfigError(f"{item!r} is neither 'lite' nor 'paper', nor a folder of weights, nor KEY=VALUE")
     known = [key for kind in kinds for key in kind.model_fields]
@@ -286,10 +286,17 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
     return _Asked(name, folder, options)
 
 
-@lru_cache(maxsize=4)
+_locators: WeakValueDictionary[tuple, FaceLocator] = WeakValueDictionary()
+
+
 def _shared_locator(name: str, folder: Path | None, weights: str, device: str, config: LocatorConfig) -> FaceLocator:
     # `align` and `srtc` in one run, for several recognizers, locate each batch once. `weights` tells when files change.
-    return FaceLocator.from_pretrained(name, weights=folder, device=device, config=config)
+    # Whoever uses a locator keeps it: nobody else does.
+    key = (name, folder, weights, device, config)
+    locator = _locators.get(key)
+    if locator is None:
+        locator = _locators[key] = FaceLocator.from_pretrained(name, weights=folder, device=device, config=config)
+    return locator
 
 
 def _digest(*configs: Config) -> str:

@@ -12,8 +12,8 @@ from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
 from pifr.rows import Index, check_status, describe, positions_of
 
-POOR = ("no_mask", "uncertain_mask", "beyond_profile", "inconsistent_pncc", "low_visibility")
-"""Reasons for which a frontalization is not to be used; the face's own crop is."""
+POOR = ("no_mask", "uncertain_mask", "inconsistent_pncc", "beyond_profile", "low_visibility")
+"""Reasons for which a frontalization is not to be used but the face's own crop; of several, the first one is given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,7 @@ from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
-from pifr.images import Photo
+from pifr.images import Photo, refuse_one_photo
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.networks.shape import INPUT_SIZE
@@ -162,8 +162,7 @@ class Frontalizer:
         Raises:
             TypeError: one frame, or the name of a video, in place of frames.
         """
-        if isinstance(frames, str | Path | bytes):
-            raise TypeError(f"frames are wanted one by one, not a {type(frames).__name__}: read the video first")
+        refuse_one_photo(frames)
         finder = finder or FaceFinder()
         return (self(finder([frame])) for frame in frames)
 

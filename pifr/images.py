@@ -29,9 +29,14 @@ def list_photos(images: Iterable[Photo]) -> list[Photo]:
     Raises:
         TypeError: it is one photo.
     """
+    refuse_one_photo(images)
+    return list(images)
+
+
+def refuse_one_photo(images: Iterable[Photo]) -> None:
+    """Raises TypeError if these are not several photos but one, which most of its kinds could be iterated over, too."""
     if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
-    return list(images)
 
 
 def read_image(source: Photo) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pifr.devices import inference
 from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops, inside_photo
 from pifr.framing import bounding_squares, resized_to, square_to_image
-from pifr.frontalized import LocatedFaces
+from pifr.frontalized import POOR, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.correspondence import Correspondence
@@ -100,7 +100,8 @@ class FaceLocator:
     def __call__(self, faces: FaceCrops) -> LocatedFaces:
         """Locates the template in each face; faces that failed keep their row, with an empty mask.
 
-        The latest result is kept: view makers and recognizers that share a locator share its work on a batch.
+        The latest result is kept: view makers and recognizers that share a locator share its work on a batch, which is
+        why nobody may change its tensors in place.
         """
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)))[:0]
@@ -237,16 +238,16 @@ class FaceLocator:
         """Status and reason of each face."""
         config = self.config
         undecided, face = ((mask > _UNDECIDED) & (mask < 1 - _UNDECIDED)), mask > 0.5
-        flaws = {
-            "no_mask": ~found,
-            "uncertain_mask": undecided.sum((1, 2, 3)) > config.largest_doubt * face.sum((1, 2, 3)),
-            "inconsistent_pncc": ~(residual <= config.largest_residual),
-            "beyond_profile": camera.angles()[:, 0].abs() > config.largest_yaw,
-            "low_visibility": visibility.mean((1, 2, 3)) < config.smallest_visible,
-        }
-        flawed = torch.stack(list(flaws.values()), 1).tolist()
+        flaws = (  # as in `POOR`
+            ~found,
+            undecided.sum((1, 2, 3)) > config.largest_doubt * face.sum((1, 2, 3)),
+            ~(residual <= config.largest_residual),
+            camera.angles()[:, 0].abs() > config.largest_yaw,
+            visibility.mean((1, 2, 3)) < config.smallest_visible,
+        )
         status, reason = list(faces.status), list(faces.reason)
-        for row, flags in enumerate(flawed):
+        for row, flags in enumerate(torch.stack(flaws, 1).tolist()):
             if status[row] != "failed" and any(flags):
-                status[row], reason[row] = "fallback", list(flaws)[flags.index(True)]
+                status[row] = "fallback"
+                reason[row] = next(word for word, flag in zip(POOR, flags, strict=True) if flag)
         return tuple(status), tuple(reason)

@@ -1,8 +1,9 @@
 """ONNX files of the parts of the pipeline that are functions of tensors alone.
 
-`locate.onnx` is C-Net with its framing, mirrored pass and second pass, and S-Net if it is used; `complete.onnx` is
-I-Net with the blend of evidence and completion. Between the two lies the correspondence, whose fit factorises matrices,
-and after them the rasteriser, whose sizes depend on what it sees: neither has ONNX operators.
+`locate.onnx` is C-Net with its framing, mirrored pass and second pass; `complete.onnx` blends evidence and completion,
+I-Net's if it is used; `reconstruct.onnx` and `detail.onnx` are coarse and fine S-Net. Between the first and the others
+lies the correspondence, whose fit factorises matrices, and after them the rasteriser, whose sizes depend on what it
+sees: neither has ONNX operators.
 """
 
 import warnings
@@ -47,15 +48,27 @@ class _Complete(nn.Module):
         return self.frontalizer.complete(texture, visibility)
 
 
+class _Detail(nn.Module):
+    def __init__(self, frontalizer: Frontalizer) -> None:
+        super().__init__()
+        self.frontalizer = frontalizer
+        self.network = frontalizer.pretrained["shape-fine"]
+
+    def forward(self, texture: Tensor) -> Tensor:
+        return self.frontalizer.detail(texture, texture)  # of the shape, only the size where nothing is asked for
+
+
 def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...]:
-    """Writes `locate.onnx`, `complete.onnx` and, with an S-Net that corrects the fit, `reconstruct.onnx` (opset 18).
+    """Writes `locate.onnx`, `complete.onnx` and, with S-Net, `reconstruct.onnx` and `detail.onnx` (opset 18).
 
     | file | inputs | outputs |
     | --- | --- | --- |
     | locate | pixels B x 3 x 256 x 256 | pncc, mask, pncc_to_crop, found (bool), position_map with S-Net on photos |
     | complete | uv_partial B x 3 x N x N, visibility B x 1 x N x N | uv_texture B x 3 x N x N |
     | reconstruct | evidence B x 13 x 128 x 128 (`Correspondence.evidence`), fitted B x 3 x 64 x 64 | position_map |
+    | detail | uv_texture B x 3 x N x N | displacement B x 1 x M x M |
 
+    `reconstruct` is an S-Net that corrects the fit, as the shipped one does; one that reads the photo is in `locate`.
     Each takes any batch size.
 
     Frames, ranges and units are those of `LocatedFaces` and `FrontalizedFaces`; N is the configuration's texture size.
@@ -76,19 +89,25 @@ def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     size = location.texture_size
-    locate, complete, reconstruct = (folder / f"{name}.onnx" for name in ("locate", "complete", "reconstruct"))
+    names = ("locate", "complete", "reconstruct", "detail")
+    locate, complete, reconstruct, detail = (folder / f"{name}.onnx" for name in names)
     snet = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
     corrector, reader = (snet, None) if snet is not None and snet.config.corrects_fit else (None, snet)
-    names = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (reader is not None)
-    _export(_Locate(frontalizer.locator, reader), (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),), locate, ["pixels"], names)
+    outputs = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (reader is not None)
+    pixels = torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
+    _export(_Locate(frontalizer.locator, reader), (pixels,), locate, ["pixels"], outputs)
     maps = (torch.rand(2, 3, size, size), torch.rand(2, 1, size, size))
     _export(_Complete(frontalizer), maps, complete, ["uv_partial", "visibility"], ["uv_texture"])
-    if corrector is None:
-        return locate, complete
-    evidence = torch.rand(2, EVIDENCE_CHANNELS, INPUT_SIZE, INPUT_SIZE)
-    seen = evidence, frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
-    _export(corrector, seen, reconstruct, ["evidence", "fitted"], ["position_map"])
-    return locate, complete, reconstruct
+    written = [locate, complete]
+    if corrector is not None:
+        evidence = torch.rand(2, EVIDENCE_CHANNELS, INPUT_SIZE, INPUT_SIZE)
+        seen = evidence, frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
+        _export(corrector, seen, reconstruct, ["evidence", "fitted"], ["position_map"])
+        written.append(reconstruct)
+    if frontalizer.config.fine:
+        _export(_Detail(frontalizer), maps[:1], detail, ["uv_texture"], ["displacement"])
+        written.append(detail)
+    return tuple(written)
 
 
 def _export(module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The plugin: any recognizer, made pose-robust by a frontalizer, as one function from photos to templates."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -26,7 +27,8 @@ class Embedder(Protocol):
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         """B x 3 x S x S float32 RGB in [0, 1], and yaw B in degrees if `config.uses_yaw` -> B x D float32.
 
-        Channel order and value range of the network are its own business, and B may be 0.
+        Channel order and value range of the network are its own business, and B may be 0. Of a mirror image the yaw is
+        that before it was mirrored: only |yaw| says how far the face on it is turned.
         """
         ...
 
@@ -95,11 +97,27 @@ class FrontalizedRecognizer:
         config = self.recognizer.config
         views = self.view_maker(faces, config.alignment, config.input_size)
         features = embed_views(self.recognizer, faces, views)
+        views = failed_where_not_finite(views, features)
         templates = fuse(features, views.weights, views.yaw, self.fusion)
         failed = torch.tensor(
             [status == "failed" for status in views.status], dtype=torch.bool, device=templates.device
         )
         return Templates(templates.masked_fill(failed[:, None], torch.nan), views.yaw, views.status, views.reason)
+
+
+def failed_where_not_finite(views: Views, features: Tensor) -> Views:
+    """Views of which those faces failed, too, of which a recognizer made features that count and are not finite.
+
+    Args:
+        views: of B faces.
+        features: B x V x D.
+    """
+    finite = (features.isfinite().all(-1) | (views.weights == 0)).all(1).tolist()
+    judged = [
+        (status, reason) if kept or status == "failed" else ("failed", "features_not_finite")
+        for status, reason, kept in zip(views.status, views.reason, finite, strict=True)
+    ]
+    return replace(views, status=tuple(status for status, _ in judged), reason=tuple(reason for _, reason in judged))
 
 
 class EmbeddedView(NamedTuple):

@@ -15,7 +15,10 @@ SAMPLE_COLUMNS = ("sample", "path", "subject", "role")
 """Of `VerificationProtocol.samples`: an identifier that the protocol makes up; where its file is; who is seen on it (""
 where the protocol does not say); "reference", "probe" or "both". A protocol may add more."""
 
-COMPARISON_COLUMNS = ("fold", "probe", "reference", "probe_subject", "reference_subject", "same")
+COMPARISON = ["fold", "probe", "reference"]
+"""Columns that tell a comparison of a setting from the others."""
+
+COMPARISON_COLUMNS = (*COMPARISON, "probe_subject", "reference_subject", "same")
 """Of `VerificationProtocol.comparisons`; `probe` and `reference` are samples."""
 
 SCORE_COLUMNS = (

@@ -47,7 +47,7 @@ class Cfp:
     settings: tuple[str, ...] = ("FP", "FF")
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
 
     @property
     def image_root(self) -> Path:

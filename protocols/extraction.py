@@ -23,7 +23,7 @@ from torch import Tensor
 from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
-from pifr.plugin import EmbeddedView, embed_views
+from pifr.plugin import EmbeddedView, embed_views, failed_where_not_finite
 from pifr.threads import limit_threads
 from pifr.views import ViewMaker, Views
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
@@ -263,13 +263,11 @@ def _embed_batch(
 
 
 def _faces(features: Tensor, views: Views) -> Iterator[FaceFeatures]:
-    usable = (features.isfinite().all(-1) | (views.weights == 0)).all(1).tolist()
+    views = failed_where_not_finite(views, features)
     values, weights, yaw = features.cpu().numpy(), views.weights.cpu().numpy(), views.yaw.tolist()
     for row, (status, reason) in enumerate(zip(views.status, views.reason, strict=True)):
         if status == "failed":
             yield FaceFeatures.failed(reason)
-        elif not usable[row]:
-            yield FaceFeatures.failed("features_not_finite")
         else:
             yield FaceFeatures(values[row], weights[row], yaw[row], status, reason)
 

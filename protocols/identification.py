@@ -17,6 +17,7 @@ from protocols.base import SCORE_COLUMNS, SYSTEM
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pifr.fusion import Fusion
     from protocols.experiment import Experiment
     from protocols.extraction import FeatureTable, Progress, System
     from protocols.multipie import MultiPie
@@ -167,7 +168,7 @@ def identify(
     place: dict[str, int],
     system: System,
     features: FeatureTable,
-    fusions: Sequence[str] | None = None,
+    fusions: Sequence[Fusion] | None = None,
     sides: str = "both",
 ) -> pd.DataFrame:
     """Rows of :data:`COLUMNS` for one system.
@@ -177,7 +178,7 @@ def identify(
         images: as :meth:`protocols.multipie.MultiPie.samples` gives them, one reference a subject.
         place: row of ``features`` by sample.
         system, features: who saw what.
-        fusions: None for the frontalizer's own; a frontalizer with one view has nothing to fuse.
+        fusions: see :func:`protocols.runner.chosen_fusions`.
         sides: ``both``, or ``probe`` to leave references with their first view.
     """
     import pandas as pd
@@ -190,11 +191,9 @@ def identify(
     known = truth.notna().to_numpy()
     truth = truth.fillna(-1).to_numpy(int)
     probe_rows, reference_rows = (table["sample"].map(place).to_numpy() for table in (probes, references))
-    if fusions is None or features.passes == 1:
-        fusions = [system.view_maker.default_fusion]
     status, reason = runner.pair_status(features, probe_rows, np.where(known, reference_rows[truth], -1))
     parts = []
-    for fusion in fusions:
+    for fusion in runner.chosen_fusions(fusions, system, features):
         templates = features.templates(fusion).float().numpy()
         gallery = features.templates(fusion, first_view_only=sides == "probe").float().numpy()[reference_rows]
         found = search(templates[probe_rows], gallery, truth)

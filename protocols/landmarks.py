@@ -97,6 +97,12 @@ class Annotation:
         nose = SCHEMES[self.scheme].nose[1]
         return "left" if np.nanmean(self.points[eye, 0]) < self.points[nose, 0] else "right"
 
+    @property
+    def measurable(self) -> bool:
+        """Whether both ends of the nose and at least one measured landmark are annotated."""
+        scheme, known = SCHEMES[self.scheme], np.isfinite(self.points).all(1)
+        return bool(known[list(scheme.nose)].all() and any(known[list(rows)].all() for _, rows in scheme.measured))
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -179,9 +185,17 @@ def evaluate_landmarks(
         One row a picture and predictor: ``protocol, setting, sample, path, subject, view, predictor, yaw, side,
         nose_length, box, error, nme_nose, nme_box, error_..., status, reason``. A picture without a face keeps its
         row: NaN, ``failed`` and why. ``yaw`` is the annotation's, else that of the first predictor who gives one.
+
+    Raises:
+        DataError: an annotation lacks an end of the nose, or every measured landmark.
     """
     import pandas as pd
 
+    if lacking := [truth.sample for truth in annotations if not truth.measurable]:
+        raise DataError(
+            f"{len(lacking)} of {len(annotations)} pictures cannot be measured, {lacking[0]!r} the first: an end of "
+            "the nose, or every measured landmark, is not annotated; leave them out"
+        )
     predictors = list(predictors)
     rows: list[dict[str, object]] = []
     for start in range(0, len(annotations), batch):
@@ -378,11 +392,13 @@ def read_csv(path: str | Path) -> list[Annotation]:
     path = Path(path)
     try:
         table = pd.read_csv(path, dtype={"path": str, "subject": str, "view": str, "scheme": str})
+        missing = {"path", "landmark", "x", "y"} - set(table.columns)
+        if missing:
+            raise DataError(f"'{path}' lacks the columns {', '.join(sorted(missing))}")
+        numbers = ["landmark", "x", "y", *({"yaw"} & set(table.columns))]
+        table[numbers] = table[numbers].apply(pd.to_numeric)
     except (OSError, ValueError) as error:
         raise DataError(f"'{path}' cannot be read as CSV: {error}") from error
-    missing = {"path", "landmark", "x", "y"} - set(table.columns)
-    if missing:
-        raise DataError(f"'{path}' lacks the columns {', '.join(sorted(missing))}")
     defaults = {"scheme": "multipie68", "subject": "", "view": "", "yaw": np.nan}
     table = table.assign(**{name: table.get(name, value) for name, value in defaults.items()})
     found = []

@@ -114,7 +114,7 @@ class MultiPie:
     settings = ("1", "2")
 
     def __init__(self, root: str | Path, switches: Switches | None = None) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         below = self.root / "data"
         self.image_root = below if not (self.root / "session01").is_dir() and below.is_dir() else self.root
         self.switches = switches or Switches()

@@ -69,7 +69,7 @@ class PairList:
 
     def __init__(self, file: str | Path, images: str | Path | None = None) -> None:
         self.file = Path(file)
-        self.root = Path(images) if images else self.file.parent
+        self.root = (Path(images) if images else self.file.parent).absolute()
         self.name = self.file.stem
 
     def validate(self) -> list[str]:

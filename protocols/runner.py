@@ -163,8 +163,7 @@ def score_setting(
 
     Args:
         rows: row of the feature table by sample.
-        fusions: None: the frontalizer's own default. A frontalizer with one view has nothing to fuse: it gets its own
-            default alone, whatever is asked for.
+        fusions: see `chosen_fusions`.
         sides: `both`, or `probe` to leave references with their first view.
     """
     import pandas as pd
@@ -173,10 +172,8 @@ def score_setting(
     probe, reference = (comparisons[side].map(rows).to_numpy(np.int64, copy=True) for side in ("probe", "reference"))
     status, reason = pair_status(table, probe, reference)
     yaw = comparisons["yaw"].to_numpy(np.float64) if "yaw" in comparisons else table.yaw.double().numpy()[probe]
-    if fusions is None or table.passes == 1:
-        fusions = [system.view_maker.default_fusion]
     tables = []
-    for fusion in fusions:
+    for fusion in chosen_fusions(fusions, system, table):
         probes = table.templates(fusion)
         references = probes if sides == "both" else table.templates(fusion, first_view_only=True)
         tables.append(
@@ -193,6 +190,14 @@ def score_setting(
             )
         )
     return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]
+
+
+def chosen_fusions(asked: Sequence[Fusion] | None, system: System, features: FeatureTable) -> Sequence[Fusion]:
+    """The fusions that a system is measured with: those asked for, or else its frontalizer's own.
+
+    A frontalizer with one view has nothing to fuse: it gets its own alone, whatever is asked for.
+    """
+    return [system.view_maker.default_fusion] if asked is None or features.passes == 1 else asked
 
 
 def _dot(probes: Tensor, references: Tensor, probe: np.ndarray, reference: np.ndarray) -> np.ndarray:

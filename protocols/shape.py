@@ -246,15 +246,9 @@ class ShapeScans:
         """
         import trimesh
 
-        (path, *more) = sorted(path for path in self._scans() if path.parent.name == subject)
-        if more:
-            raise DataError(f"{path.parent}: one scan a subject, found {len(more) + 1}")
-        mesh = trimesh.load(path, process=False, force="mesh")
-        try:
-            landmarks = np.loadtxt(path.parent / "landmarks.txt", delimiter=None, dtype=np.float64).reshape(7, 3)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path.parent / 'landmarks.txt'}: seven rows 'x y z' are needed ({error})") from error
-        return Surface(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), landmarks)
+        mesh = trimesh.load(self._scan_of(subject), process=False, force="mesh")
+        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+        return Surface(vertices, faces, self._landmarks_of(subject))
 
     def frames(self, subject: str) -> list[Path]:
         """The pictures that are used: every ``options.every``-th, beginning with the first."""
@@ -266,15 +260,33 @@ class ShapeScans:
         """What keeps the protocol from running; empty for a usable tree."""
         if not self.subjects:
             return [f"{self.root}: no <subject>/<scan>.ply or .obj below this folder"]
-        missing = [s for s in self.subjects if not (self.root / s / "landmarks.txt").is_file()]
-        bare = [s for s in self.subjects if not self.frames(s)]
-        return [f"{self.root / s}: no landmarks.txt with the scan's seven points" for s in missing] + [
-            f"{self.root / s}: no pictures below frames/" for s in bare
-        ]
+        problems = []
+        for subject in self.subjects:
+            for read in (self._scan_of, self._landmarks_of):
+                try:
+                    read(subject)
+                except DataError as error:
+                    problems.append(str(error))
+            if not self.frames(subject):
+                problems.append(f"{self.root / subject}: no pictures below frames/")
+        return problems
 
     def configuration(self) -> dict[str, object]:
         """The options, for the run record."""
         return asdict(self.options)
+
+    def _scan_of(self, subject: str) -> Path:
+        found = [path for path in self._scans() if path.parent.name == subject]
+        if len(found) != 1:
+            raise DataError(f"{self.root / subject}: one scan a subject, found {len(found)}")
+        return found[0]
+
+    def _landmarks_of(self, subject: str) -> np.ndarray:
+        file = self.root / subject / "landmarks.txt"
+        try:
+            return np.loadtxt(file, dtype=np.float64).reshape(7, 3)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: the scan's seven points are needed, seven rows 'x y z' ({error})") from error
 
     def _scans(self) -> list[Path]:
         return [path for path in self.root.glob("*/*") if path.suffix.lower() in (".ply", ".obj")]

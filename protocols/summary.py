@@ -7,7 +7,7 @@ import numpy as np
 
 from pifr.errors import ConfigError
 from protocols import metrics
-from protocols.base import SYSTEM
+from protocols.base import COMPARISON, SYSTEM
 from protocols.metrics import EerRule
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ KEYS = ("run", "protocol", "setting", *SYSTEM)
 """What a row of a summary is about. `run` is "" for a table without runs."""
 
 FMR_POINTS = (1e-1, 1e-2, 1e-3)
-
-_COMPARISON = ["fold", "probe", "reference"]
 
 
 def summarise(
@@ -233,13 +231,13 @@ def _baseline_of(
 
 def _measured(system: "pd.DataFrame") -> "pd.DataFrame":
     """Comparisons with a score, each once, rows numbered."""
-    return system[system["score"].notna()].drop_duplicates(_COMPARISON).reset_index(drop=True)
+    return system[system["score"].notna()].drop_duplicates(COMPARISON).reset_index(drop=True)
 
 
 def _common(first: "pd.DataFrame", second: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
     """Rows of either table whose comparisons the other has too, rising."""
-    own = first[_COMPARISON].assign(first=first.index)
-    joined = own.merge(second[_COMPARISON].assign(second=second.index), on=_COMPARISON)
+    own = first[COMPARISON].assign(first=first.index)
+    joined = own.merge(second[COMPARISON].assign(second=second.index), on=COMPARISON)
     return np.sort(joined["first"].to_numpy()), np.sort(joined["second"].to_numpy())
 
 

@@ -158,7 +158,7 @@ def folder_panels(folder: Path) -> PanelSource:
 
 
 def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> PanelSource:
-    """Pictures made on demand: the frontalizer of the run is applied to `ROOT/<probe>`, and to nothing else.
+    """Pictures made on demand: `srtc` is applied to `ROOT/<probe>` as in the run; of other slots the photos are shown.
 
     Args:
         root: folder that sample names are relative to (CFP: `Data/Images`).
@@ -186,9 +186,12 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
         faces, truth = finder([root / probe]), finder([root / reference])
         if faces.status[0] == "failed":
             return {}
-        # The argument may hold any option of `srtc`, those of its views too.
-        result = load(device, frontalizer.partition(":")[2]).frontalizer(faces, ARCFACE_112, _CELL)
-        (pictures,) = panels(faces, result)
+        slot, _, options = frontalizer.partition(":")
+        if slot == "srtc":
+            result = load(device, options).frontalizer(faces, ARCFACE_112, _CELL)
+            (pictures,) = panels(faces, result)
+        else:  # its steps are not known here
+            pictures = {"input": to_uint8(faces.pixels)[0]}
         return pictures | ({} if truth.status[0] == "failed" else {"truth": to_uint8(truth.pixels)[0]})
 
     return make

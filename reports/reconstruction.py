@@ -98,7 +98,7 @@ class ReconstructionStudy:
 
     def failure_rate(self, rows: pd.DataFrame) -> Estimate:
         """Share of items without a measurement, per cent."""
-        return Estimate(100 * float(rows[self.kind.quantities[0].column].isna().mean()))
+        return Estimate(100 * float((rows["status"] == "failed").mean()))
 
     def error_table(self) -> Table:
         """Mean and median error of each predictor, and its failures."""
@@ -207,7 +207,7 @@ class ReconstructionStudy:
 
     def failures(self) -> list[Failure]:
         """Items without a measurement, by predictor and reason."""
-        failed = self.table[self.table[self.kind.quantities[0].column].isna()]
+        failed = self.table[self.table["status"] == "failed"]
         found = []
         for (run, predictor, reason), rows in failed.groupby(["run", "predictor", "reason"], sort=False):
             names = tuple(sorted(rows[self.kind.item].astype(str)))

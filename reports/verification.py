@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protocols import metrics, summary
-from protocols.base import SYSTEM
+from protocols.base import COMPARISON, SYSTEM
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section, Verdict
 from reports.figures import Chart, Series
@@ -36,12 +36,11 @@ from reports.tables import Column, Estimate, Row, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-EER_RULES = {
+_EER_RULES = {
     "interpolated": "EER where the linearly interpolated ROC of each fold crosses FMR = FNMR, mean over folds",
     "nearest": "EER as (FMR + FNMR) / 2 of each fold where the two are nearest, mean over folds",
     "pooled": "EER of all folds' comparisons together, ROC linearly interpolated",
 }
-COMPARISON = ["fold", "probe", "reference"]
 YAW_EDGES = (0, 15, 30, 45, 60, 75, 90)
 _BIN_REPLICATES = 400  # many bins times many systems: enough for a bar of a figure
 _LEAST_PER_BIN = 30  # genuine and impostor comparisons each; fewer say nothing about an EER
@@ -154,7 +153,7 @@ class VerificationStudy:
         """What captions say: data, alignment, versions, EER rule, interval, failures."""
         return (
             *self.measurement.conditions(self.data_set),
-            f"{EER_RULES[self.statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
+            f"{_EER_RULES[self.statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
             f"{self.statistics.interval} of {self.statistics.resamples(self.resampled)}.",
             "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
             "Passes: runs of the recognizer a face.",
@@ -394,8 +393,7 @@ class VerificationStudy:
         if not series:
             return
         counts = ", ".join(
-            f"{label}: {len(scores.drop_duplicates(['fold', 'probe', 'reference'])):,}"
-            for label, _, scores in self.yaw_bins
+            f"{label}: {len(scores.drop_duplicates(COMPARISON)):,}" for label, _, scores in self.yaw_bins
         )
         yield figures.by_yaw(
             f"{self.key}-{slug(recognizer)}-yaw",

@@ -139,7 +139,7 @@ def comparison(
     by_label = {run.label: run for run in scored}
     data_sets = {label: run.record.get("dataset", {}) for label, run in by_label.items()}
     figures["passes"] = [
-        by_label[run].passes.get(frontalizer)
+        by_label[run].passes.get(frontalizer, float("nan"))
         for run, frontalizer in figures[["run", "frontalizer"]].itertuples(index=False)
     ]
     figures["data_set"] = [data_sets[run].get("name", "") for run in figures["run"]]

@@ -63,15 +63,8 @@ def _is_drawn(data: Path, subjects: int, seed: int) -> bool:
 
 
 def _draw(data: Path, subjects: int, seed: int) -> None:
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.progress import counting_bar
     from protocols.synthetic import write_cfp
 
-    done = 0
-    with progress_bar("drawing people") as show:
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            show(done, subjects)
-
+    with counting_bar("drawing people", subjects) as progress:
         write_cfp(data, subjects, seed, workers=min(os.cpu_count() or 1, subjects), progress=progress)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
+from pifr.cli.frontalizer_options import EVERY_NETWORK, FrontalizerOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from pifr.frontalized import FrontalizedFaces
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-_OPTIONS = "completion=inet,shape=snet,fine=true"
-"""All networks: eyes are worth their time. `FrontalizerConfig` is for recognizers, which do as well without them."""
 
 
 @app.command()
@@ -30,12 +28,7 @@ def frontalize(
     ] = False,
     mesh: Annotated[str | None, typer.Option(help="Write textured meshes: obj, ply or glb.")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the frontal picture, pixels.")] = 256,
-    options: Annotated[
-        str,
-        typer.Option(
-            help=f"As after 'srtc:', on top of {_OPTIONS} - paper, a folder of weights, KEY=VALUE; by commas."
-        ),
-    ] = "",
+    options: FrontalizerOptions = "",
     detector: Annotated[
         str, typer.Option(help="yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV.")
     ] = "yunet",
@@ -59,7 +52,7 @@ def frontalize(
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
     files, finder = image_files(images, out), make_finder(detector, policy)
-    frontalizer = load_frontalizer(device, f"{_OPTIONS},{options}")
+    frontalizer = load_frontalizer(device, f"{EVERY_NETWORK},{options}")
     out.mkdir(parents=True, exist_ok=True)
     names, seen, made = _Names(PANELS if everything else ()), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="", encoding="utf-8") as table:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pifr.cli.frontalizer_options import EVERY_NETWORK, FrontalizerOptions
 from pifr.errors import PifrError
 
 if TYPE_CHECKING:
@@ -59,16 +60,14 @@ def list_models() -> None:
 
 @app.command()
 def export(
-    out: Annotated[
-        Path, typer.Argument(help="Folder for locate.onnx, complete.onnx and, with S-Net, reconstruct.onnx.")
-    ],
-    options: Annotated[str, typer.Option(help="As 'pifr frontalize' takes them: shape=snet,completion=inet, ...")] = "",
+    out: Annotated[Path, typer.Argument(help="Folder for locate.onnx, complete.onnx, reconstruct.onnx, detail.onnx.")],
+    options: FrontalizerOptions = "",
 ) -> None:
     """Write the networks and what lies between them as ONNX files, without the fit and the rendering."""
     from pifr.frontal_views import load_frontalizer
     from pifr.onnx_export import export_onnx
 
-    frontalizer = load_frontalizer("cpu", ",".join(filter(None, [options, "precision=float32"])))
+    frontalizer = load_frontalizer("cpu", f"{EVERY_NETWORK},{options},precision=float32")
     for file in export_onnx(frontalizer, out):
         typer.echo(str(file))
 

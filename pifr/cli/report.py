@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pifr.cli.compare import Rule
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -54,8 +56,8 @@ def report(
         ),
     ] = None,
     eer_rule: Annotated[
-        str, typer.Option("--eer-rule", help="interpolated or nearest (per fold, then the mean), or pooled.")
-    ] = "interpolated",
+        Rule, typer.Option("--eer-rule", help="How the EER is read off: per fold, then the mean; or pooled.")
+    ] = Rule.INTERPOLATED,
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap resamples of subjects.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
     confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999, help="Of every interval.")] = 0.95,
@@ -63,21 +65,17 @@ def report(
     """Write figures and a page from evaluated runs; without an output option, print the tables."""
     from datetime import UTC, datetime
 
-    from pifr.errors import UnknownNameError
-    from protocols.metrics import EER_RULES
     from reports.build import build_report, write_figures, write_html, write_tables
     from reports.measurements import Statistics
     from reports.montage import folder_panels, image_panels
     from reports.runs import read_runs
     from reports.tables import to_rich
 
-    if eer_rule not in EER_RULES:
-        raise UnknownNameError("EER rule", eer_rule, EER_RULES)
     source = folder_panels(panels) if panels else image_panels(images, detector) if images else None
     content = build_report(
         read_runs(runs),
         timestamp or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        Statistics(eer_rule, replicates, seed, confidence),
+        Statistics(eer_rule.value, replicates, seed, confidence),
         source,
         title,
     )

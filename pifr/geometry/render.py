@@ -78,7 +78,14 @@ def render(positions: Tensor, attributes: Tensor, camera: Camera, size: int, sup
 
     Returns:
         `Rendering`, B x C x size x size. Triangles seen from behind are not drawn.
+
+    Raises:
+        ValueError: there are neither as many attributes as cameras nor one for all.
     """
+    if len(attributes) not in (1, len(camera)):
+        raise ValueError(
+            f"{len(attributes)} attribute maps for {len(camera)} cameras: one each is needed, or one for all"
+        )
     if compilable(attributes) and len(camera):
         grids = _vertex_grids(positions, camera, supersampling)
         if compilable(*grids):

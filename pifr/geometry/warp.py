@@ -164,7 +164,7 @@ def affine_transform(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         source, target: B x 2 x P.
-        weights: B x P, not negative. Where they leave the map open, it is close to a shift.
+        weights: B x P, not negative. Where they leave the map open, it is a shift, without any the identity.
 
     Returns:
         B x 2 x 3, takes source points to target points.
@@ -172,8 +172,9 @@ def affine_transform(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     weights = (weights / weights.sum(1, keepdim=True).clamp_min(1e-12))[:, None]
     source_mean, target_mean = (source * weights).sum(2, keepdim=True), (target * weights).sum(2, keepdim=True)
     source, target = source - source_mean, target - target_mean
-    spread = (source * weights) @ source.transpose(1, 2) + 1e-6 * torch.eye(2).to(source)
+    ridge = 1e-6 * torch.eye(2).to(source)
+    spread = (source * weights) @ source.transpose(1, 2) + ridge
     (a, b), (_, c) = spread.unbind(1)[0].unbind(1), spread.unbind(1)[1].unbind(1)
     inverse = torch.stack([torch.stack([c, -b], -1), torch.stack([-b, a], -1)], -2) / (a * c - b * b)[:, None, None]
-    linear = (target * weights) @ source.transpose(1, 2) @ inverse
+    linear = ((target * weights) @ source.transpose(1, 2) + ridge) @ inverse
     return torch.cat([linear, target_mean - linear @ source_mean], 2)

@@ -117,7 +117,8 @@ def write_multipie(
     Raises:
         DataError: ``out`` is in use, or a camera or a shot does not exist.
     """
-    unknown = [name for name in (*cameras, *shots) if name not in CAMERA_YAW and name not in SHOTS]
+    unknown = [f"camera {name}" for name in cameras if name not in CAMERA_YAW]
+    unknown += [f"shot {name}" for name in shots if name not in SHOTS]
     if unknown or not 1 <= sessions <= 4 or not 1 <= subjects <= 999:
         raise DataError(
             f"Multi-PIE has no {', '.join(unknown)}"

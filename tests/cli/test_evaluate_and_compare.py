@@ -223,6 +223,13 @@ class TestCompare:
         assert code == 0
         assert "less than" not in output
 
+    def test_scores_without_a_record_of_their_run_are_printed(self, pifr: Pifr, run: Path, tmp_path: Path) -> None:
+        (tmp_path / "bare").mkdir()
+        (tmp_path / "bare" / "scores.parquet").write_bytes((run / "scores.parquet").read_bytes())
+        code, output, _ = pifr("compare", tmp_path / "bare", "--replicates", 100)
+        assert code == 0
+        assert "No run.json" in output
+
     def test_what_cannot_be_compared_is_one_line(self, pifr: Pifr, run: Path, tmp_path: Path) -> None:
         code, _, error = pifr("compare", tmp_path / "nothing")
         assert code == 1

@@ -82,6 +82,19 @@ def test_the_fingerprint_of_a_landmark_file_is_its_content(tmp_path: Path) -> No
     assert LandmarkFile(landmark_file(tmp_path, line("a.jpg"))).fingerprint == first
 
 
+def test_files_that_are_named_from_the_working_directory_are_found_in_a_landmark_file_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    cv2.imwrite(str(tmp_path / "data" / "a.png"), np.zeros((200, 200, 3), np.uint8))
+    landmark_file(tmp_path / "data", line("a.png"))
+    monkeypatch.chdir(tmp_path)
+    (csv,) = Path("data").glob("*.csv")
+    finder = FaceFinder(f"file:{csv}")
+    assert finder(["data/a.png"]).status == ("ok",)
+    assert len(finder.every_face(Path("data/a.png"))) == 1
+
+
 def test_landmarks_that_a_misplaced_file_did_not_find_are_looked_for_again(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     first = LandmarkFile(landmark_file(tmp_path / "elsewhere", line("a.jpg")))

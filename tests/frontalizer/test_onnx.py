@@ -25,7 +25,7 @@ pytestmark = [
 def frontalizer() -> Frontalizer:
     """With the shipped weights: untrained networks hardly look at what they are given."""
     return Frontalizer.from_pretrained(
-        config=FrontalizerConfig(completion="inet", shape="snet"),
+        config=FrontalizerConfig(completion="inet", shape="snet", fine=True),
         location=LocatorConfig(precision="float32"),
     )
 
@@ -74,6 +74,16 @@ def test_the_exported_reconstruction_agrees_at_every_batch_size(frontalizer, ses
     found = sessions[2].run(None, {"evidence": evidence.numpy(), "fitted": seen.fitted.numpy()})[0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-2)
     assert (expected - seen.fitted).norm(dim=1).mean() > 0.3  # mm: S-Net is part of it
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_exported_detail_agrees_at_every_batch_size(frontalizer, sessions, count):
+    texture = torch.rand(count, 3, 128, 128, generator=torch.Generator().manual_seed(count))
+    found = sessions[3].run(None, {"uv_texture": texture.numpy()})[0]
+    with torch.inference_mode():
+        expected = frontalizer.detail(texture, texture).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(expected).mean() > 0.01  # mm
 
 
 @pytest.mark.parametrize("yaw", [[30.0], [-70.0, 0.0, 50.0]])

@@ -1,6 +1,8 @@
 """What recognizers are shown, and how much it counts."""
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -194,6 +196,21 @@ def test_options_without_a_meaning_are_refused(name):
 
 def test_align_and_srtc_share_their_locator(random_weights):
     assert load_align("cpu", str(random_weights)).locator is load_srtc("cpu", str(random_weights)).frontalizer.locator
+
+
+def test_networks_that_nobody_uses_any_more_are_freed(random_weights):
+    maker = load_align("cpu", str(random_weights))
+    locator = weakref.ref(maker.locator)
+    del maker
+    gc.collect()
+    assert locator() is None
+
+
+def test_a_folder_called_paper_does_not_stand_for_the_packaged_configuration(tmp_path, monkeypatch):
+    (tmp_path / "paper").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="of the configuration 'paper'"):
+        load_view_maker("srtc:paper")
 
 
 def test_an_unknown_option_lists_the_known_ones():

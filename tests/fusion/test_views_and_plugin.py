@@ -209,6 +209,19 @@ def test_templates_say_what_became_of_each_face() -> None:
     assert found.yaw.isnan().all()
 
 
+def test_a_face_whose_features_are_not_finite_failed() -> None:
+    class Broken(Recording):
+        def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+            features = super().embed(batch, yaw)
+            features[0] = torch.nan
+            return features
+
+    templates = FrontalizedRecognizer(Broken(), Mirror()).templates(faces("ok", "ok"))
+    assert templates.status == ("failed", "ok")
+    assert templates.reason == ("features_not_finite", "")
+    assert templates.features.isnan().all(1).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
 def test_no_faces_have_no_templates(maker: ViewMaker) -> None:
     """What `FaceFinder.every_face` gives of a photo without a face."""

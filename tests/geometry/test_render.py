@@ -172,6 +172,17 @@ def test_a_face_outside_the_image_leaves_it_empty(analytic_face):
     assert (drawn.depth == -torch.inf).all()
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+def test_every_camera_has_attributes_of_its_own_or_all_share_one(analytic_face, gradient):
+    positions, camera = analytic_face(32)[None], cameras(YAWS[:3], 32)
+    attributes = torch.rand(2, 3, 16, 16, requires_grad=gradient)
+    with pytest.raises(ValueError, match="2 attribute maps for 3 cameras"):
+        render(positions, attributes, camera, 32)
+    shared = render(positions, attributes[:1], camera, 32)
+    repeated = render(positions, attributes[:1].expand(3, -1, -1, -1), camera, 32)
+    torch.testing.assert_close(shared.attributes, repeated.attributes)
+
+
 def test_frontal_landmarks_lie_on_the_recognizers_template(analytic_face):
     positions = analytic_face(64)[None]
     size = 160

@@ -128,6 +128,11 @@ def test_the_affine_map_of_points_is_found_and_outliers_without_weight_do_not_ma
     torch.testing.assert_close(warp.affine_transform(source, target, weights), affine, atol=1e-3, rtol=1e-4)
 
 
-def test_the_affine_map_of_nothing_is_finite():
-    points = torch.rand(2, 2, 9)
-    assert warp.affine_transform(points, points, torch.zeros(2, 9)).isfinite().all()
+def test_the_affine_map_of_one_point_is_a_shift_and_that_of_none_changes_nothing():
+    source = torch.rand(2, 2, 9) * 100
+    weights = torch.zeros(2, 9)
+    identity = torch.eye(2, 3).expand(2, -1, -1)
+    torch.testing.assert_close(warp.affine_transform(source, source + 5, weights), identity)
+    weights[:, 4] = 1
+    shifted = warp.transform_points(warp.affine_transform(source, source + 5, weights), source.transpose(1, 2))
+    torch.testing.assert_close(shifted, source.transpose(1, 2) + 5)

@@ -84,6 +84,14 @@ def test_a_point_without_annotation_is_left_out_and_one_without_prediction_is_a_
     assert np.isnan(landmark_errors(lacking, truth)["error"])
 
 
+def test_annotations_that_nothing_can_be_measured_by_are_refused_before_anyone_predicts(tmp_path: Path) -> None:
+    for missing in ([27], range(17, 68)):  # the nose's upper end; all but the jaw
+        truth = _annotation("multipie68")
+        truth.points[list(missing)] = np.nan
+        with pytest.raises(DataError, match=f"1 of 2 pictures cannot be measured, '{truth.sample}'"):
+            evaluate_landmarks([_annotation("multipie68"), truth], _finder, [], "x")
+
+
 class _Constant:
     fingerprint = "constant"
     yaw = 70.0
@@ -200,7 +208,12 @@ def test_a_csv_gives_points_by_number_and_leaves_the_others_out(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("path,x,y\na,1,2\n", "lacks the columns landmark"), ("path,landmark,x,y\na,69,1,2\n", "outside its scheme")],
+    [
+        ("path,x,y\na,1,2\n", "lacks the columns landmark"),
+        ("path,landmark,x,y\na,69,1,2\n", "outside its scheme"),
+        ("path,landmark,x,y\na,one,1,2\n", "cannot be read as CSV"),
+        ("path,landmark,x,y\na,1,1,?\n", "cannot be read as CSV"),
+    ],
 )
 def test_a_wrong_csv_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "points.csv").write_text(content)

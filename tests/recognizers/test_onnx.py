@@ -36,6 +36,27 @@ def write_network(
     return path
 
 
+def test_weights_in_a_file_of_their_own_are_part_of_what_tells_networks_apart(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "a.onnx")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="a.data", size_threshold=0)
+    before = load_recognizer(f"onnx:{path}").fingerprint
+    assert load_recognizer(f"onnx:{path}").fingerprint == before
+    data = bytearray((tmp_path / "a.data").read_bytes())
+    data[3] ^= 0x40  # of the first weight
+    (tmp_path / "a.data").write_bytes(data)
+    assert load_recognizer(f"onnx:{path}").fingerprint != before
+
+
+def test_a_session_runs_on_the_device_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer = load_recognizer(f"onnx:{write_network(tmp_path / 'a.onnx')}")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    asked = []
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *arguments, providers: asked.append(providers))
+    for device, number in (("cuda:1", 1), ("cuda", 0)):
+        OnnxRecognizer(b"", recognizer.config, "", device)._session  # noqa: B018 - makes it
+        assert asked.pop() == [("CUDAExecutionProvider", {"device_id": number})]
+
+
 @pytest.mark.parametrize("listed_weights", [False, True])
 def test_a_file_of_fixed_batch_size_embeds_batches_of_any_size(listed_weights: bool, tmp_path: Path) -> None:
     recognizer = load_recognizer(f"onnx:{write_network(tmp_path / 'a.onnx', listed_weights=listed_weights)}")

@@ -195,5 +195,15 @@ def test_what_a_tree_lacks_is_named(tmp_path: Path) -> None:
     _write_subject(tmp_path, "01", frames=0)
     (tmp_path / "01" / "landmarks.txt").unlink()
     problems = "\n".join(ShapeScans(tmp_path).validate())
-    assert "no landmarks.txt" in problems
+    assert "landmarks.txt: the scan's seven points are needed" in problems
     assert "no pictures below frames/" in problems
+
+
+def test_what_only_a_measurement_would_meet_is_named_before_any_prediction(tmp_path: Path) -> None:
+    _write_subject(tmp_path, "01")
+    _write_subject(tmp_path, "02")
+    (tmp_path / "01" / "landmarks.txt").write_text("1 2 3\n")
+    (tmp_path / "02" / "another.obj").touch()
+    first, second = ShapeScans(tmp_path).validate()
+    assert "landmarks.txt: the scan's seven points are needed" in first
+    assert "one scan a subject, found 2" in second
