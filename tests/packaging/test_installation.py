@@ -166,5 +166,6 @@ def test_what_is_built_on_is_named_with_its_licence() -> None:
 def test_networks_are_exported_by_name(tmp_path: Path) -> None:
     result = pifr("models", "export", str(tmp_path / "onnx"))
     assert result.returncode == 0
-    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["complete.onnx", "locate.onnx"]
+    written = sorted(path.stem for path in (tmp_path / "onnx").iterdir())
+    assert written == ["complete", "detail", "locate", "reconstruct"]
     assert "Warning" not in result.stderr

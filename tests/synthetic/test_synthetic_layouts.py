@@ -142,7 +142,12 @@ def test_an_interrupted_tree_does_not_take_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"cameras": ("99_9",)}, "no 99_9"), ({"shots": ("20",)}, "no 20"), ({"sessions": 5}, "sessions must be 1 to 4")],
+    [
+        ({"cameras": ("99_9",)}, "no camera 99_9"),
+        ({"cameras": ("07",)}, "no camera 07"),  # a shot is called so
+        ({"shots": ("20",)}, "no shot 20"),
+        ({"sessions": 5}, "sessions must be 1 to 4"),
+    ],
 )
 def test_a_camera_or_shot_that_does_not_exist_is_named(tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
