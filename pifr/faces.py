@@ -3,6 +3,7 @@
 Everything after the crop is batched. A photo in which no face can be used keeps its row, with a reason.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from pifr.geometry.warp import (
 )
 from pifr.images import Photo, list_photos, read_image
 from pifr.rows import Index, check_status, describe, positions_of
+
+log = logging.getLogger(__name__)
 
 CROP_SIZE = 256
 """Side of a face crop in its own pixels."""
@@ -385,7 +388,8 @@ class FaceFinder:
     def _find(self, source: Photo, name: str | Path) -> FaceCrops:
         try:
             image = read_image(source)
-        except ImageError:
+        except ImageError as error:
+            log.warning("%s%s", f"'{name}': " if isinstance(source, bytes) and name else "", error)
             return FaceCrops.failed(["unreadable"])
         found = self.detector(image, name, every=self._every)
         if len(found.boxes) > 1 and self.policy == "reject":

@@ -59,6 +59,20 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(folder: str | Path) -> None:
+    """Sees whether results can be written to a folder, or whether it can be made, before anything is computed.
+
+    Raises:
+        DataError: no.
+    """
+    there = next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise DataError(f"nothing can be written to '{folder}': {error.strerror or error}") from error
+
+
 def claim_folder(manifest_file: Path, manifest: dict[str, Any]) -> None:
     """Write down how the files in a folder are made, or check that those which are there were made in this way.
 

@@ -22,7 +22,7 @@ from pifr.geometry.render import frontal_camera
 from pifr.geometry.template import load_template
 from pifr.locator import CNET, FaceLocator, LocatorConfig
 from pifr.networks.config import Config
-from pifr.pretrained import weights_files, weights_fingerprint
+from pifr.pretrained import CONFIGURATIONS, weights_files, weights_fingerprint
 from pifr.views import Views
 
 _Kind = TypeVar("_Kind", bound=Config)
@@ -269,7 +269,7 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
         key, equals, value = item.partition("=")
         if equals:
             values[key] = value.split("/") if "/" in value or key == "render_yaw" else value
-        elif item in ("lite", "paper"):
+        elif item in CONFIGURATIONS:
             name = item
         elif Path(item).is_dir():
             folder = Path(item)

@@ -20,13 +20,16 @@ from pifr.geometry.correspondence import Correspondence
 from pifr.networks.config import Config
 from pifr.pretrained import Precision, Pretrained
 
+_MUCH_BETTER = 0.7
+"""Share of the residual that a turned face may leave of one that would be used as it comes."""
+
 _UNDECIDED = 0.2
 """A mask's probability between this and one minus this says neither yes nor no."""
 
 CNET = ("segmentation", "pncc")
 """Its networks."""
 
-_RECIPE = 4  # part of every fingerprint: raise it when results change while weights and configuration do not
+_RECIPE = 5  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class LocatorConfig(Config):
@@ -41,7 +44,8 @@ class LocatorConfig(Config):
         pncc_deviation: mm, standard error of C-Net's PNCC: the larger, the nearer fitted shapes stay to the mean face.
             Measured on held-out renders as what brings them closest to the truth.
         largest_residual: mm; a PNCC that no camera and shape explains better is not used.
-        turned_residual: mm; a face that lies on its side or head must be explained as well as this.
+        turned_residual: mm; what is not explained as well as this is looked at again, turned, and faces that are found
+            to lie on their side or head must be.
         largest_doubt: a mask that is undecided at more pixels than this, for each pixel of the face, is not used.
         smallest_visible: share of the texture that must be seen.
         largest_yaw: degrees; faces turned further away are not used.
@@ -103,6 +107,8 @@ class FaceLocator:
         The latest result is kept: view makers and recognizers that share a locator share its work on a batch, which is
         why nobody may change its tensors in place.
         """
+        if not isinstance(faces, FaceCrops):
+            raise TypeError(f"a {type(faces).__name__} holds no detected faces: FaceFinder()(photos) does")
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)))[:0]
         latest = self._latest  # another thread may replace it at any time
@@ -111,12 +117,15 @@ class FaceLocator:
         return latest[1]
 
     def _locate(self, faces: FaceCrops) -> LocatedFaces:
-        """Faces as they come; those that would not be used, as the best of three more looks, a quarter turn apart.
+        """Faces as they come; those that are hardly explained, as the best of three more looks, a quarter turn apart.
 
-        Detectors take heads that lie on their side, or are upside down, for upright ones.
+        Detectors take heads that lie on their side, or are upside down, for upright ones. A face that would be used as
+        it comes is turned only if that explains it much better.
         """
         located = self._look(faces)
-        lost = faces.usable & ~located.reliable
+        limit = torch.where(located.reliable, _MUCH_BETTER * located.residual, torch.inf)
+        limit = limit.clamp(max=self.config.turned_residual)
+        lost = faces.usable & ~(located.reliable & (located.residual <= self.config.turned_residual))
         if not lost.any():
             return located
         again, looks = faces[lost], []
@@ -126,7 +135,7 @@ class FaceLocator:
         least, best = torch.stack([look.residual.where(look.reliable, torch.inf) for look in looks]).min(0)
         rows = torch.arange(len(faces), device=self.device)
         other = len(faces) + best * len(again) + rows[: len(again)]
-        rows[lost] = other.where(least <= self.config.turned_residual, rows[lost])
+        rows[lost] = other.where(least <= limit[lost], rows[lost])
         return LocatedFaces.concatenate([located, *looks])[rows]
 
     def _look(self, faces: FaceCrops) -> LocatedFaces:

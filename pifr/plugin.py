@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from pifr.devices import inference
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
-from pifr.images import Photo, list_photos
+from pifr.images import Photo, refuse_one_photo
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class FrontalizedRecognizer:
         fusion: Fusion | None = None,
         finder: FaceFinder | None = None,
     ) -> None:
+        if not (hasattr(recognizer, "config") and hasattr(recognizer, "embed")):
+            kind = type(recognizer).__name__
+            raise TypeError(f"a {kind} is no recognizer: ModuleRecognizer(network, config) makes one of a network")
         if not callable(view_maker):
             raise TypeError(f"view_maker is {view_maker!r}: load_view_maker({view_maker!r}) makes one of a name")
         self.recognizer = recognizer
@@ -81,11 +85,14 @@ class FrontalizedRecognizer:
 
         Args:
             images: as `FaceFinder` takes them.
-            batch_size: photos at a time; a batch takes some 20 MB a photo.
+            batch_size: photos at a time, 1 or more; a batch takes some 20 MB a photo. No more of them are asked for
+                before these are done.
         """
-        photos = list_photos(images)
-        starts = range(0, max(len(photos), 1), batch_size)
-        return torch.cat([self.embed_faces(self.finder(photos[start : start + batch_size])) for start in starts])
+        refuse_one_photo(images)
+        photos = iter(images)
+        batches = iter(lambda: list(islice(photos, batch_size)), [])
+        templates = [self.embed_faces(self.finder(batch)) for batch in batches]
+        return torch.cat(templates or [self.embed_faces(self.finder([]))])
 
     def embed_faces(self, faces: FaceCrops) -> Tensor:
         """Templates of detected faces: B x D' float32; NaN where a face failed."""
@@ -149,15 +156,23 @@ def embed_views(recognizer: Embedder, faces: FaceCrops, views: Views, seen: list
             columns.append(torch.zeros_like(columns[0]))
             continue
         if recognizer.config.uses_yaw:
-            columns.append(_spread(recognizer.embed(images[rows], _shown_yaw(faces, views, number)[rows]), rows))
+            columns.append(_spread(_embed(recognizer, images[rows], _shown_yaw(faces, views, number)[rows]), rows))
             continue
         known = (view for view in seen if torch.equal(view.images, images) and not (rows & ~view.rows).any())
         view = next(known, None)
         if view is None:
-            view = EmbeddedView(images, rows, _spread(recognizer.embed(images[rows]), rows))
+            view = EmbeddedView(images, rows, _spread(_embed(recognizer, images[rows]), rows))
             seen.append(view)
         columns.append(view.features)
     return torch.stack(columns, dim=1)
+
+
+def _embed(recognizer: Embedder, images: Tensor, yaw: Tensor | None = None) -> Tensor:
+    features = recognizer.embed(images) if yaw is None else recognizer.embed(images, yaw)
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+        found = f"a tensor of {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"{type(recognizer).__name__}.embed gave {found} for {len(images)} images: B x D is needed")
+    return features.float()  # in half precision, a sum of squares may be 0 or infinite
 
 
 def _spread(features: Tensor, rows: Tensor) -> Tensor:

@@ -10,11 +10,14 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pifr.devices import usable_device
-from pifr.errors import WeightsError
+from pifr.errors import UnknownNameError, WeightsError
 from pifr.networks import load_network
 from pifr.zoo import file_sha256, packaged_file, packaged_weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+CONFIGURATIONS = ("lite", "paper")
+"""Of `configs/train`; weights of the first are packaged."""
 
 
 class Pretrained:
@@ -34,6 +37,7 @@ class Pretrained:
     Raises:
         WeightsError: a network has no weights; says how to get them.
         CheckpointError: a file is no weights file.
+        UnknownNameError: there is no such configuration.
         ConfigError: the device cannot be used here.
     """
 
@@ -91,6 +95,8 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
 
 def weights_files(names: tuple[str, ...], configuration: str = "lite", folder: Path | None = None) -> dict[str, Path]:
     """Where the weights of networks lie, by name; arguments and errors as `Pretrained`."""
+    if configuration not in CONFIGURATIONS:
+        raise UnknownNameError("configuration", configuration, CONFIGURATIONS)
     return {name: _weights_file(configuration, name, folder) for name in names}
 
 

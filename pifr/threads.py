@@ -1,8 +1,26 @@
-"""Threads of the processes of a pool."""
+"""What every worker process of a pool begins with."""
+
+import os
+import threading
+from multiprocessing import connection, parent_process
 
 
-def limit_threads() -> None:
-    """One thread a process: the pool is the parallelism."""
+def start_worker() -> None:
+    """One thread a process, for the pool is the parallelism; and none outlives the process that it works for.
+
+    A parent that is killed cannot end its pool, and its workers would wait for work for good.
+    """
+    _limit_threads()
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _limit_threads() -> None:
     import cv2
     import torch
     from threadpoolctl import threadpool_limits

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pifr.errors import ConfigError
 from pifr.fusion import Fusion
@@ -47,6 +47,11 @@ class Experiment(BaseModel):
     workers: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
     store: Path | None = None
+
+    @field_validator("settings", "recognizers", "frontalizers", "fusions")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names if names is None else tuple(dict.fromkeys(names))
 
     def for_aligned_images(self) -> "Experiment":
         """The same on images that are aligned already: "aligned" in place of the detector, unless one was named."""
@@ -98,5 +103,5 @@ def _explain(problem: Mapping[str, Any]) -> str:
         close = get_close_matches(place, Experiment.model_fields, n=1)
         return f"unknown key '{place}'" + (f": did you mean '{close[0]}'?" if close else "")
     if problem["type"] == "missing":
-        return f"'{place}' is not given"
+        return f"'{place}' is not given (--{place.replace('_', '-')})"
     return f"'{place}': {problem['msg']}"

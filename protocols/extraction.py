@@ -24,7 +24,7 @@ from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
 from pifr.plugin import EmbeddedView, embed_views, failed_where_not_finite
-from pifr.threads import limit_threads
+from pifr.threads import start_worker
 from pifr.views import ViewMaker, Views
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 
@@ -328,7 +328,7 @@ def _content(image: Image) -> bytes:
 
 def _start_worker(make_finder: Callable[[], FaceFinder]) -> None:
     global _worker_finder
-    limit_threads()
+    start_worker()
     _worker_finder = make_finder()
 
 

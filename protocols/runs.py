@@ -88,7 +88,8 @@ def save_run(
     """Write a run; each file appears whole or not at all, the record last.
 
     Args:
-        folder: made if it does not exist; the tables of an earlier run in it, of whatever protocol, are replaced.
+        folder: made if it does not exist; the tables of an earlier run in it, of whatever protocol, are replaced. Where
+            no `run.json` says that there was one, other files are let alone.
         table: columns `SCORE_COLUMNS`, or what another protocol measures.
         record: what `run.json` will hold.
         file: name of the table's Parquet file.
@@ -100,12 +101,13 @@ def save_run(
     folder, content = Path(folder), json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        earlier = (folder / RECORD_FILE).exists()
         write_whole(folder / file, lambda name: table.to_parquet(name, index=False, compression="zstd"))
         if csv:
             target = (folder / file).with_suffix(".csv")
             write_whole(target, lambda name: table.to_csv(name, index=False, lineterminator="\n"))
         for stale in (folder / f"{name}.{suffix}" for name in TABLES for suffix in ("parquet", "csv")):
-            if stale.stem != Path(file).stem or (stale.suffix == ".csv" and not csv):
+            if earlier and (stale.stem != Path(file).stem or (stale.suffix == ".csv" and not csv)):
                 stale.unlink(missing_ok=True)
         write_whole(folder / RECORD_FILE, lambda name: name.write_text(content, encoding="utf-8"))
     except OSError as error:

@@ -243,6 +243,10 @@ class VerificationStudy:
             return []
         (baseline, table), *others = self.differences
         rates = {self._id(key): key.eer for key in self.summary.itertuples(index=False)}
+        fallbacks = {
+            self._id(key): f"{key.fallback_images:,} of {key.images:,} images" if key.fallback_images else ""
+            for key in self.summary.itertuples(index=False)
+        }
         found = []
         for key in table.itertuples(index=False):
             own = rates[self._id(key)]
@@ -255,6 +259,8 @@ class VerificationStudy:
             ]
             text = _sentence(key.recognizer, self.view_name(key), baseline, plain, own, key)
             notes = [f"It is {'; '.join(detail)}."] if detail else []
+            if left := fallbacks[self._id(key)]:
+                notes.insert(0, f"It left {left} to their plain crop.")
             judged = _verdict(key)
             if judged != "unknown":
                 gained, lost = self._flips(key, baseline)

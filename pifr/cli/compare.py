@@ -204,6 +204,7 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
                 if compared
                 else []
             ),
+            *_fallbacks(group),
             *([] if known else ["No run.json: whether the people are real is not recorded."]),
         ]
         tables.append(
@@ -220,6 +221,13 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
             )
         )
     return tables
+
+
+def _fallbacks(figures: "pd.DataFrame") -> list[str]:
+    """Says of which systems images were left to their plain crop: their rates are in part those of `none`."""
+    fell = figures[figures["fallback_images"] > 0].drop_duplicates(["run", "frontalizer"])
+    counts = [f"{row.frontalizer} {row.fallback_images:,} of {row.images:,}" for row in fell.itertuples(index=False)]
+    return [f"Images left to their plain crop: {', '.join(counts)}."] if counts else []
 
 
 def _terminal(tables: Sequence["Table"]) -> str:

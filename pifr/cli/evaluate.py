@@ -65,9 +65,11 @@ def evaluate(protocol: "VerificationProtocol", experiment: "Experiment", *, csv:
     """Run a verification experiment, write the run, print its figures."""
     from pifr.cli.compare import render
     from pifr.cli.progress import progress_bar
+    from pifr.files import check_writable
     from protocols.runner import run_verification
     from protocols.runs import load_run, save_run
 
+    check_writable(experiment.out)
     with progress_bar(protocol.name) as progress:
         scores, record = run_verification(protocol, experiment, progress)
     save_run(experiment.out, scores, record, csv=csv)

@@ -27,6 +27,7 @@ def app(
     """Landmark error of C-Net, and of MediaPipe's Face Mesh, on annotated profiles."""  # fmt: skip
     from pifr.cli.progress import progress_bar
     from pifr.faces import FaceFinder
+    from pifr.files import check_writable
     from protocols.landmarks import (
         LANDMARK_PREDICTORS,
         LANDMARKS_FILE,
@@ -44,6 +45,7 @@ def app(
         "multipie": lambda: read_multipie(data, labels or data / "labels", session, smallest_yaw),
         "csv": lambda: read_csv(data),
     }[truth]()
+    check_writable(out)
     finder = FaceFinder(detector)
     predictors = [LANDMARK_PREDICTORS.load(name, device) for name in predictor or ["cnet"]]
     with progress_bar("landmarks") as show:

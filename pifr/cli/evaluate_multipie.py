@@ -35,12 +35,17 @@ def app(
     """
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
+    from pifr.files import check_writable
     from protocols.identification import IDENTIFICATION_FILE, run_identification
     from protocols.multipie import MultiPie, Switches
     from protocols.runs import save_run
 
+    check_writable(experiment.out)
     try:
         wanted = tuple(int(pose) for pose in poses.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--poses {poses}: degrees with commas between, as 45,60,75,90") from error
+    try:
         switches = Switches(test_subjects, session4_neutral, gallery_shot, probe_shots, wanted, frontal_probes)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -32,6 +32,7 @@ def app(
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
     from pifr.faces import FaceFinder
+    from pifr.files import check_writable
     from protocols.base import require_valid
     from protocols.runs import save_run
     from protocols.shape import SHAPE_FILE, ShapeOptions, ShapeScans, evaluate_shape, shape_record
@@ -43,6 +44,7 @@ def app(
         raise ConfigError(str(error)) from error
     protocol = ShapeScans(data, options)
     require_valid(protocol)
+    check_writable(out)
     finder = FaceFinder(detector)
     predictors = [SHAPE_PREDICTORS.load(name, device) for name in predictor or ["snet-coarse", "mean"]]
     with progress_bar("shape") as progress:

@@ -34,7 +34,7 @@ def extract(
     from feature_extractors import load_recognizer
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
-    from pifr.files import write_whole
+    from pifr.files import check_writable, write_whole
     from pifr.fusion import check_fusion
     from pifr.plugin import FrontalizedRecognizer
     from pifr.views import load_view_maker
@@ -43,6 +43,7 @@ def extract(
         check_fusion(fusion)
     if out.suffix != ".parquet" or out.is_dir():
         raise ConfigError(f"--out '{out}': name a .parquet file")
+    check_writable(out.parent)
     files, finder = list(image_files(images, out)), make_finder(detector, policy, fallback)
     plugin = FrontalizedRecognizer(
         load_recognizer(recognizer, device), load_view_maker(frontalizer, device), fusion, finder

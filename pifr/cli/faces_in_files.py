@@ -1,5 +1,6 @@
 """The images that a command is given, and the faces in them."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from pifr.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
     from pifr.faces import FaceCrops, FaceFinder
+
+log = logging.getLogger(__name__)
 
 EVERY = "every"
 """The policy for several faces under which an image may give several rows."""
@@ -36,15 +39,19 @@ def image_files(sources: Sequence[Path], out: Path) -> dict[Path, str]:
     from pifr.images import IMAGE_SUFFIXES
 
     files: dict[Path, str] = {}
+    left_out = 0
     for source in sources:
         if source.is_dir():
             found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
             kept = [path for path in found if out.resolve() not in path.resolve().parents]
+            left_out += len(found) - len(kept)
             files |= {path: path.relative_to(source).with_suffix("").as_posix() for path in kept}
         elif source.exists():
             files[source] = source.stem
         else:
             raise DataError(f"'{source}' does not exist")
+    if not files and left_out:
+        raise DataError(f"all images lie below --out '{out}', where results go: choose another folder")
     if not files:
         raise DataError(f"no images among {', '.join(map(str, sources))}: name files, or folders that hold some")
     return files
@@ -96,7 +103,8 @@ def _every_face(finder: "FaceFinder", file: Path) -> "FaceCrops":
 
     try:
         found = finder.every_face(file)
-    except ImageError:
+    except ImageError as error:
+        log.warning("%s", error)
         return FaceCrops.failed(["unreadable"])
     if len(found):
         return found

@@ -54,7 +54,8 @@ def frontalize(
     files, finder = image_files(images, out), make_finder(detector, policy)
     frontalizer = load_frontalizer(device, f"{EVERY_NETWORK},{options}")
     out.mkdir(parents=True, exist_ok=True)
-    names, seen, made = _Names(PANELS if everything else ()), 0, 0
+    beside = ("_texture",) if mesh == "obj" else ()
+    names, seen, made = _Names(PANELS if everything else (), beside, _below(out, files)), 0, 0
     with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="", encoding="utf-8") as table:
         rows = csv.DictWriter(table, _COLUMNS)
         rows.writeheader()
@@ -96,15 +97,24 @@ def _figures(faces: "FaceCrops", result: "FrontalizedFaces") -> list[dict[str, s
     ]
 
 
+def _below(out: Path, files: Iterable[Path]) -> set[str]:
+    """Names of the files that lie below the output folder, which nothing may replace."""
+    real = (file.resolve() for file in files)
+    folder = out.resolve()
+    return {file.relative_to(folder).with_suffix("").as_posix() for file in real if file.is_relative_to(folder)}
+
+
 class _Names:
     """Names of faces: their file's; numbered where that is taken.
 
     Args:
         steps: pictures that are written below each name.
+        beside: what files of the same face are called after its name.
+        taken: names that are taken before.
     """
 
-    def __init__(self, steps: Iterable[str]) -> None:
-        self._steps, self._taken = tuple(steps), set[str]()
+    def __init__(self, steps: Iterable[str], beside: Iterable[str], taken: set[str]) -> None:
+        self._steps, self._beside, self._taken = tuple(steps), tuple(beside), set(taken)
 
     def __call__(self, file: str) -> str:
         candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
@@ -113,7 +123,7 @@ class _Names:
         return name
 
     def _written(self, name: str) -> set[str]:
-        return {name, *(f"{name}/{step}" for step in self._steps)}
+        return {name, *(f"{name}/{step}" for step in self._steps), *(name + end for end in self._beside)}
 
 
 def _write_picture(path: Path, picture: "np.ndarray") -> None:

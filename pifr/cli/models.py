@@ -33,6 +33,8 @@ def list_models() -> None:
     from pifr.zoo import ZOO, packaged_weights
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a file or a pipe has no edge to wrap at
     table = Table("recognizer", "input", "embedding", "parameters", "weights", "licence of the weights")
     table.columns[0].no_wrap = True
     for config in list_recognizers().values():

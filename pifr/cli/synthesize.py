@@ -49,7 +49,8 @@ def multipie(
     cameras = tuple(camera for camera, yaw in CAMERA_YAW.items() if str(abs(yaw)) in wanted)
     unknown = wanted - {str(abs(yaw)) for yaw in CAMERA_YAW.values()}
     if unknown:
-        raise ConfigError(f"Multi-PIE has no camera at |yaw| {', '.join(sorted(unknown))}")
+        known = ", ".join(map(str, sorted({abs(yaw) for yaw in CAMERA_YAW.values()})))
+        raise ConfigError(f"Multi-PIE has no camera at |yaw| {', '.join(sorted(unknown))}: there are {known}")
     chosen = tuple(shots.split(",")) if shots else SHOTS
     _run(
         "multipie",

@@ -159,7 +159,12 @@ def load_training_config(path: Path) -> TrainingConfig:
     """
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror or error}): name a configuration by --config; the repository has "
+            "lite.yaml and paper.yaml in configs/train"
+        ) from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     try:
         return TrainingConfig.model_validate(content)

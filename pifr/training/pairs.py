@@ -24,7 +24,7 @@ from pifr.errors import DataError
 from pifr.files import claim_folder, whole_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
-from pifr.threads import limit_threads
+from pifr.threads import start_worker
 from pifr.training.heads import (
     CANVAS,
     MASK_FRACTION,
@@ -116,7 +116,7 @@ def render(
         if not (out / f"shard-{k:04d}").exists()
     ]
     done = len(shards) - len(todo)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), limit_threads) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), start_worker) as pool:
         for _ in pool.map(_render_shard, todo):
             done += 1
             yield done, len(shards)

@@ -29,7 +29,7 @@ from pifr.files import claim_folder, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
-from pifr.threads import limit_threads
+from pifr.threads import start_worker
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
 from pifr.zoo import ASSETS, file_sha256, find_weights
 
@@ -323,7 +323,7 @@ def register(
     paths = [parts / f"part-{k:04d}.parquet" for k in range(len(chunks))]
     todo = [(photos, chunk, path, landmarks) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
     done = len(chunks) - len(todo)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), limit_threads) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), start_worker) as pool:
         for _ in pool.map(_register_chunk, todo):
             done += 1
             yield min(done * CHUNK, len(names)), len(names)

@@ -7,8 +7,6 @@ workers, and more subjects leave those before them as they were.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,9 +19,10 @@ import cv2
 import numpy as np
 
 from pifr.errors import DataError
+from pifr.files import whole_folder
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS
-from pifr.threads import limit_threads
+from pifr.threads import start_worker
 from protocols.multipie import CAMERA_YAW, FRONTAL_CAMERA, SHOTS, image_path
 from protocols.synthetic.people import EXPRESSIONS, Person, TextureModel, expression, sample_hair, sample_person
 from protocols.synthetic.photography import (
@@ -121,7 +120,7 @@ def write_multipie(
     unknown += [f"shot {name}" for name in shots if name not in SHOTS]
     if unknown or not 1 <= sessions <= 4 or not 1 <= subjects <= 999:
         raise DataError(
-            f"Multi-PIE has no {', '.join(unknown)}"
+            f"Multi-PIE has no {', '.join(unknown)}: shots are 00 to 19, cameras {', '.join(CAMERA_YAW)}"
             if unknown
             else f"sessions must be 1 to 4 and subjects 1 to 999, not {sessions} and {subjects}"
         )
@@ -380,7 +379,7 @@ def _each_person(write: Callable[[int], None], subjects: int, workers: int, prog
             write(index)
             progress(1)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), limit_threads) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), start_worker) as pool:
         for _ in pool.map(write, range(subjects)):
             progress(1)
 
@@ -392,15 +391,10 @@ def _new_tree(out: Path, name: str, subjects: int, seed: int) -> Iterator[Path]:
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"'{out}' exists already: give a new folder")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        out.rmdir()
+    with whole_folder(out) as part:
         yield part
         marker = {"name": name, "synthetic": True, "subjects": subjects, "seed": seed, "pifr_version": __version__}
         (part / "dataset.json").write_text(json.dumps(marker, indent=2) + "\n")
-        if out.exists():
-            out.rmdir()
-        os.replace(part, out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

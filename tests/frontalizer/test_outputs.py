@@ -9,6 +9,7 @@ import pytest
 import torch
 import trimesh
 
+from pifr.cli.frontalize import _Names
 from pifr.cli.main import main
 from pifr.completion import blend
 from pifr.errors import UnknownNameError
@@ -111,6 +112,26 @@ def test_names_of_files_need_not_be_utf8_and_steps_do_not_take_each_others(rando
     assert sorted(path.rpartition("/")[2] for path in paths) == ["a.png", "caf\\xe9.png", "input.png"]
     folders = {str(path.parent.relative_to(out)) for path in out.rglob("pncc.png")}
     assert folders == {"a-2", "a/input", os.fsdecode(b"caf\xe9")}
+
+
+def test_pictures_take_the_place_of_no_photo(random_weights, tmp_path):
+    photos = [tmp_path / "me.png", tmp_path / "deep" / "you.png"]
+    for photo in photos:
+        photo.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(photo), np.full((200, 200, 3), 128, np.uint8))
+    before = [photo.read_bytes() for photo in photos]
+    arguments = [*map(str, photos), "--out", str(tmp_path), "--all", "--options", str(random_weights)]
+    with pytest.raises(SystemExit) as end:
+        main(["frontalize", *arguments, "--detector", "aligned"])
+    assert end.value.code == 0
+    assert [photo.read_bytes() for photo in photos] == before
+    assert (tmp_path / "me-2" / "pncc.png").is_file()
+    assert (tmp_path / "you" / "pncc.png").is_file()
+
+
+def test_a_face_called_like_the_texture_of_another_gets_another_name():
+    names = _Names((), ("_texture",), set())
+    assert [names("a"), names("a_texture"), names("b")] == ["a", "a_texture-2", "b"]
 
 
 def test_folded_normalisation_is_the_same_function():

@@ -1,9 +1,11 @@
 """The frontalizer slot, and the plugin that goes through it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch import Tensor
 from feature_extractors.base import RecognizerConfig
 from pifr import views as views_module
 from pifr.errors import UnknownNameError
-from pifr.faces import ARCFACE_112, FaceCrops
+from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops
 from pifr.five_landmarks import nominal_landmarks
 from pifr.plugin import FrontalizedRecognizer, embed_views
 from pifr.views import Mirror, NoFrontalizer, ViewMaker, Views, list_view_makers, load_view_maker
@@ -129,15 +131,20 @@ def test_plugin_gives_unit_templates_and_nan_for_failures() -> None:
 
 
 def test_plugin_takes_photos_in_batches() -> None:
-    counts = []
+    asked, batches = [], []
+
+    def photos() -> Iterator[str]:
+        for status in ["ok"] * 4 + ["failed"]:
+            asked.append(status)
+            yield status
 
     def finder(images: list[str]) -> FaceCrops:
-        counts.append(len(images))
+        batches.append((len(images), len(asked)))
         return faces(*images)
 
     plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=finder)
-    templates = plugin.embed_images((status for status in ["ok"] * 4 + ["failed"]), batch_size=2)
-    assert counts == [2, 2, 1]
+    templates = plugin.embed_images(photos(), batch_size=2)
+    assert batches == [(2, 2), (2, 4), (1, 5)]  # no photo is asked for before its batch
     assert templates.isnan().any(1).tolist() == [False] * 4 + [True]
     templates[templates.isnan()] = 0  # an ordinary tensor
     for one in ("photo.jpg", b"photo"):
@@ -207,6 +214,42 @@ def test_templates_say_what_became_of_each_face() -> None:
     assert found.reason == ("", "no_face", "no_face")
     assert found.features.isnan().all(1).tolist() == [False, True, False]
     assert found.yaw.isnan().all()
+
+
+def test_features_of_half_precision_are_fused_in_whole_precision() -> None:
+    class Half(Recording):
+        def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+            return super().embed(batch, yaw).half()
+
+    class OneOfTwo(Mirror):
+        def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+            return replace(super().__call__(faces, alignment, size), weights=torch.tensor([[1.0, 0.0]] * len(faces)))
+
+    templates = FrontalizedRecognizer(Half(), OneOfTwo()).templates(faces("ok", "ok"))
+    assert templates.features.dtype == torch.float32
+    torch.testing.assert_close(templates.features.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        (np.zeros((2, 4)), "gave ndarray for 2 images"),
+        ((torch.zeros(2, 4), None), "gave tuple"),
+        (torch.zeros(4), r"gave a tensor of \(4,\)"),
+    ],
+)
+def test_what_is_no_batch_of_features_is_named(features: object, words: str) -> None:
+    class Wrong(Recording):
+        def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+            return features  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match=rf"Wrong\.embed {words}"):
+        FrontalizedRecognizer(Wrong(), NoFrontalizer()).templates(faces("ok", "ok"))
+
+
+def test_a_bare_network_is_no_recognizer() -> None:
+    with pytest.raises(TypeError, match=r"a Linear is no recognizer: ModuleRecognizer"):
+        FrontalizedRecognizer(torch.nn.Linear(2, 2), NoFrontalizer())  # type: ignore[arg-type]
 
 
 def test_a_face_whose_features_are_not_finite_failed() -> None:

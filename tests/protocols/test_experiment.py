@@ -33,6 +33,11 @@ def test_options_override_the_file_and_empty_ones_do_not(tmp_path: Path) -> None
     assert (experiment.batch_size, experiment.sides) == (16, "both")
 
 
+def test_a_name_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, FULL), {"settings": ["FP", "FF", "FP"], "fusions": ["mean", "mean"]})
+    assert (experiment.settings, experiment.fusions) == (("FP", "FF"), ("mean",))
+
+
 def test_configuration_is_plain_and_repeats_the_experiment(tmp_path: Path) -> None:
     experiment = load_experiment(write(tmp_path, FULL), {})
     assert Experiment.model_validate(experiment.configuration()) == experiment
@@ -46,7 +51,7 @@ def test_configuration_is_plain_and_repeats_the_experiment(tmp_path: Path) -> No
         (FULL.replace("16", "0"), "'batch_size'"),
         (FULL.replace("yaw", "jaw"), "'fusions.1'"),
         (FULL.replace("[sface, lightcnn-v4]", "[]"), "'recognizers'"),
-        ("recognizers: [sface]", "'data' is not given; 'out' is not given"),
+        ("recognizers: [sface]", "'data' is not given (--data); 'out' is not given (--out)"),
         ("- a\n- b", "must be a mapping"),
         ("a: [", "is not YAML"),
         ("1: 2", "must be a mapping"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pifr.files import whole_folder, write_whole
+from pifr.errors import DataError
+from pifr.files import check_writable, whole_folder, write_whole
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -25,6 +26,15 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         write_whole(tmp_path / "a.txt", fail)
     assert (tmp_path / "a.txt").read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_known_before_any_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(DataError, match=r"nothing can be written to .*: Not a directory"):
+            check_writable(folder)
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -174,6 +174,11 @@ class TestRuns:
         assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
         assert load_run(tmp_path).scores is None
 
+    def test_files_that_no_run_wrote_are_let_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "landmarks.csv").write_text("the user's")
+        save_run(tmp_path, scores(), {})
+        assert (tmp_path / "landmarks.csv").read_text() == "the user's"
+
     @pytest.mark.parametrize("record", ["[1]", '{"views": 3}', '{"dataset": null}'])
     def test_a_record_of_something_else_is_refused(self, record: str, tmp_path: Path) -> None:
         save_run(tmp_path, scores(), {})
