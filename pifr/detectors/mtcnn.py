@@ -22,7 +22,7 @@ class Mtcnn:
     by_name = False
 
     def __init__(self, padding: float = 0.2, side: int = 480) -> None:
-        from pifr._torchvision import ensure_operators
+        from pifr.torchvision_operators import ensure_operators
 
         ensure_operators()
         import facenet_pytorch

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pifr._torchvision import ensure_operators, nms
+from pifr.torchvision_operators import ensure_operators, nms
 from pifr.detectors import LandmarkFile, load_detector
 from pifr.errors import DataError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112, FaceFinder, align

@@ -11,7 +11,7 @@ from feature_extractors import list_recognizers, load_recognizer
 from feature_extractors.checkpoints import read_checkpoint
 from feature_extractors.lightcnn import LightCNN29v2, LightCNNv4
 from feature_extractors.resnet import IR50, DreamResNet50
-from pifr._torchvision import ensure_operators
+from pifr.torchvision_operators import ensure_operators
 from pifr.fusion import yaw_gate
 
 
