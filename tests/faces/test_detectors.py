@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pifr.torchvision_operators import ensure_operators, nms
 from pifr.detectors import LandmarkFile, load_detector
 from pifr.errors import DataError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112, FaceFinder, align
+from pifr.torchvision_operators import ensure_operators, nms
 from pifr.zoo import WheelMember
 
 POINTS = [[30, 40], [70, 41], [50, 60], [35, 80], [65, 81]]

@@ -11,8 +11,8 @@ from feature_extractors import list_recognizers, load_recognizer
 from feature_extractors.checkpoints import read_checkpoint
 from feature_extractors.lightcnn import LightCNN29v2, LightCNNv4
 from feature_extractors.resnet import IR50, DreamResNet50
-from pifr.torchvision_operators import ensure_operators
 from pifr.fusion import yaw_gate
+from pifr.torchvision_operators import ensure_operators
 
 
 def parameters(network: nn.Module) -> int:
