@@ -1,18 +1,17 @@
 """What frontalization costs beside a recognizer, and where the time goes; detection is not in it.
 
 Forward passes of LightCNN-V4 and of the frontalizer take turns, so that whatever else the machine does hits both. Faces
-are mean faces at all angles, drawn here. Without packaged weights, untrained networks of the same shape are timed: they
-cost the same.
+are those of drawn people at all angles: what is no face would be looked at four times (`FaceLocator`).
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from os import sysconf
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,20 +19,17 @@ import typer
 from benchmarks.timing import JsonFile, Repeats, report
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pifr.faces import FaceCrops
     from pifr.frontalizer import Frontalizer
 
 GOAL = 0.25
-_CONFIGURATION = Path(__file__).parents[1] / "configs" / "train" / "lite.yaml"
 
 
 def main(
     options: Annotated[str, typer.Option(help="As after 'srtc:' in --frontalizer.")] = "",
     recognizer: Annotated[str, typer.Option(help="What it is compared with.")] = "lightcnn-v4",
     batch_size: Annotated[int, typer.Option(min=1, help="Faces a batch.")] = 32,
-    faces: Annotated[int, typer.Option(min=0, help="Also watch the memory over so many faces, all drawn anew.")] = 0,
+    faces: Annotated[int, typer.Option(min=0, help="Also watch the memory over so many faces.")] = 0,
     repeats: Repeats = 7,
     json: JsonFile = None,
 ) -> None:
@@ -41,8 +37,9 @@ def main(
     import torch
 
     from feature_extractors import load_recognizer
+    from pifr.frontal_views import load_frontalizer
 
-    frontalizer, model = _load_frontalizer(options), load_recognizer(recognizer)
+    frontalizer, model = load_frontalizer("cpu", options), load_recognizer(recognizer)
     crops, side = _drawn_faces(batch_size), model.config.input_size
     pixels = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0))
     rounds = []
@@ -68,48 +65,28 @@ def main(
     ]
     ratio = median(figures["frontalization"] / figures[recognizer] for figures in rounds)
     notes: dict[str, Any] = {"ratio": ratio, "goal": GOAL, "batch": batch_size, "weights": frontalizer.fingerprint}
+    notes["located"] = int(frontalizer.locator(crops).reliable.sum())
     if faces:
-        notes["resident_memory_mb"] = _resident_memory(frontalizer, batch_size, faces)
+        notes["resident_memory_mb"] = _resident_memory(frontalizer, crops, faces)
     report("frontalizer", rows, json, **notes)
 
 
-def _load_frontalizer(options: str) -> "Frontalizer":
-    from pifr.errors import WeightsError
-    from pifr.frontal_views import load_frontalizer
-    from pifr.networks import build_network, save_network
-    from pifr.training.config import load_training_config
+def _drawn_faces(count: int) -> "FaceCrops":
+    """People who do not exist, at even steps from -90 to 90 degrees."""
+    import numpy as np
 
-    try:
-        return load_frontalizer("cpu", options)
-    except WeightsError:
-        if options:
-            raise
-    tasks = load_training_config(_CONFIGURATION)
-    with TemporaryDirectory() as folder:
-        for name in ("segmentation", "pncc", "inpainting", "shape-coarse"):
-            save_network(build_network(tasks.task(name).network), Path(folder) / f"{name}.safetensors", {})
-        return load_frontalizer("cpu", folder)
+    from pifr.faces import FaceCrops, cut
+    from protocols.synthetic.people import expression, sample_person
+    from protocols.synthetic.photography import photograph
+    from protocols.synthetic.scene import Scene, View
 
-
-def _drawn_faces(count: int, yaw: "Tensor | None" = None) -> "FaceCrops":
-    """Mean faces at these angles in degrees, or at even steps from -90 to 90."""
-    import torch
-
-    from pifr.faces import CROP_SIZE, FaceCrops
-    from pifr.geometry.camera import camera_from_angles
-    from pifr.geometry.render import render
-    from pifr.geometry.template import load_template
-
-    template, middle = load_template(), torch.full((count, 2), (CROP_SIZE - 1) / 2)
-    camera = camera_from_angles(torch.linspace(-90, 90, count) if yaw is None else yaw, 0.0, 0.0, 0.68, middle)
-    pixels = render(template.position_map(128)[None], template.ncc_map(128)[None], camera, CROP_SIZE).attributes
-    return FaceCrops(
-        pixels,
-        torch.eye(2, 3).repeat(count, 1, 1),
-        torch.full((count, 5, 2), torch.nan),
-        ("ok",) * count,
-        ("",) * count,
-    )
+    crops = []
+    for index, yaw in enumerate(np.linspace(-90, 90, count)):
+        rng = np.random.default_rng(index)
+        scene = Scene(sample_person(3, index), expression("neutral", 0.5, rng))
+        photo = photograph(scene, View(float(yaw), 0.0, 0.0, 1.0, (160.0, 160.0), 320, 320), rng)
+        crops.append(cut(photo, np.array([80.0, 70.0, 240.0, 250.0])))
+    return FaceCrops.concatenate(crops)
 
 
 @contextmanager
@@ -141,15 +118,17 @@ def _timed_stages(frontalizer: "Frontalizer") -> Iterator[dict[str, float]]:
         delattr(owner, name)
 
 
-def _resident_memory(frontalizer: "Frontalizer", batch_size: int, faces: int) -> dict[str, float]:
+def _resident_memory(frontalizer: "Frontalizer", crops: "FaceCrops", faces: int) -> dict[str, float]:
     """The process's resident memory in MB after a tenth of the faces, after half of them and after all."""
     import torch
 
-    generator, batches = torch.Generator().manual_seed(0), -(-faces // batch_size)
+    generator, batch_size = torch.Generator().manual_seed(0), len(crops)
+    batches = -(-faces // batch_size)
     marks = {max(1, batches // 10), max(1, batches // 2), batches}
     resident = {}
     for number in range(1, batches + 1):
-        frontalizer(_drawn_faces(batch_size, 180 * torch.rand(batch_size, generator=generator) - 90))
+        noise = 0.05 * torch.rand(crops.pixels.shape, generator=generator)
+        frontalizer(replace(crops, pixels=crops.pixels * 0.95 + noise))
         if number in marks:
             resident[f"after {number * batch_size} faces"] = _resident_bytes() / 2**20
     return resident
