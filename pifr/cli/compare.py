@@ -231,13 +231,11 @@ def _fallbacks(figures: "pd.DataFrame") -> list[str]:
 
 
 def _terminal(tables: Sequence["Table"]) -> str:
-    from rich.console import Console
-
+    from pifr.cli.console import wide_console
     from reports.tables import to_rich
 
-    console = Console()
-    wide = Console(width=console.width if console.is_terminal else 200, file=console.file)
-    with wide.capture() as captured:
+    console = wide_console()
+    with console.capture() as captured:
         for table in tables:
-            wide.print(to_rich(table))
+            console.print(to_rich(table))
     return captured.get()

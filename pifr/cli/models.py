@@ -26,15 +26,13 @@ def models(ctx: typer.Context) -> None:
 @app.command("list")
 def list_models() -> None:
     """List recognizers and weights, and which of them are on this machine."""
-    from rich.console import Console
     from rich.table import Table
 
     from feature_extractors import list_recognizers
+    from pifr.cli.console import wide_console
     from pifr.zoo import ZOO, packaged_weights
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file or a pipe has no edge to wrap at
+    console = wide_console()
     table = Table("recognizer", "input", "embedding", "parameters", "weights", "licence of the weights", "origin")
     table.columns[0].no_wrap = True
     for config in list_recognizers().values():

@@ -87,11 +87,9 @@ def report(
     if figures:
         typer.echo(f"figures: {len(write_figures(content, figures))} files in {figures}")
     if not (out or tables or figures):
-        from rich.console import Console
+        from pifr.cli.console import wide_console
 
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=200)  # a file or a pipe has no edge to wrap at
+        console = wide_console()
         for table in content.tables():
             console.print(to_rich(table))
             console.print()
