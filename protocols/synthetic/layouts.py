@@ -7,6 +7,8 @@ workers, and more subjects leave those before them as they were.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +21,6 @@ import cv2
 import numpy as np
 
 from pifr.errors import DataError
-from pifr.files import whole_folder
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS
 from pifr.threads import start_worker
@@ -391,10 +392,15 @@ def _new_tree(out: Path, name: str, subjects: int, seed: int) -> Iterator[Path]:
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"'{out}' exists already: give a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        out.rmdir()
-    with whole_folder(out) as part:
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    try:
         yield part
         marker = {"name": name, "synthetic": True, "subjects": subjects, "seed": seed, "pifr_version": __version__}
         (part / "dataset.json").write_text(json.dumps(marker, indent=2) + "\n")
+        if out.exists():
+            out.rmdir()
+        os.replace(part, out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
