@@ -28,6 +28,7 @@ GOAL = 0.25
 def main(
     options: Annotated[str, typer.Option(help="As after 'srtc:' in --frontalizer.")] = "",
     recognizer: Annotated[str, typer.Option(help="What it is compared with.")] = "lightcnn-v4",
+    device: Annotated[str, typer.Option(help="Where both run.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Faces a batch.")] = 32,
     faces: Annotated[int, typer.Option(min=0, help="Also watch the memory over so many faces.")] = 0,
     repeats: Repeats = 7,
@@ -39,9 +40,9 @@ def main(
     from feature_extractors import load_recognizer
     from pifr.frontal_views import load_frontalizer
 
-    frontalizer, model = load_frontalizer("cpu", options), load_recognizer(recognizer)
+    frontalizer, model = load_frontalizer(device, options), load_recognizer(recognizer, device)
     crops, side = _drawn_faces(batch_size), model.config.input_size
-    pixels = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     rounds = []
     with _timed_stages(frontalizer) as seconds:
         for number in range(repeats + 2):
@@ -64,7 +65,8 @@ def main(
         for name, value in each.items()
     ]
     ratio = median(figures["frontalization"] / figures[recognizer] for figures in rounds)
-    notes: dict[str, Any] = {"ratio": ratio, "goal": GOAL, "batch": batch_size, "weights": frontalizer.fingerprint}
+    notes: dict[str, Any] = {"ratio": ratio, "goal": GOAL, "batch": batch_size, "device": device}
+    notes["weights"] = frontalizer.fingerprint
     notes["located"] = int(frontalizer.locator(crops).reliable.sum())
     if faces:
         notes["resident_memory_mb"] = _resident_memory(frontalizer, crops, faces)
@@ -104,9 +106,9 @@ def _timed_stages(frontalizer: "Frontalizer") -> Iterator[dict[str, float]]:
 
     def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            start = time.perf_counter()
+            start = _time()
             result = function(*arguments)
-            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+            seconds[stage] = seconds.get(stage, 0.0) + _time() - start
             return result
 
         return call
@@ -142,6 +144,15 @@ def _resident_bytes() -> float:
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = _time()
     function()
-    return time.perf_counter() - start
+    return _time() - start
+
+
+def _time() -> float:
+    """Seconds on the clock, once all devices have done what they were asked for."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()

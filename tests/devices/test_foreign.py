@@ -9,6 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from .conftest import REAL
+
+pytestmark = pytest.mark.skipif(bool(REAL), reason="says how the device without hardware behaves")
+
 
 @pytest.mark.parametrize(
     "mixed",

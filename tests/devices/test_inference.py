@@ -37,7 +37,7 @@ from protocols.extraction import FeatureTable, Image, System, extract
 from protocols.store import FeatureStore
 
 from ..frontalizer.conftest import PaintReader, faces_of, painted_faces, photo_edges
-from .conftest import small_network
+from .conftest import TOLERANCE, small_network
 
 pytestmark = pytest.mark.usefixtures("without_loops", "quick_correspondence")
 
@@ -65,7 +65,7 @@ def assert_alike(elsewhere: Any, here: Any, device: torch.device) -> None:
     assert {place for place, tensor in found.items() if tensor.device.type != device.type} == set()
     for place, tensor in found.items():
         torch.testing.assert_close(
-            tensor.cpu(), expected[place], equal_nan=True, msg=lambda text, at=place: f"{at}: {text}"
+            tensor.cpu(), expected[place], equal_nan=True, msg=lambda text, at=place: f"{at}: {text}", **TOLERANCE
         )
 
 
