@@ -13,6 +13,14 @@ from pifr.geometry import warp
 
 _FLIP_Y = (1.0, -1.0)
 
+_POSE_STEPS = (
+    ((0.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
+    ((0.0, 0.0, 1.0), (0.0, 0.0, 0.0)),
+    ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0)),
+    ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+)
+"""`_pose_steps` of the identity."""
+
 
 @dataclass(frozen=True, slots=True)
 class Camera:
@@ -190,7 +198,8 @@ def _least_squares(positions: Tensor, pixels: Tensor, weights: Tensor, unit: Ten
     # The ridge keeps flat sets solvable; Gauss-Newton then finds the direction off their plane by orthogonality.
     trace = spread.diagonal(dim1=1, dim2=2).sum(1)
     eye = torch.eye(3, dtype=spread.dtype, device=spread.device)
-    affine = cross @ _inverse3(spread + (1e-4 * trace + 1e-12)[:, None, None] * eye)
+    ridge = (1e-4 * trace + 1e-12)[:, None, None] * eye
+    affine = torch.linalg.solve_ex(spread + ridge, cross, left=False).result
     scale, rows = _nearest_scaled_rows(affine)
     for _ in range(4):
         scale, rows = _gauss_newton(scale, rows, spread, cross)
@@ -204,20 +213,6 @@ def _least_squares(positions: Tensor, pixels: Tensor, weights: Tensor, unit: Ten
     rotation = torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
     centre = Camera(scale, rotation, torch.zeros_like(pixel_mean)).project(position_mean[..., None])[..., 0]
     return Camera(scale, rotation, pixel_mean - torch.where(valid[:, None], centre, 0.0)), valid
-
-
-def _inverse3(matrix: Tensor) -> Tensor:
-    """Inverse of B x 3 x 3 by cofactors: exportable, and quick for many small matrices."""
-    first, second, third = matrix.unbind(2)
-    cofactors = torch.stack(
-        [
-            torch.linalg.cross(second, third),
-            torch.linalg.cross(third, first),
-            torch.linalg.cross(first, second),
-        ],
-        1,
-    )
-    return cofactors / (first * cofactors[:, 0]).sum(1)[:, None, None]
 
 
 def _nearest_scaled_rows(affine: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,12 +237,13 @@ def _gauss_newton(scale: Tensor, rows: Tensor, spread: Tensor, cross: Tensor) ->
     """One step on |y - s P R x|^2 over scale and a left rotation, from the second moments of x and y alone."""
     rotation = torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
     steps = scale[:, None, None, None] * _pose_steps(rotation)
-    weighted = steps @ spread[:, None]
-    hessian = (weighted[:, :, None] * steps[:, None]).sum((3, 4))
-    gradient = ((cross - scale[:, None, None] * rows @ spread)[:, None] * steps).sum((2, 3))
+    changes = steps.flatten(2)
+    hessian = (steps @ spread[:, None]).flatten(2) @ changes.mT
+    gradient = changes @ (cross - scale[:, None, None] * rows @ spread).flatten(1)[..., None]
     damping = 1e-6 * hessian.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-20)
     hessian = hessian + damping[:, None, None] * torch.eye(4, dtype=scale.dtype, device=scale.device)
-    turn_x, turn_y, turn_z, stretch = _solve4(hessian, gradient).clamp(-0.5, 0.5).unsqueeze(-1).unbind(1)
+    solution = torch.linalg.solve_ex(hessian, gradient).result
+    turn_x, turn_y, turn_z, stretch = solution.clamp(-0.5, 0.5).unbind(1)
     first = rotation[:, 0] - turn_z * rotation[:, 1] + turn_y * rotation[:, 2]
     second = rotation[:, 1] + turn_z * rotation[:, 0] - turn_x * rotation[:, 2]
     return scale * stretch[:, 0].exp(), _orthonormal(torch.stack([first, second], 1))
@@ -256,20 +252,7 @@ def _gauss_newton(scale: Tensor, rows: Tensor, spread: Tensor, cross: Tensor) ->
 def _pose_steps(rotation: Tensor) -> Tensor:
     """B x 4 x 2 x 3: how the first two rows of `exp(log_scale) * Turn @ rotation` change with turns (radians) about the
     camera's x, y and z and with log scale."""
-    zero = torch.zeros_like(rotation[:, 0])
-    first, second, third = rotation.unbind(1)
-    pairs = [(zero, -third), (third, zero), (-second, first), (first, second)]
-    return torch.stack([torch.stack(pair, 1) for pair in pairs], 1)
-
-
-def _solve4(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solves B symmetric positive 4 x 4 systems through the Schur complement of the last unknown: exportable."""
-    inverse = _inverse3(matrix[:, :3, :3])
-    column = (inverse @ matrix[:, :3, 3:])[..., 0]
-    free = (inverse @ right[:, :3, None])[..., 0]
-    coupling = matrix[:, 3, :3]
-    last = (right[:, 3] - (coupling * free).sum(1)) / (matrix[:, 3, 3] - (coupling * column).sum(1))
-    return torch.cat([free - column * last[:, None], last[:, None]], 1)
+    return rotation.new_tensor(_POSE_STEPS) @ rotation[:, None]
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
