@@ -13,14 +13,6 @@ from pifr.geometry import warp
 
 _FLIP_Y = (1.0, -1.0)
 
-_POSE_STEPS = (
-    ((0.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
-    ((0.0, 0.0, 1.0), (0.0, 0.0, 0.0)),
-    ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0)),
-    ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-)
-"""`_pose_steps` of the identity."""
-
 
 @dataclass(frozen=True, slots=True)
 class Camera:
@@ -252,7 +244,9 @@ def _gauss_newton(scale: Tensor, rows: Tensor, spread: Tensor, cross: Tensor) ->
 def _pose_steps(rotation: Tensor) -> Tensor:
     """B x 4 x 2 x 3: how the first two rows of `exp(log_scale) * Turn @ rotation` change with turns (radians) about the
     camera's x, y and z and with log scale."""
-    return rotation.new_tensor(_POSE_STEPS) @ rotation[:, None]
+    first, second, third = rotation.unbind(1)
+    zero = torch.zeros_like(first)
+    return torch.stack([zero, -third, third, zero, -second, first, first, second], 1).view(-1, 4, 2, 3)
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
