@@ -63,6 +63,11 @@ class RecognizerConfig:
         if len(self.mean) not in allowed or len(self.std) not in allowed:
             raise ValueError(f"recognizer {self.name!r}: mean and std need one value, or one a channel")
 
+    @property
+    def input_settings(self) -> str:
+        """All that `normalise` looks at, as a part of fingerprints."""
+        return f"{self.channels}{self.value_range}{self.mean}{self.std}"
+
     def normalise(self, batch: Tensor) -> Tensor:
         """B x 3 x S x S float32 RGB in [0, 1] to what the network sees: B x C x S x S float32.
 
@@ -90,7 +95,7 @@ class Recognizer(Protocol):
 
     config: RecognizerConfig
     fingerprint: str
-    """Name and weight hash; two recognizers with one fingerprint give the same embeddings."""
+    """Name, weight hash and input settings; two recognizers with one fingerprint give the same embeddings."""
 
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         """Embeddings of a batch.
@@ -113,7 +118,8 @@ class ModuleRecognizer:
         network: takes what `config.normalise` gives (and yaw, B degrees without NaN, if `config.uses_yaw`), returns
             B x D. It is put into evaluation mode and moved to the device.
         config: its input and its name.
-        fingerprint: name and weight hash; by default a hash of all parameters and buffers is taken.
+        fingerprint: name and weight hash, to which the input settings are added; by default a hash of all parameters
+            and buffers is taken.
         device: where it runs.
         precision: "bfloat16" runs it under autocast, about twice as fast on CPUs with AMX and on GPUs.
     """
@@ -132,7 +138,8 @@ class ModuleRecognizer:
         self.network = network.eval().to(device)
         self.device = torch.device(device)
         self.precision = precision
-        self.fingerprint = fingerprint or f"{config.name}-{_state_sha256(network)[:16]}"
+        weights = fingerprint or f"{config.name}-{_state_sha256(network)[:16]}"
+        self.fingerprint = f"{weights}-{config.input_settings}"
         if precision != "float32":
             self.fingerprint += f"-{precision}"
 

@@ -22,7 +22,7 @@ class OnnxRecognizer:
     Args:
         model: the file's content, as `read_model` repairs it.
         config: its input and its name.
-        fingerprint: name and weight hash.
+        fingerprint: name and weight hash, to which the input settings are added.
         device: "cuda" needs onnxruntime-gpu.
     """
 
@@ -30,7 +30,7 @@ class OnnxRecognizer:
         self, model: bytes, config: RecognizerConfig, fingerprint: str, device: str | torch.device = "cpu"
     ) -> None:
         self.config = config
-        self.fingerprint = fingerprint
+        self.fingerprint = f"{fingerprint}-{config.input_settings}"
         self.device = torch.device(device)
         self._provider = self._find_provider()
         self._model = model
@@ -179,9 +179,8 @@ def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecog
         raise CheckpointError(f"'{file}' does not exist")
     model = read_model(file)
     config = read_config(file, model)
-    settings = f"{config.channels}{config.value_range}{config.mean}{config.std}"
     content = model.SerializeToString()
-    recognizer = OnnxRecognizer(content, config, f"onnx-{_digest(content)}-{settings}", device)
+    recognizer = OnnxRecognizer(content, config, f"onnx-{_digest(content)}", device)
     try:
         tried = recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size))
     except Exception as error:  # onnxruntime's errors have no common base

@@ -162,7 +162,7 @@ def extract(
         One table a system, rows in the order of `images`.
 
     Raises:
-        DataError: the store cannot be written, or a worker died.
+        DataError: the store cannot be written, a worker died, or an image vanished during the run.
     """
     timings = timings or Timings()
     finder = make_finder()
@@ -322,8 +322,11 @@ def _submit(pool: ProcessPoolExecutor, batch: Sequence[Image], workers: int) -> 
 def _content(image: Image) -> bytes:
     try:
         return image.read()
-    except OSError:
-        return b""  # gone since it was hashed: an empty file is an unreadable image
+    except OSError as error:  # it could be read when it was hashed, so what is wrong is not the image
+        raise DataError(
+            f"'{image.name}' could be read a moment ago and cannot now ({error}): what was computed is stored; "
+            "run again once its disk can be read"
+        ) from error
 
 
 def _start_worker(make_finder: Callable[[], FaceFinder]) -> None:

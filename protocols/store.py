@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS features (
     reason TEXT NOT NULL
 )
 """
+_COLUMNS = "key, views, features, weights, yaw, status, reason"
 _BUSY_SECONDS = 60
 _LOOKUP = 500  # keys in one SELECT, below every build's limit of bound variables
 
@@ -63,7 +64,7 @@ class FeatureStore:
             log does not work over network file systems).
 
     Raises:
-        DataError: the file is not a feature store, or cannot be written.
+        DataError: the file is not a feature store, or cannot be written; later, also that it is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -74,6 +75,7 @@ class FeatureStore:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(_SCHEMA)
+            self._connection.execute(f"SELECT {_COLUMNS} FROM features LIMIT 0")
         except (sqlite3.Error, OSError) as error:
             raise DataError(
                 f"'{self.path}' cannot be used as a feature store ({error}): give another file by --store"
@@ -98,7 +100,7 @@ class FeatureStore:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, FaceFeatures]:
         """What is stored under the keys; a key that is not is left out."""
         found = {}
-        for key, views, features, weights, yaw, status, reason in self._select("*", keys):
+        for key, views, features, weights, yaw, status, reason in self._select(_COLUMNS, keys):
             found[key] = FaceFeatures(
                 np.frombuffer(features, "<f4").reshape(views, -1) if views else np.zeros((0, 0), np.float32),
                 np.frombuffer(weights, "<f4"),
@@ -137,8 +139,14 @@ class FeatureStore:
         for start in range(0, len(keys), _LOOKUP):
             some = keys[start : start + _LOOKUP]
             query = f"SELECT {columns} FROM features WHERE key IN ({', '.join('?' * len(some))})"
-            with closing(self._connection.execute(query, some)) as cursor:
-                yield from cursor
+            try:
+                with closing(self._connection.execute(query, some)) as cursor:
+                    yield from cursor
+            except sqlite3.Error as error:
+                raise DataError(
+                    f"'{self.path}' cannot be read as a feature store ({error}): move it away, or give another "
+                    "by --store"
+                ) from error
 
 
 def content_digest(content: bytes) -> bytes:

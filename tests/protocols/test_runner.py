@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from feature_extractors.base import ModuleRecognizer
+from pifr.errors import DataError
 from pifr.faces import AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.plugin import FrontalizedRecognizer
 from pifr.views import Mirror, NoFrontalizer, Views
@@ -174,6 +175,25 @@ def test_a_file_that_may_not_be_read_is_a_failed_row(cfp_root: Path, make_system
     assert table.status.tolist() == ["failed", "ok"]
     assert table.reason.tolist() == ["unreadable", ""]
     assert torch.isnan(table.templates("mean")[0]).all()
+
+
+def test_an_image_that_vanishes_during_a_run_is_not_stored_as_a_failure(
+    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+) -> None:
+    path = cfp_root / "Data" / "Images" / "001" / "frontal" / "01.png"
+    answers = [path.read_bytes(), OSError("stale file handle"), path.read_bytes(), path.read_bytes()]
+
+    def read() -> bytes:
+        if isinstance(answer := answers.pop(0), OSError):
+            raise answer
+        return answer
+
+    finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
+    with FeatureStore(tmp_path / "s.sqlite") as store:
+        with pytest.raises(DataError, match=r"stale file handle.*run again"):
+            extract([Image(str(path), read)], finder, make_systems("mirror"), store)
+        table = extract([Image(str(path), read)], finder, make_systems("mirror"), store)[0]
+    assert table.status.tolist() == ["ok"]
 
 
 def test_both_sides_are_named_when_both_fail(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +122,18 @@ def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "x")
     with pytest.raises(DataError, match="cannot be used as a feature store"):
         FeatureStore(tmp_path / "x" / "below-a-file.sqlite")
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as other:
+        other.execute("CREATE TABLE features (name TEXT)")
+    with pytest.raises(DataError, match=r"other\.sqlite' cannot be used as a feature store"):
+        FeatureStore(tmp_path / "other.sqlite")
+
+
+def test_a_store_that_is_damaged_later_is_named(tmp_path: Path) -> None:
+    path, many = tmp_path / "store.sqlite", keys(200)
+    with FeatureStore(path) as store:
+        store.put({key: face(number) for number, key in enumerate(many)})
+    content = bytearray(path.read_bytes())
+    content[2 * 4096 :] = b"\xff" * (len(content) - 2 * 4096)
+    path.write_bytes(content)
+    with FeatureStore(path) as store, pytest.raises(DataError, match=r"store\.sqlite' cannot be read .*--store"):
+        store.get(many)

@@ -78,6 +78,14 @@ def test_any_module_is_a_recognizer_whose_fingerprint_is_its_weights() -> None:
     assert not again.embed(COLOUR).requires_grad
 
 
+def test_a_corrected_input_convention_is_another_fingerprint() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    conventions = ({}, {"channels": "BGR"}, {"mean": (0.5,)}, {"std": (0.5,)}, {"value_range": (0.0, 255.0)})
+    for given in (None, "mine-1"):
+        prints = {ModuleRecognizer(network, config(**changes), given).fingerprint for changes in conventions}
+        assert len(prints) == len(conventions)
+
+
 def test_a_network_is_not_frozen_and_its_features_can_be_trained_on() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     features = ModuleRecognizer(network, config()).embed(COLOUR)
