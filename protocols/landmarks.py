@@ -93,15 +93,20 @@ class Annotation:
         """
         if not SCHEMES[self.scheme].sided:
             return ""
-        eye = slice(10, 15) if self.scheme == "multipie39" else slice(12, 18)
         nose = SCHEMES[self.scheme].nose[1]
-        return "left" if np.nanmean(self.points[eye, 0]) < self.points[nose, 0] else "right"
+        return "left" if np.nanmean(self.points[self._eye, 0]) < self.points[nose, 0] else "right"
 
     @property
     def measurable(self) -> bool:
-        """Whether both ends of the nose and at least one measured landmark are annotated."""
+        """Whether both ends of the nose, a measured landmark and what `side` looks at are annotated."""
         scheme, known = SCHEMES[self.scheme], np.isfinite(self.points).all(1)
+        if scheme.sided and not known[self._eye].any():
+            return False
         return bool(known[list(scheme.nose)].all() and any(known[list(rows)].all() for _, rows in scheme.measured))
+
+    @property
+    def _eye(self) -> slice:
+        return slice(10, 15) if self.scheme == "multipie39" else slice(12, 18)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +192,15 @@ def evaluate_landmarks(
         row: NaN, ``failed`` and why. ``yaw`` is the annotation's, else that of the first predictor who gives one.
 
     Raises:
-        DataError: an annotation lacks an end of the nose, or every measured landmark.
+        DataError: an annotation lacks an end of the nose, every measured landmark, or (where only one side of the face
+            is annotated) the eye.
     """
     import pandas as pd
 
     if lacking := [truth.sample for truth in annotations if not truth.measurable]:
         raise DataError(
             f"{len(lacking)} of {len(annotations)} pictures cannot be measured, {lacking[0]!r} the first: an end of "
-            "the nose, or every measured landmark, is not annotated; leave them out"
+            "the nose, the eye or every measured landmark is not annotated; leave them out"
         )
     predictors = list(predictors)
     rows: list[dict[str, object]] = []
@@ -400,16 +406,16 @@ def read_csv(path: str | Path) -> list[Annotation]:
     except (OSError, ValueError) as error:
         raise DataError(f"'{path}' cannot be read as CSV: {error}") from error
     defaults = {"scheme": "multipie68", "subject": "", "view": "", "yaw": np.nan}
-    table = table.assign(**{name: table.get(name, value) for name, value in defaults.items()})
+    table = table.assign(**{name: table.get(name, value) for name, value in defaults.items()}).fillna(defaults)
     found = []
     for name, rows in table.groupby("path", sort=True):
         first = rows.iloc[0]
         scheme = SCHEMES.get(first.scheme)
-        if scheme is None or not rows.landmark.between(1, scheme.count).all():
+        if scheme is None or not rows.landmark.isin(range(1, scheme.count + 1)).all():
             allowed = ", ".join(f"{known.name} (1 to {known.count})" for known in SCHEMES.values())
             raise DataError(f"'{path}': {name} has a landmark outside its scheme {first.scheme!r}; known: {allowed}")
         points = np.full((scheme.count, 2), np.nan)
-        points[rows.landmark.to_numpy() - 1] = rows[["x", "y"]].to_numpy(np.float64)
+        points[rows.landmark.to_numpy(int) - 1] = rows[["x", "y"]].to_numpy(np.float64)
         image = path.parent / str(name)
         found.append(
             Annotation(str(name), image, str(first.subject), str(first["view"]), scheme.name, points, float(first.yaw))
@@ -445,14 +451,15 @@ def landmark_record(
     predictors: Sequence[LandmarkPredictor],
     table: pd.DataFrame,
     configuration: dict[str, object],
+    name: str,
 ) -> dict[str, object]:
-    """What ``run.json`` says of a run of :func:`evaluate_landmarks`."""
+    """What ``run.json`` says of a run of :func:`evaluate_landmarks` on the data set that reports call ``name``."""
     from protocols.runs import begin_record
 
     images = int(table["sample"].nunique())
     failed = table[table["status"] == "failed"]
     return {
-        **begin_record("landmarks", root, {"images": images}, name=str(table["setting"].iloc[0])),
+        **begin_record("landmarks", root, {"images": images}, name=name),
         "configuration": {**configuration, "finder": finder.fingerprint},
         "weights": {predictor.name: predictor.fingerprint for predictor in predictors},
         "counts": {

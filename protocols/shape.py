@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pifr.errors import DataError
+from pifr.errors import ConfigError, DataError
 from pifr.geometry.similarity import Similarity, fit_similarity
 from pifr.images import IMAGE_SUFFIXES
 
@@ -42,6 +42,9 @@ LANDMARKS: tuple[str, ...] = (
 """Order of the seven points: that of the FG2018 evaluation tool (subject's right to left)."""
 
 SHAPE_FILE = "shape.parquet"
+
+_EYES = (60.0, 130.0)
+"""Least and largest distance of the outer corners of anyone's eyes, mm."""
 
 _NOSE = 35.0
 """No nose's tip is farther from its bottom, mm; the template's is 22."""
@@ -112,6 +115,8 @@ class ShapePredictor(Protocol):
     name: str
     fingerprint: str
     """Says which weights answered, for the run record."""
+    in_millimetres: bool
+    """Whether the size of what it predicts means something."""
     triangles: np.ndarray
     """int64 T x 3; known at the latest after the first prediction."""
 
@@ -201,9 +206,11 @@ def average_shape(shapes: np.ndarray) -> np.ndarray:
         shapes: F x V x 3 in any pose and scale, finite.
 
     Returns:
-        V x 3, in the frame of the first.
+        V x 3, turned as the first is, as large as they are on (geometric) average.
     """
-    return np.mean([shape if k == 0 else fit_similarity(shape, shapes[0])(shape) for k, shape in enumerate(shapes)], 0)
+    motions = [fit_similarity(shape, shapes[0]) for shape in shapes]
+    mean = np.mean([motion(shape) for motion, shape in zip(motions, shapes, strict=True)], 0)
+    return mean / np.exp(np.mean([np.log(motion.scale) for motion in motions]))
 
 
 def averaged(predict: Callable[[FaceCrops], np.ndarray], faces: FaceCrops, batch: int = 32) -> PersonShape:
@@ -246,9 +253,20 @@ class ShapeScans:
         """
         import trimesh
 
-        mesh = trimesh.load(self._scan_of(subject), process=False, force="mesh")
+        file, landmarks = self._scan_of(subject), self._landmarks_of(subject)
+        width = float(np.linalg.norm(landmarks[3] - landmarks[0]))
+        if not _EYES[0] <= width <= _EYES[1]:
+            raise DataError(
+                f"{file}: the outer corners of the eyes are {width:.3g} apart: scan and points must be in mm"
+            )
+        try:
+            mesh = trimesh.load(file, process=False, force="mesh")
+        except Exception as error:  # trimesh's readers raise whatever they come across
+            raise DataError(f"{file}: cannot be read as a mesh ({error})") from error
         vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
-        return Surface(vertices, faces, self._landmarks_of(subject))
+        if not len(faces):
+            raise DataError(f"{file}: holds no triangles, a mesh is needed")
+        return Surface(vertices, faces, landmarks)
 
     def frames(self, subject: str) -> list[Path]:
         """The pictures that are used: every ``options.every``-th, beginning with the first."""
@@ -262,11 +280,10 @@ class ShapeScans:
             return [f"{self.root}: no <subject>/<scan>.ply or .obj below this folder"]
         problems = []
         for subject in self.subjects:
-            for read in (self._scan_of, self._landmarks_of):
-                try:
-                    read(subject)
-                except DataError as error:
-                    problems.append(str(error))
+            try:
+                self.scan(subject)
+            except DataError as error:
+                problems.append(str(error))
             if not self.frames(subject):
                 problems.append(f"{self.root / subject}: no pictures below frames/")
         return problems
@@ -310,10 +327,16 @@ def evaluate_shape(
 
     Returns:
         The rows of :func:`measure` with ``protocol`` and ``setting`` before them, and errors by predictor and subject.
+
+    Raises:
+        ConfigError: the options keep the prediction's size, and a predictor has none.
     """
     import pandas as pd
 
     from pifr.faces import FaceCrops
+
+    if not protocol.options.scale and (sizeless := [each.name for each in predictors if not each.in_millimetres]):
+        raise ConfigError(f"{sizeless[0]} predicts no size in millimetres: leave it out, or measure without --metric")
 
     shapes: dict[str, dict[str, PersonShape]] = {predictor.name: {} for predictor in predictors}
     for done, subject in enumerate(protocol.subjects, 1):

@@ -31,6 +31,8 @@ class PositionMapShapes:
         fingerprint: says which weights answered.
     """
 
+    in_millimetres = True
+
     def __init__(self, name: str, predict: Callable[[FaceCrops], PersonShape], fingerprint: str) -> None:
         self.name, self.fingerprint = name, fingerprint
         self._predict = predict
@@ -53,9 +55,10 @@ class PositionMapShapes:
 
 
 class MediaPipeShapes:
-    """Face Mesh's 468 points as a surface; its unit is the crop's pixel, so it needs an alignment with scale."""
+    """Face Mesh's 468 points as a surface; its unit is the crop's pixel."""
 
     name = "mediapipe"
+    in_millimetres = False
 
     def __init__(self) -> None:
         self._landmarks = MediaPipeLandmarks()

@@ -74,11 +74,13 @@ class ReconstructionStudy:
     def __init__(self, kind: Kind, measurement: Measurement, statistics: Statistics) -> None:
         self.kind, self.measurement, self.statistics = kind, measurement, statistics
         self.key = measurement.key
-        self.table = measurement.table
-        items, subjects = self.table[kind.item].nunique(), self.table["subject"].nunique()
-        size = f"{items:,} {kind.items}"
+        # Where a subject is not known, each item counts as its own subject.
+        known, items = measurement.table["subject"] != "", measurement.table[kind.item]
+        self.table = measurement.table.assign(subject=measurement.table["subject"].where(known, items))
+        size = f"{items.nunique():,} {kind.items}"
+        whose = f"of {self.table['subject'].nunique():,} subjects" if known.all() else "of people who are not all named"
         setting = "" if measurement.setting.lower() == measurement.name.lower() else measurement.setting
-        self.data_set = measurement.data_set(setting, size, f"{size} of {subjects:,} subjects.")
+        self.data_set = measurement.data_set(setting, size, f"{size} {whose}.")
 
     @property
     def predictors(self) -> list[tuple[str, pd.DataFrame]]:

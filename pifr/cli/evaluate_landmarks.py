@@ -60,8 +60,8 @@ def app(
     configuration = {
         "truth": truth, "view": view, "session": session, "smallest_yaw": smallest_yaw, "measured": measured,
     }  # fmt: skip
-    root = data.parent if truth == "csv" else data
-    record = landmark_record(root, finder, predictors, table, configuration)
+    root, name = (data.parent, data.stem) if truth == "csv" else (data, truth)
+    record = landmark_record(root, finder, predictors, table, configuration, name)
     save_run(out, table, record, file=LANDMARKS_FILE)
     typer.echo(_figures(table, synthetic=record["dataset"]["synthetic"]))
     typer.echo(f"errors and record: {out}", err=True)

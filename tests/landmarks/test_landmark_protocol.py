@@ -92,6 +92,14 @@ def test_annotations_that_nothing_can_be_measured_by_are_refused_before_anyone_p
             evaluate_landmarks([_annotation("multipie68"), truth], _finder, [], "x")
 
 
+@pytest.mark.parametrize(("scheme", "eye"), [("multipie39", range(10, 15)), ("cfp30", range(12, 18))])
+def test_half_a_face_without_an_eye_could_be_either_half_and_is_refused(scheme: str, eye: range) -> None:
+    truth = _annotation(scheme)
+    assert truth.measurable
+    truth.points[list(eye)] = np.nan
+    assert not truth.measurable
+
+
 class _Constant:
     fingerprint = "constant"
     yaw = 70.0
@@ -206,11 +214,22 @@ def test_a_csv_gives_points_by_number_and_leaves_the_others_out(tmp_path: Path) 
     assert found.path == tmp_path / "a.jpg"
 
 
+def test_cells_that_are_empty_in_a_csv_are_not_known(tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("path,landmark,x,y,subject,scheme,view\na.jpg,1.0,3,4,,,\nb.jpg,2,3,4,7,cfp30,left\n")
+    first, second = read_csv(file)
+    assert (first.subject, first.scheme, first.view) == ("", "multipie68", "")
+    assert first.points[0].tolist() == [3, 4]
+    assert (second.subject, second.scheme, second.view) == ("7", "cfp30", "left")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("path,x,y\na,1,2\n", "lacks the columns landmark"),
         ("path,landmark,x,y\na,69,1,2\n", "outside its scheme"),
+        ("path,landmark,x,y\na,1.5,1,2\n", "outside its scheme"),
+        ("path,landmark,x,y\na,,1,2\na,1,1,2\n", "outside its scheme"),
         ("path,landmark,x,y\na,one,1,2\n", "cannot be read as CSV"),
         ("path,landmark,x,y\na,1,1,?\n", "cannot be read as CSV"),
     ],

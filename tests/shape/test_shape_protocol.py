@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from pifr.errors import DataError
+from pifr.errors import ConfigError, DataError
 from pifr.faces import FaceCrops
 from pifr.geometry import warp
 from pifr.geometry.similarity import Similarity, fit_similarity
@@ -20,6 +20,7 @@ from protocols.shape import (
     Surface,
     average_shape,
     averaged,
+    evaluate_shape,
     face_region,
     measure,
     nose_tip,
@@ -122,7 +123,13 @@ def test_icp_removes_a_shift_that_the_seven_points_carry() -> None:
 def test_the_average_of_one_shape_in_many_poses_is_that_shape() -> None:
     face = _plane().vertices + np.random.default_rng(1).normal(size=(961, 3))
     posed = [Similarity(1 + k / 3, _rotation(k), np.full(3, k * 5.0))(face) for k in range(4)]
-    np.testing.assert_allclose(average_shape(np.stack([face, *posed])), face, atol=1e-8)
+    size = np.exp(np.mean(np.log([1, *(1 + k / 3 for k in range(4))])))
+    np.testing.assert_allclose(average_shape(np.stack([face, *posed])), size * face, atol=1e-8)
+
+
+def test_the_size_of_an_average_does_not_depend_on_the_order_of_the_pictures() -> None:
+    shapes = np.stack([scale * _plane().vertices for scale in (0.9, 1.0, 1.2)])
+    assert np.ptp(average_shape(shapes)) == pytest.approx(np.ptp(average_shape(shapes[::-1])))
 
 
 def test_pictures_are_averaged_in_batches_but_for_those_that_failed() -> None:
@@ -150,7 +157,7 @@ def test_a_scan_in_metres_is_told_apart_from_one_in_millimetres() -> None:
 
 
 class _Flat:
-    name = "flat"
+    name, fingerprint, in_millimetres = "flat", "flat", False
     triangles = _plane().triangles
 
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
@@ -174,6 +181,27 @@ def test_a_tree_is_read_and_every_tenth_frame_used(tmp_path: Path, suffix: str) 
     assert protocol.validate() == []
     assert [path.name for path in protocol.frames("01")] == ["0000.jpg", "0010.jpg", "0020.jpg"]
     np.testing.assert_allclose(protocol.scan("01").vertices, _plane().vertices, atol=1e-4)
+
+
+def test_a_scan_that_cannot_be_measured_is_found_before_any_network_runs(tmp_path: Path) -> None:
+    for name in ("cloud", "damaged", "metres", "whole"):
+        _write_subject(tmp_path, name)
+    trimesh.PointCloud(_plane().vertices).export(tmp_path / "cloud" / "scan.ply")
+    half = (tmp_path / "damaged" / "scan.ply").read_bytes()
+    (tmp_path / "damaged" / "scan.ply").write_bytes(half[: len(half) // 2])
+    np.savetxt(tmp_path / "metres" / "landmarks.txt", POINTS / 1000)
+    cloud, damaged, metres = ShapeScans(tmp_path).validate()
+    assert "cloud/scan.ply: holds no triangles" in cloud
+    assert "damaged/scan.ply: cannot be read as a mesh" in damaged
+    assert "metres/scan.ply: the outer corners of the eyes are 0.09 apart" in metres
+
+
+def test_a_predictor_without_a_size_is_not_measured_in_millimetres(tmp_path: Path) -> None:
+    _write_subject(tmp_path, "01")
+    with pytest.raises(ConfigError, match="flat predicts no size"):
+        evaluate_shape(
+            ShapeScans(tmp_path, ShapeOptions(scale=False)), lambda files: black_faces(len(files)), [_Flat()]
+        )
 
 
 def test_failed_frames_are_counted_and_a_subject_without_any_keeps_its_row(tmp_path: Path) -> None:
