@@ -32,6 +32,8 @@ def main(
     rows = []
     for low in range(0, 90, 30):
         chosen = (angles[:, 0].abs() >= low) & (angles[:, 0].abs() <= low + 30)
+        if not chosen.any():
+            continue
         both = (ours.mask * theirs.mask)[chosen] > 0
         rows.append(
             {

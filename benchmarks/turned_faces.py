@@ -28,6 +28,7 @@ from pifr.training.pairs import draw_background
 from pifr.training.registration import read_fit
 from pifr.views import load_view_maker
 from protocols.metrics import equal_error_rate
+from reports.measurements import slug
 
 SETS = ("london", "canada")
 """Validation sets; the first one has two photos of most people."""
@@ -56,19 +57,19 @@ class TurnedFeatures:
     yaw: np.ndarray
     predicted: np.ndarray
 
-    def scores(self, weights: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, weights: np.ndarray) -> np.ndarray:
         """Q x P cosines of the probes' views under the weights Q x V (or V)."""
         fused = (self.probe * np.broadcast_to(weights, self.probe.shape[:2])[..., None]).sum(1)
         fused /= np.linalg.norm(fused, axis=1, keepdims=True) + 1e-9
-        return fused @ (self.reference if reference is None else reference).T
+        return fused @ self.reference.T
 
-    def evaluate(self, weights: np.ndarray, yaws: tuple[float, ...] = YAWS) -> pd.DataFrame:
+    def evaluate(self, weights: np.ndarray) -> pd.DataFrame:
         """EER and rank-1 (%) and mean genuine cosine by yaw; a probe never meets its own photo."""
         scores = self.scores(weights)
         same = self.person[self.photo][:, None] == self.person[None]
         other = self.photo[:, None] != np.arange(len(self.person))[None]
         rows = []
-        for yaw in (*yaws, None):
+        for yaw in (*YAWS, None):
             chosen = np.ones(len(self.yaw), bool) if yaw is None else self.yaw == yaw
             usable = other[chosen]
             s, y = scores[chosen], same[chosen]
@@ -84,14 +85,16 @@ class TurnedFeatures:
         return pd.DataFrame(rows).set_index("yaw")
 
 
-def turned_photos(photos: Path, registration: Path, seed: int = 3) -> tuple[list[np.ndarray], list[np.ndarray], list]:
-    """The photos, their turned renders, and (photo, yaw) of each render."""
+def turned_photos(
+    photos: Path, registration: Path, limit: int | None = None, seed: int = 3
+) -> tuple[list[np.ndarray], list[np.ndarray], list]:
+    """The first `limit` photos (or all), their turned renders, and (photo, yaw) of each render."""
     table = pd.read_parquet(registration / "registration.parquet")
     table = table[(table["status"] == "ok") & table["set"].isin(SETS)]
     table = table.sort_values("set", key=lambda names: names.map(SETS.index), kind="stable").reset_index(drop=True)
     names = table["photo"].tolist()
     originals, turned, labels = [], [], []
-    for row in table.itertuples():
+    for row in table[:limit].itertuples():
         head = TexturedHead(read_image(photos / row.photo), read_fit(row))
         originals.append(head.image)
         for yaw in YAWS:
@@ -156,16 +159,12 @@ def main(
     limit: Annotated[int | None, typer.Option(help="Use the first photos only.")] = None,
 ) -> None:
     """Print EER, rank-1 and cosines by yaw for each single view and for the weights of mirror, align and the slot."""
-    originals, turned, labels = turned_photos(photos, registration)
-    if limit:
-        originals = originals[:limit]
-        chosen = [k for k, (photo, _) in enumerate(labels) if photo < limit]
-        turned, labels = [turned[k] for k in chosen], [labels[k] for k in chosen]
+    originals, turned, labels = turned_photos(photos, registration, limit)
     for name in recognizer:
         features = extract(name, slot, originals, turned, labels)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            np.savez(out / f"{name}.npz", **{k: getattr(features, k) for k in TurnedFeatures.__slots__})
+            np.savez(out / f"{slug(name)}.npz", **{k: getattr(features, k) for k in TurnedFeatures.__slots__})
         pairs = len(features.person) - len(np.unique(features.person))
         typer.echo(f"\n{name}: {len(originals)} photos, {pairs} people with two, {len(turned)} turned")
         views = np.eye(len(features.names))

@@ -92,31 +92,31 @@ def _with_controls_last(section: Section) -> Section:
     return replace(section, findings=tuple(sorted(section.findings, key=lambda finding: finding.control)))
 
 
-def write_html(report: Report, file: Path) -> None:
+def write_html(report: Report, file: str | Path) -> None:
     """Write the HTML report; the file appears whole or not at all."""
     from reports.html import render_html
 
-    write_text(file, render_html(report))
+    write_text(Path(file), render_html(report))
 
 
-def write_tables(report: Report, folder: Path) -> list[Path]:
+def write_tables(report: Report, folder: str | Path) -> list[Path]:
     """Write every table as `<key>.md`, `.csv`, `.tex` and `.html` into `folder`; the paths."""
     writers = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}
     paths = []
     for table in report.tables():
         for suffix, writer in writers.items():
-            paths.append(folder / f"{table.key}.{suffix}")
+            paths.append(Path(folder) / f"{table.key}.{suffix}")
             write_text(paths[-1], writer(table))
     return paths
 
 
-def write_figures(report: Report, folder: Path) -> list[Path]:
+def write_figures(report: Report, folder: str | Path) -> list[Path]:
     """Write every chart as PNG and SVG and every montage as PNG into `folder`; the paths."""
     from PIL import Image
 
-    paths = [path for chart in report.charts() for path in chart.save(folder)]
+    paths = [path for chart in report.charts() for path in chart.save(Path(folder))]
     for montage in report.montages():
-        paths.append(folder / f"{montage.key}.png")
+        paths.append(Path(folder) / f"{montage.key}.png")
         Image.fromarray(montage.image()).save(paths[-1])
     return paths
 

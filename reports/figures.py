@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -134,8 +134,8 @@ class _Axis:
     names: Mapping[float, str] = field(default_factory=dict)
 
     def text(self, value: float) -> str:
-        if value in self.names:
-            return self.names[value]
+        if self.names:  # the nearest, for points are moved a little so that none hides another
+            return self.names[min(self.names, key=lambda place: abs(place - value))]
         if not self.percent:
             return f"{value:.3g}"
         return f"{100 * value:.3g} %" if value < 0.1 else f"{100 * value:.1f} %"
@@ -214,11 +214,12 @@ def by_yaw(
 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        for k, curve in enumerate(series):
+        # Side by side, so that intervals do not hide each other.
+        series = [replace(curve, x=curve.x + 1.2 * (k - (len(series) - 1) / 2)) for k, curve in enumerate(series)]
+        for curve in series:
             color, dash, marker = curve.look
-            x = curve.x + 1.2 * (k - (len(series) - 1) / 2)  # side by side, so that intervals do not hide each other
             errors = None if curve.low is None else np.stack([curve.y - curve.low, curve.high - curve.y]).clip(0)
-            bars = axes.errorbar(x, curve.y, errors, color=color, marker=marker, capsize=2.5, elinewidth=1.2)
+            bars = axes.errorbar(curve.x, curve.y, errors, color=color, marker=marker, capsize=2.5, elinewidth=1.2)
             bars.lines[0].set_dashes(dash) if dash else None
             bars.set_label(curve.label)
         x_axis, y_axis = _Axis("|yaw|", names=bins), _Axis(quantity, percent=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -142,12 +142,9 @@ class IdentificationStudy:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """Each view maker against the weakest control that the run holds."""
+        """Each view maker against the weakest control that its run holds."""
         found = []
-        first = self._first_control()
-        for key, control, values in self._pairs():
-            if control != first:
-                continue
+        for key, control, values in self._weakest():
             difference = self._difference(values)
             own, plain = 100 * values["hit"].mean(), 100 * values["hit_baseline"].mean()
             judged = self._verdict(difference)
@@ -167,9 +164,7 @@ class IdentificationStudy:
     def hurts(self) -> list[Finding]:
         """What is worse than the weakest control beyond noise, over all probes or at one pose."""
         found = [finding for finding in self.findings if finding.verdict == "worse"]
-        for key, control, values in self._pairs():
-            if control != self._first_control():
-                continue
+        for key, control, values in self._weakest():
             for pose, rows in values.groupby("pose"):
                 difference = self._difference(rows)
                 if self._verdict(difference) == "worse":
@@ -250,11 +245,15 @@ class IdentificationStudy:
     def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
         return self.statistics.interval_of_mean(values, rows["probe_subject"].to_numpy())
 
-    def _first_control(self) -> str:
-        return next(iter(controls(self.table)), "")
+    def _weakest(self) -> Iterable[tuple[Any, str, pd.DataFrame]]:
+        """Of `_pairs` each system once, with the weakest control that its own run holds."""
+        found: dict[tuple[str, ...], tuple[Any, str, pd.DataFrame]] = {}
+        for pair in self._pairs():
+            found.setdefault(tuple(pair[0]), pair)
+        return found.values()
 
     def _pairs(self) -> Iterator[tuple[Any, str, pd.DataFrame]]:
-        """System, control, and both systems' hits on the probes they share."""
+        """System, control (weakest first), and both systems' hits on the probes they share."""
         present = controls(self.table)
         for place, control in enumerate(present):
             for key, rows in self.systems:

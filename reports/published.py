@@ -19,7 +19,6 @@ class PublishedTable:
     Attributes:
         key: e.g. "table3".
         title: what it shows.
-        protocol: the measured protocol whose runs stand beside it.
         columns: its number columns, all published.
         quantities: the columns' machine-readable keys, e.g. ("eer",).
         rows: labels (method with the paper's reference number, training data) and estimates with the printed digits.
@@ -29,7 +28,6 @@ class PublishedTable:
 
     key: str
     title: str
-    protocol: str
     columns: tuple[Column, ...]
     quantities: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -70,7 +68,6 @@ def _table(entry: dict[str, Any], citation: str) -> PublishedTable:
     return PublishedTable(
         key=entry["key"],
         title=entry["title"],
-        protocol=entry["protocol"],
         columns=columns,
         quantities=tuple(column["key"] for column in entry["columns"]),
         rows=tuple(rows),

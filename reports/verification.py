@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -239,23 +239,20 @@ class VerificationStudy:
     @cached_property
     def findings(self) -> list[Finding]:
         """Did each view maker that is no mere control help against the plain crop, and against the controls?"""
-        if not self.differences:
-            return []
-        (baseline, table), *others = self.differences
         rates = {self._id(key): key.eer for key in self.summary.itertuples(index=False)}
         fallbacks = {
             self._id(key): f"{key.fallback_images:,} of {key.images:,} images" if key.fallback_images else ""
             for key in self.summary.itertuples(index=False)
         }
         found = []
-        for key in table.itertuples(index=False):
+        for baseline, key in _weakest(self.differences):
             own = rates[self._id(key)]
             plain = self._baseline_rate(key, baseline, rates)
             detail = [
                 f"{_points(row)} against {control} ({VERDICT_WORDS[_verdict(row)]})"
-                for control, more in others
+                for control, more in self.differences
                 for row in more.itertuples(index=False)
-                if self._id(row) == self._id(key)
+                if self._id(row) == self._id(key) and control != baseline
             ]
             text = _sentence(key.recognizer, self.view_name(key), baseline, plain, own, key)
             notes = [f"It is {'; '.join(detail)}."] if detail else []
@@ -273,11 +270,10 @@ class VerificationStudy:
         return found
 
     def hurts(self) -> list[Finding]:
-        """Settings and yaw bins in which a view maker is worse than the first control beyond noise."""
+        """Settings and yaw bins in which a view maker is worse than the weakest control beyond noise."""
         found = [finding for finding in self.findings if finding.verdict == "worse"]
         for label, _, scores in self.yaw_bins:
-            control, table = next(_differences(scores, self._bin_statistics), ("", None))
-            for key in () if table is None else table.itertuples(index=False):
+            for control, key in _weakest(_differences(scores, self._bin_statistics)):
                 if _verdict(key) == "worse":
                     text = (
                         f"{self.data_set.title} at |yaw| {label}, {self.system_name(key)}: the EER rises, "
@@ -331,15 +327,16 @@ class VerificationStudy:
         return charts
 
     def _difference_chart(self) -> Chart:
-        control, table = self.differences[0]
-        measured = table[table["difference"].notna()]
-        rows = [
-            (self.system_name(key), np.asarray(key.per_fold), key.difference, key.low, key.high, self.style(key))
-            for key in measured.itertuples(index=False)
-        ]
+        compared = _weakest(self.differences)
+        against = {control for control, _ in compared}
+        rows = []
+        for control, key in compared:
+            if not math.isnan(key.difference):
+                name = self.system_name(key) + (f" against {control}" if len(against) > 1 else "")
+                rows.append((name, np.asarray(key.per_fold), key.difference, key.low, key.high, self.style(key)))
         return figures.fold_differences(
             f"{self.key}-folds",
-            f"Difference of EER from {control}, paired",
+            f"Difference of EER from {' or '.join(sorted(against))}, paired",
             f"Ticks: folds. Symbol and bar: mean over folds and {self.statistics.interval}; a bar that touches zero is "
             "within noise.",
             rows,
@@ -440,8 +437,7 @@ class VerificationStudy:
         """Pictures of the probes that the last frontalizer changed most; None where no frontalizer can be judged."""
         compared = [
             (key, control)
-            for control, table in self.differences[:1]
-            for key in table.itertuples(index=False)
+            for control, key in _weakest(self.differences)
             if not is_control(key.frontalizer) and _verdict(key) != "unknown"
         ]
         if not compared:
@@ -500,6 +496,15 @@ def _differences(scores: pd.DataFrame, statistics: Statistics) -> Iterator[tuple
         table = table[table["frontalizer"] != control]  # a control's other fusions are no stronger view maker
         if len(table):
             yield control, table
+
+
+def _weakest(differences: Iterable[tuple[str, pd.DataFrame]]) -> list[tuple[str, Any]]:
+    """Each system once, against the weakest control that its own run holds: the control, and the row of differences."""
+    found: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for control, table in differences:
+        for key in table.itertuples(index=False):
+            found.setdefault((key.run, key.recognizer, key.frontalizer, key.fusion), (control, key))
+    return list(found.values())
 
 
 def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:

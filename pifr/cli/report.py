@@ -47,12 +47,12 @@ def report(
         ),
     ] = None,
     title: Annotated[
-        str, typer.Option("--title", help="Title of the page. [the runs' names]", show_default=False)
+        str, typer.Option("--title", help="Title of the page. (the runs' names)", show_default=False)
     ] = "",
     timestamp: Annotated[
         str | None,
         typer.Option(
-            "--timestamp", help="Printed as the time of making: the same runs then give the same bytes. [now]"
+            "--timestamp", help="Printed as the time of making: the same runs then give the same bytes. (now)"
         ),
     ] = None,
     eer_rule: Annotated[

@@ -79,6 +79,16 @@ def test_a_rate_by_yaw_reads_out_the_bins_name() -> None:
     assert [point[2:] for point in drawn.hover["series"][0]["points"]] == [["0–30°", "10.0 %"], ["30–60°", "20.0 %"]]
 
 
+def test_hover_points_where_the_marker_of_a_rate_by_yaw_is() -> None:
+    series = [Series(name, np.array([15.0, 45.0]), np.array([0.1, 0.2])) for name in ("none", "srtc")]
+    drawn = figures.by_yaw("y", "", "", series, "EER", {15.0: "0–30°", 45.0: "30–60°"})
+    axes, height = drawn.figure.axes[0], drawn.figure.bbox.height
+    for bars, trace in zip(axes.containers, drawn.hover["series"], strict=True):
+        x, y = axes.transData.transform(bars.lines[0].get_xydata()).T
+        np.testing.assert_allclose([point[:2] for point in trace["points"]], np.stack([x, height - y], 1), atol=0.06)
+        assert [point[2] for point in trace["points"]] == ["0–30°", "30–60°"]
+
+
 def test_missing_values_are_not_drawn() -> None:
     series = [Series("none", np.array([15.0, 45.0]), np.array([0.1, np.nan]))]
     drawn = figures.by_yaw("y", "", "", series, "EER", {15.0: "a", 45.0: "b"})

@@ -222,6 +222,25 @@ def test_runs_with_different_systems_are_joined(tmp_path: Path, score_table: Mak
     assert [finding.verdict for finding in only_section(*folders).findings] == ["better"]
 
 
+def test_a_run_without_the_weakest_control_is_judged_by_the_one_it_holds(
+    tmp_path: Path, score_table: Make, identification_table: Make, write_run: Write
+) -> None:
+    scores = score_table({("sface", name, "weighted"): 1.0 + k for k, name in enumerate(("none", "align", "srtc"))})
+    ranks = identification_table({"none": POSES, "align": POSES, "srtc": BETTER_POSES})
+    for kind, name, table in (("scores", "cfp", scores), ("identification", "multipie", ranks)):
+        first = write_run(
+            tmp_path / kind / "first", name=name, **{kind: table[table["frontalizer"].isin(["none", "srtc"])]}
+        )
+        second = write_run(
+            tmp_path / kind / "second", name=name, **{kind: table[table["frontalizer"].isin(["align", "srtc"])]}
+        )
+        section = only_section(first, second)
+        assert {(finding.view, finding.against) for finding in section.findings} == {
+            ("first: srtc", "none"),
+            ("second: srtc", "align"),
+        }
+
+
 def test_a_part_of_a_data_set_gets_a_section_of_its_own(tmp_path: Path, score_table: Make, write_run: Write) -> None:
     scores = score_table(CLEAR)
     whole = write_run(tmp_path / "whole", scores=scores)
@@ -381,6 +400,15 @@ def test_cumulative_error_ends_below_one_where_images_failed(tmp_path: Path, wri
     section = only_section(write_run(tmp_path / "run", landmarks=landmark_table()))
     ends = {trace["label"]: trace["points"][-1][3] for trace in section.charts[0].hover["series"]}
     assert ends == {"c-net": "100.0 %", "mediapipe": "90.0 %"}
+
+
+def test_images_of_people_who_are_not_named_are_resampled_one_by_one(tmp_path: Path, write_run: Write) -> None:
+    table = landmark_table().assign(subject="")
+    section = only_section(write_run(tmp_path / "run", landmarks=table))
+    error = row_of(section.tables[0], "c-net").estimates[0]
+    assert error is not None
+    assert error.low < error.value < error.high
+    assert section.data_set.detail == "60 images of people who are not all named."
 
 
 def test_shape_errors_stand_beside_table_5(tmp_path: Path, write_run: Write) -> None:
