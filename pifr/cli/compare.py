@@ -1,5 +1,6 @@
 """`pifr compare`: figures of runs side by side, from their score tables alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -66,9 +67,12 @@ def compare(
 
 def parse_baseline(text: str) -> dict[str, str]:
     """What `protocols.summary.paired_differences` takes, of "none" or of "recognizer=sface,frontalizer=none"."""
-    if "=" not in text:
+    # Names of frontalizers hold both separators: srtc:completion=inet,shape=snet.
+    part = r"(?:run|recognizer|frontalizer|fusion)\s*="
+    if not re.match(rf"\s*{part}", text):
         return {"frontalizer": text}
-    return {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in text.split(","))}
+    parts = (each.partition("=") for each in re.split(rf",\s*(?={part})", text))
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def render(

@@ -1,8 +1,11 @@
 """`pifr doctor`: what is installed, what is missing, and how to get it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -30,7 +33,7 @@ def examine() -> dict:
 
     from pifr import __version__
     from pifr.errors import WeightsError
-    from pifr.zoo import ZOO, home, packaged_weights
+    from pifr.zoo import ZOO, home, packaged_file, packaged_weights
 
     advice: list[dict[str, str]] = []
 
@@ -39,16 +42,19 @@ def examine() -> dict:
 
     versions = {"pifr": __version__, "python": platform.python_version(), "system": platform.platform()}
     required = _requirements()
-    training = [package for package in _requirements("train") if package not in required]
+    training = {name: allowed for name, allowed in _requirements("train").items() if name not in required}
     for packages, severity, remedy in (
         (required, "error", "pip install --force-reinstall pifr, or make .venv/.installed in a checkout"),
         (training, "note", "only for training: pip install 'pifr[train]'"),
     ):
-        for package in packages:
+        for package, allowed in packages.items():
             try:
                 versions[package] = version(package)
             except PackageNotFoundError:
                 advise(severity, f"{package} is not installed: {remedy}")
+                continue
+            if not allowed.contains(versions[package], prereleases=True):
+                advise(severity, f"{package} is {versions[package]}, not {allowed}: {remedy}")
     weights: dict[str, str] = {}
     for entry in ZOO.values():
         if not entry.file.is_file():
@@ -64,7 +70,13 @@ def examine() -> dict:
         except WeightsError as error:
             weights[entry.name] = "wrong"
             advise("error", str(error))
-    weights |= dict.fromkeys(packaged_weights(), "packaged")
+    for name in packaged_weights():
+        try:
+            packaged_file(name)
+            weights[name] = "packaged"
+        except WeightsError as error:
+            weights[name] = "wrong"
+            advise("error", str(error))
     return {
         "versions": versions,
         "devices": _devices(advise),
@@ -74,14 +86,15 @@ def examine() -> dict:
     }
 
 
-def _requirements(extra: str = "") -> list[str]:
-    """Packages that the installed `pifr` asks for, with one of its extras or without any."""
+def _requirements(extra: str = "") -> dict[str, "SpecifierSet"]:
+    """Packages that the installed `pifr` asks for, with one of its extras or without any, and the versions it takes."""
     from importlib.metadata import requires
 
     from packaging.requirements import Requirement
 
     asked = [Requirement(line) for line in requires("pifr") or ()]
-    return [each.name for each in asked if each.marker is None or each.marker.evaluate({"extra": extra})]
+    wanted = [each for each in asked if each.marker is None or each.marker.evaluate({"extra": extra})]
+    return {each.name: each.specifier for each in wanted}
 
 
 def _devices(advise) -> dict[str, str]:  # type: ignore[no-untyped-def]

@@ -76,7 +76,7 @@ def export(
 def _state(weights: "WheelMember | UserFile | None") -> str:
     from pifr.zoo import WheelMember
 
-    if weights is None or weights.file.is_file():
+    if weights is not None and weights.file.is_file():
         return "here"
     return "not fetched" if isinstance(weights, WheelMember) else "bring your own"
 

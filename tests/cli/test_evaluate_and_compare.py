@@ -244,6 +244,13 @@ class TestCompare:
             "recognizer": "onnx:/a/b.onnx",
             "frontalizer": "srtc:paper",
         }
+        options = "srtc:completion=inet,shape=snet"
+        assert parse_baseline(options) == {"frontalizer": options}
+        assert parse_baseline(f"recognizer=sface,frontalizer={options}, run=a") == {
+            "recognizer": "sface",
+            "frontalizer": options,
+            "run": "a",
+        }
 
 
 def test_progress_is_silent_where_there_is_no_terminal(pifr: Pifr, cfp_root: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 
+from pifr.cli.doctor import examine
 from pifr.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,15 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(pifr_home: Path) -> None
     assert findings["versions"]["torch"]
     assert findings["devices"]["cpu"]
     assert any("pifr models fetch yunet" in advice["text"] for advice in findings["advice"])
+
+
+def test_doctor_finds_damaged_networks_and_old_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("pip install --force-reinstall" in advice["text"] for advice in examine()["advice"])
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1")
+    monkeypatch.setattr("pifr.zoo.file_sha256", lambda file: "other")
+    errors = [advice["text"] for advice in examine()["advice"] if advice["severity"] == "error"]
+    assert any(text.startswith("torch is 0.1, not >=") for text in errors)
+    assert any("packaged weights 'lite-pncc' are missing or damaged" in text for text in errors)
 
 
 def test_extract_keeps_a_row_for_every_image(fetched: Callable[[str], Path], tmp_path: Path) -> None:
