@@ -195,3 +195,14 @@ def test_without_an_output_option_the_tables_are_printed(run: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "published" in done.output
     assert "measured" in done.output
+
+
+def test_the_python_of_the_documentation_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    shutil.copytree(run, tmp_path / "runs" / "cfp")
+    monkeypatch.chdir(tmp_path)
+    exec(code + 'write_tables(report, "tables")\nwrite_figures(report, "figures")', {})
+    assert (tmp_path / "report.html").is_file()
+    assert list((tmp_path / "tables").glob("*.csv"))
+    assert list((tmp_path / "figures").glob("*.png"))
