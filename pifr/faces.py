@@ -16,6 +16,7 @@ from torch import Tensor
 from pifr.alignment import ARCFACE_112 as ARCFACE_112
 from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
+from pifr.devices import inference
 from pifr.errors import ConfigError, ImageError
 from pifr.five_landmarks import nominal_landmarks, roll_from_landmarks
 from pifr.geometry.warp import (
@@ -251,9 +252,14 @@ def _turned(image: np.ndarray, x: int, y: int, side: int, roll: float) -> tuple[
 def _replicated(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
     """The square with its upper left pixel at (x, y), the image's border replicated where it sticks out."""
     height, width = image.shape[:2]
-    rows = np.clip(np.arange(y, y + side), 0, height - 1)
-    columns = np.clip(np.arange(x, x + side), 0, width - 1)
-    return image[rows[:, None], columns]
+    (top, above, below), (left, before, after) = _reach(y, side, height), _reach(x, side, width)
+    part = image[top : top + side - above - below, left : left + side - before - after]
+    return cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REPLICATE)
+
+
+def _reach(start: int, side: int, length: int) -> tuple[int, int, int]:
+    """First pixel of a stretch that lies in the image, and how many stick out before and after it."""
+    return min(max(start, 0), length - 1), min(max(-start, 0), side - 1), min(max(start + side - length, 0), side - 1)
 
 
 def align(
@@ -266,30 +272,32 @@ def align(
 ) -> Tensor:
     """Bring each face to a recognizer's template by the similarity that fits its five landmarks best.
 
-    What lies beyond the photo becomes black, as in the pictures that recognizers were trained on.
+    What lies beyond the photo becomes black, as in the pictures that recognizers were trained on. Gradients pass;
+    autocast around it changes nothing.
 
     Args:
-        pixels: B x 3 x H x W float.
-        landmarks: B x 5 x 2 in pixels of `pixels`; a face with a NaN is aligned by `nominal_landmarks`.
+        pixels: B x 3 x H x W float32.
+        landmarks: B x 5 x 2 float32 in pixels of `pixels`; a face with a NaN is aligned by `nominal_landmarks`.
         template: where the landmarks have to lie.
         size: side of the output.
         edges: `FaceCrops.edges`; None if all of `pixels` shows the photo.
         scale: B, pixels of the output for a pixel of the input, where the landmarks shall not decide; NaN: they do.
 
     Returns:
-        B x 3 x size x size of the dtype of `pixels`; beyond the crop its border is repeated.
+        B x 3 x size x size float32; beyond the crop its border is repeated.
     """
     unknown = landmarks.isnan().flatten(1).any(1)[:, None, None]
     landmarks = torch.where(unknown, nominal_landmarks().to(landmarks), landmarks)
     target = template.scaled(size).to(landmarks).expand_as(landmarks)
-    # Fitted towards the template, as recognizers' training data was: the opposite fit enlarges faces that do not look
-    # like it, profiles above all.
-    to_crop = invert_affine(similarity_transform(landmarks, target, scale=scale))
-    aligned = affine_warp(pixels, to_crop, size)
-    if edges is None:
-        return aligned
-    grid = pixel_grid(size, size, device=pixels.device).to(landmarks.dtype).expand(len(pixels), -1, -1, -1)
-    return aligned * inside_photo(transform_maps(to_crop, grid), edges)
+    with torch.autocast(pixels.device.type, enabled=False):
+        # Fitted towards the template, as recognizers' training data was: the opposite fit enlarges faces that do not
+        # look like it, profiles above all.
+        to_crop = invert_affine(similarity_transform(landmarks, target, scale=scale))
+        aligned = affine_warp(pixels, to_crop, size)
+        if edges is None:
+            return aligned
+        grid = pixel_grid(size, size, device=pixels.device).to(landmarks.dtype).expand(len(pixels), -1, -1, -1)
+        return aligned * inside_photo(transform_maps(to_crop, grid), edges)
 
 
 def inside_photo(places: Tensor, edges: Tensor) -> Tensor:
@@ -345,6 +353,7 @@ class FaceFinder:
             f"{self.detector.fingerprint}|{seen}|fallback={fallback}|crop={CROP_SIZE}x{CROP_FACTOR:g}|v{_RECIPE}"
         )
 
+    @inference()
     def __call__(self, images: Iterable[Photo], names: Sequence[str | Path] | None = None) -> FaceCrops:
         """Cut one face from each image; an image that gives none keeps its row, with status and reason.
 
@@ -364,6 +373,7 @@ class FaceFinder:
             names = [_name_of(image) for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
 
+    @inference()
     def every_face(self, image: Photo, name: str | Path | None = None) -> FaceCrops:
         """Cut every face from one image, small ones beside large ones too; policy and fallback have no say.
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,16 +24,17 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: as `write` does, or the folder cannot be written; `target` is then as it was.
     """
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    temporary.touch(exist_ok=False)
+    mode = stat.S_IMODE(temporary.stat().st_mode)  # as the user's umask has it
     try:
-        write(Path(name))
-        with open(name, "rb+") as file:
+        write(temporary)
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
+        os.chmod(temporary, mode)  # safetensors puts a file of its own there, which nobody else may read
+        os.replace(temporary, target)
     except BaseException:
-        os.unlink(name)
+        os.unlink(temporary)
         raise
 
 
@@ -47,12 +50,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written; there is no `target` then.
     """
-    for stale in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(stale)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    mark = f".{target.name}.part-"
+    for stale in target.parent.iterdir():
+        if stale.name.startswith(mark) and stale.is_dir():
+            shutil.rmtree(stale)
+    temporary = target.with_name(mark + secrets.token_hex(8))
+    temporary.mkdir()
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
         os.replace(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

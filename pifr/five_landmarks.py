@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.geometry.camera import fit_camera
 
 # Median landmarks of YuNet in its crops of 247 frontal portraits, made symmetric.
@@ -41,6 +42,7 @@ def angles_from_landmarks(landmarks: Tensor) -> Tensor:
     return angles.masked_fill(unknown[:, None], torch.nan)
 
 
+@inference()
 def roll_from_landmarks(landmarks: np.ndarray) -> float:
     """Roll of one face, 5 x 2 pixels, as `angles_from_landmarks` reads it."""
     return angles_from_landmarks(torch.from_numpy(landmarks)[None])[0, 2].item()

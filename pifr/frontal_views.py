@@ -140,7 +140,7 @@ class AlignViews:
 
 
 class SrtcViews:
-    """`srtc`: the views of `align`, and frontal renderings.
+    """`srtc`: the views of `align`, and the photo turned towards the front: to 60 degrees by default, see `Renderings`.
 
     Args:
         frontalizer: frontalizes the faces.
@@ -227,12 +227,15 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
 
     Raises:
         WeightsError: a network that is needed has no weights.
-        ConfigError: the argument is not understood, or names a completion of views that are not painted.
+        ConfigError: the argument is not understood, or asks for what no view shows: fine detail, or a completion where
+            nothing is painted.
     """
     asked = _parse(argument, LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
     config, renderings = asked[FrontalizerConfig], asked[Renderings]
     if "completion" in config.model_fields_set and not renderings.painted:
         raise ConfigError(f"completion={config.completion} would not be seen: add painted=true, or leave it out")
+    if config.fine:
+        raise ConfigError("fine=true would not be seen: meshes show fine detail, views do not; leave it out")
     return SrtcViews(asked.frontalizer(device), asked[ViewWeights], renderings)
 
 

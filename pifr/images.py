@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pifr.errors import ImageError
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Of the files that are taken for images where a folder is searched."""
 
 MAX_PIXELS = 2**26
@@ -74,7 +74,7 @@ def read_image(source: Photo) -> np.ndarray:
         raise ImageError(f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError) as error:
         # Pillow reports damaged files by all of these, depending on the format's decoder, once the pixels are needed.
         raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error
 

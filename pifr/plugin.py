@@ -87,20 +87,41 @@ class FrontalizedRecognizer:
             images: as `FaceFinder` takes them.
             batch_size: photos at a time, 1 or more; a batch takes some 20 MB a photo. No more of them are asked for
                 before these are done.
+
+        Raises:
+            ValueError: `batch_size` is less than 1.
         """
         refuse_one_photo(images)
+        _check_batch_size(batch_size)
         photos = iter(images)
         batches = iter(lambda: list(islice(photos, batch_size)), [])
-        templates = [self.embed_faces(self.finder(batch)) for batch in batches]
+        templates = [self.embed_faces(self.finder(batch), batch_size) for batch in batches]
         return torch.cat(templates or [self.embed_faces(self.finder([]))])
 
-    def embed_faces(self, faces: FaceCrops) -> Tensor:
-        """Templates of detected faces: B x D' float32; NaN where a face failed."""
-        return self.templates(faces).features
+    def embed_faces(self, faces: FaceCrops, batch_size: int = 32) -> Tensor:
+        """Templates of detected faces: B x D' float32; NaN where a face failed. `batch_size` as in `templates`."""
+        return self.templates(faces, batch_size).features
+
+    def templates(self, faces: FaceCrops, batch_size: int = 32) -> Templates:
+        """Templates of detected faces, and what became of each face.
+
+        Args:
+            faces: any number of them.
+            batch_size: faces at a time, 1 or more; a batch takes some 20 MB a face.
+
+        Raises:
+            ValueError: `batch_size` is less than 1.
+        """
+        _check_batch_size(batch_size)
+        if len(faces) <= batch_size:
+            return self._templates(faces)  # as they are: locators know faces again that they have just seen
+        batches = (faces[start : start + batch_size] for start in range(0, len(faces), batch_size))
+        features, yaw, status, reason = zip(*map(self._templates, batches), strict=True)
+        return Templates(torch.cat(features), torch.cat(yaw), sum(status, ()), sum(reason, ()))
 
     @inference()
-    def templates(self, faces: FaceCrops) -> Templates:
-        """Templates of detected faces, and what became of each face."""
+    def _templates(self, faces: FaceCrops) -> Templates:
+        """`templates` of one batch."""
         config = self.recognizer.config
         views = self.view_maker(faces, config.alignment, config.input_size)
         features = embed_views(self.recognizer, faces, views)
@@ -110,6 +131,11 @@ class FrontalizedRecognizer:
             [status == "failed" for status in views.status], dtype=torch.bool, device=templates.device
         )
         return Templates(templates.masked_fill(failed[:, None], torch.nan), views.yaw, views.status, views.reason)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: 1 or more are needed")
 
 
 def failed_where_not_finite(views: Views, features: Tensor) -> Views:

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.fusion import DEFAULT_FUSION, Fusion
@@ -95,6 +96,7 @@ class NoFrontalizer:
     fingerprint = "none-1"
     default_fusion: Fusion = DEFAULT_FUSION
 
+    @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         return _views(faces, align(faces.pixels, faces.landmarks, alignment, size, faces.edges)[:, None], ("crop",))
 
@@ -106,6 +108,7 @@ class Mirror:
     fingerprint = "mirror-1"
     default_fusion: Fusion = DEFAULT_FUSION
 
+    @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         crop = align(faces.pixels, faces.landmarks, alignment, size, faces.edges)
         return _views(faces, torch.stack([crop, crop.flip(-1)], dim=1), ("crop", "mirror"))

@@ -51,7 +51,7 @@ def extract(
     rows: list[dict[str, object]] = []
     with progress_bar("extract") as progress:
         for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
-            found = plugin.templates(faces.to(device))
+            found = plugin.templates(faces.to(device), batch_size)
             for path, box, status, reason, template in zip(
                 paths, faces.boxes.tolist(), found.status, found.reason, found.features.cpu().numpy(), strict=True
             ):

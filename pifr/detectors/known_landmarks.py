@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,21 @@ from pifr.alignment import ARCFACE_112
 from pifr.detectors.base import NO_FACE, Detections, landmark_boxes
 from pifr.errors import DataError
 
+log = logging.getLogger(__name__)
+
+_RECIPE = 2  # part of a landmark file's fingerprint: raise it when the same image may give other faces
+
 
 class LandmarkFile:
     """Five landmarks an image, from a CSV file with the columns path, x1, y1, ..., x5, y5; no detector runs.
 
     A relative path is looked up from the folder of the CSV file. Coordinates are pixels with the centre of the first at
     (0, 0). An image that is not in the file, or whose coordinates are empty, has no face. Several lines for one image
-    are several faces.
+    are several faces. Landmarks that are more than two of the image's longer sides apart are no face of it.
 
     Raises:
-        DataError: the file is missing, has other columns, or a line does not hold ten numbers; names the line.
+        DataError: the file is missing or has other columns, or a line names no image, does not hold ten numbers, or
+            puts all landmarks into one pixel; names the line.
     """
 
     missing = "no_landmarks"
@@ -40,19 +47,17 @@ class LandmarkFile:
             raise DataError(f"landmark file '{path}' lacks the columns {', '.join(missing)}: its first line names them")
         self._folder = path.parent
         # The folder decides which images are found: a failure that came of a misplaced file must not outlive it.
-        place = str(self._folder.resolve()).encode()
-        self.fingerprint = f"file-{hashlib.sha256(content + place).hexdigest()[:12]}"
+        folder = str(self._folder.resolve()).encode()
+        self.fingerprint = f"file-{hashlib.sha256(content + folder).hexdigest()[:12]}v{_RECIPE}"
         self._points: dict[Path, list[np.ndarray]] = {}
         for row in reader:
             values = [row[column] for column in self.COLUMNS[1:]]
             if not any(values):
                 continue
-            try:
-                points = np.array([float(value) for value in values]).reshape(5, 2)
-            except (TypeError, ValueError) as error:
-                raise DataError(f"landmark file '{path}', line {reader.line_num}: ten numbers are needed") from error
-            if not np.isfinite(points).all():
-                raise DataError(f"landmark file '{path}', line {reader.line_num}: a coordinate is not finite")
+            place = f"landmark file '{path}', line {reader.line_num}"
+            points = _five_points(values, place)
+            if not row["path"]:
+                raise DataError(f"{place}: the path is missing")
             self._points.setdefault(self._key(row["path"]), []).append(points)
 
     def _key(self, name: str | Path) -> Path:
@@ -60,9 +65,28 @@ class LandmarkFile:
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         points = np.array(self._points.get(self._key(name), [])).reshape(-1, 5, 2)
+        # The square around such landmarks may be larger than the memory.
+        possible = np.ptp(points, axis=1).max(1) <= 2 * max(image.shape[:2])
+        if not possible.all():
+            size = " x ".join(map(str, image.shape[1::-1]))
+            log.warning("'%s' has landmarks that are too far apart for its %s pixels: taken for none", name, size)
+        points = points[possible]
         if not len(points):
             return NO_FACE
         return Detections(landmark_boxes(points), points, np.ones(len(points)))
+
+
+def _five_points(values: Sequence[str], place: str) -> np.ndarray:
+    """Landmarks of one line, 5 x 2; raises DataError, which names the place, if they are none."""
+    try:
+        points = np.array([float(value) for value in values]).reshape(5, 2)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: ten numbers are needed") from error
+    if not np.isfinite(points).all():
+        raise DataError(f"{place}: a coordinate is not finite")
+    if np.ptp(points, axis=0).max() < 1:
+        raise DataError(f"{place}: all landmarks lie in one pixel; where there is no face, leave coordinates empty")
+    return points
 
 
 class Aligned:

@@ -9,17 +9,25 @@ import numpy as np
 
 from pifr.detectors.base import NO_FACE, Detections
 
+_RECIPE = 2  # part of the fingerprint: raise it when the same image may give other faces
+
 
 class Mtcnn:
     """facenet-pytorch's MTCNN (Zhang et al., SPL 2016); its weights come with that package.
 
+    It looks at the image scaled down. If that shows no face, or small faces are asked for as well, it looks again, at
+    the image's own scale.
+
     Args:
         padding: on each side, as a fraction of the longer side.
-        side: the padded image is scaled down to this longer side, never up.
+        side: longer side of the padded image in the first look, to which it is scaled down, never up.
     """
 
     missing = "no_face"
     by_name = False
+
+    _LARGEST_VIEW = 2000
+    """Longer side of the padded image in the second look, pixels, at most."""
 
     def __init__(self, padding: float = 0.2, side: int = 480) -> None:
         from pifr.torchvision_operators import ensure_operators
@@ -28,14 +36,23 @@ class Mtcnn:
         import facenet_pytorch
 
         self.padding, self.side = padding, side
-        self.fingerprint = f"mtcnn-{_package_digest(facenet_pytorch.__file__)}(padding={padding:g},side={side})"
+        weights = _package_digest(facenet_pytorch.__file__)
+        self.fingerprint = f"mtcnn-{weights}(padding={padding:g},side={side})v{_RECIPE}"
         self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40)
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         padded, margin = _pad(image, self.padding)
+        found = self._look(padded, margin, self.side)
+        if (every or not len(found.boxes)) and max(padded.shape[:2]) > self.side:
+            finer = self._look(padded, margin, self._LARGEST_VIEW)
+            return finer if len(finer.boxes) else found
+        return found
+
+    def _look(self, padded: np.ndarray, margin: int, side: int) -> Detections:
+        """Faces that a padded image shows at a longer side of `side` at most, in pixels of the image itself."""
         factor = 1.0
-        if max(padded.shape[:2]) > self.side:
-            padded, factor = _shrunk(padded, self.side)
+        if max(padded.shape[:2]) > side:
+            padded, factor = _shrunk(padded, side)
         if min(padded.shape[:2]) < self._network.min_face_size:
             return NO_FACE  # the network's image pyramid would be empty, which facenet-pytorch does not expect
         boxes, scores, landmarks = self._network.detect(padded, landmarks=True)

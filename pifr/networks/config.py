@@ -11,9 +11,9 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, and strangers are refused."""
+    """Base of all configurations: immutable; strangers, NaN and infinity are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Pix2PixConfig(Config):

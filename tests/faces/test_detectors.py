@@ -62,6 +62,9 @@ def test_two_lines_for_an_image_are_two_faces(tmp_path: Path) -> None:
         (("a.jpg,1,2,3",), None, "line 2: ten numbers"),
         ((line("a.jpg"), line("b.jpg").replace("41", "left")), None, "line 3: ten numbers"),
         ((line("a.jpg").replace("41", "nan"),), None, "line 2: a coordinate is not finite"),
+        (("a.jpg" + ",-1" * 10,), None, "line 2: all landmarks lie in one pixel"),
+        ((line(""),), None, "line 2: the path is missing"),
+        ((line("1").removeprefix("1,"),), ",".join([*LandmarkFile.COLUMNS[1:], "path"]), "line 2: the path is missing"),
     ],
 )
 def test_a_malformed_landmark_file_names_the_line(
@@ -69,6 +72,13 @@ def test_a_malformed_landmark_file_names_the_line(
 ) -> None:
     with pytest.raises(DataError, match=words):
         LandmarkFile(landmark_file(tmp_path, *lines, header=header))
+
+
+def test_landmarks_that_no_face_of_the_image_can_have_are_none(tmp_path: Path) -> None:
+    """The square around these would take 80 terabytes."""
+    file = landmark_file(tmp_path, line("a.jpg").replace("41", "1000000"), line("b.jpg"))
+    image = np.zeros((100, 100, 3), np.uint8)
+    assert FaceFinder(f"file:{file}")([image] * 2, ["a.jpg", "b.jpg"]).reason == ("no_landmarks", "")
 
 
 def test_a_missing_landmark_file_is_named(tmp_path: Path) -> None:
@@ -154,6 +164,48 @@ def test_an_image_without_a_face_gives_no_detection(
     fetched("yunet")
     found = load_detector(name)(np.full((*shape, 3), 128, np.uint8))
     assert [len(part) for part in found] == [0, 0, 0]
+
+
+# How MTCNN looks at a photo
+
+
+class SeesLarge:
+    """Stands for MTCNN's network: finds one face, at the middle, in views of a longer side of at least `least`."""
+
+    min_face_size, least = 40, 0
+
+    def __init__(self) -> None:
+        self.views: list[int] = []
+
+    def detect(self, view: np.ndarray, landmarks: bool) -> tuple[np.ndarray | None, ...]:
+        self.views.append(max(view.shape))
+        if self.views[-1] < self.least:
+            return None, None, None
+        middle = (np.array(view.shape[1::-1]) - 1) / 2
+        half = self.views[-1] / 20
+        return np.array([[*(middle - half), *(middle + half)]]), np.ones(1), middle + np.zeros((1, 5, 2))
+
+
+@pytest.mark.parametrize(
+    "every, least, width, views",
+    [
+        (False, 0, 1000, [480]),
+        (False, 1000, 1000, [480, 1400]),
+        (True, 0, 1000, [480, 1400]),
+        (True, 0, 3000, [480, 2000]),
+        (True, 0, 200, [280]),
+        (False, 9999, 200, [280]),
+    ],
+)
+def test_small_faces_are_looked_for_at_the_photos_own_scale(every, least, width, views) -> None:
+    detector = load_detector("mtcnn")
+    detector._network = network = SeesLarge()
+    network.least = least
+    found = detector(np.zeros((width // 2, width, 3), np.uint8), every=every)
+    assert network.views == views
+    if least < 9999:
+        np.testing.assert_allclose(found.landmarks[0, 0], [(width - 1) / 2, (width / 2 - 1) / 2], atol=2)
+        assert found.boxes[0, 2] - found.boxes[0, 0] == pytest.approx(0.14 * width, rel=0.02)
 
 
 # How YuNet looks at a photo

@@ -18,6 +18,7 @@ from pifr.faces import (
     AlignmentTemplate,
     FaceCrops,
     FaceFinder,
+    _replicated,
     align,
     cut,
     inside_photo,
@@ -159,6 +160,23 @@ def test_beyond_the_photo_its_border_is_repeated() -> None:
     assert (crop.pixels[0, :, :, :120] > 0.75).all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    height=st.integers(1, 30),
+    width=st.integers(1, 30),
+    corner=st.tuples(st.integers(-60, 60), st.integers(-60, 60)),
+    side=st.integers(2, 50),
+    step=st.sampled_from([1, -1]),
+)
+def test_squares_of_a_photo_repeat_its_nearest_pixel(
+    height: int, width: int, corner: tuple[int, int], side: int, step: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)[:, ::step]
+    x, y = (np.arange(start, start + side) for start in corner)
+    nearest = image[y.clip(0, height - 1)[:, None], x.clip(0, width - 1)]
+    np.testing.assert_array_equal(_replicated(image, *corner, side), nearest)
+
+
 def test_a_shrunk_crop_does_not_alias() -> None:
     image = np.indices((1024, 1024)).sum(0) % 2 * 255  # a chequerboard of single pixels
     crop = cut(np.repeat(image[..., None], 3, -1).astype(np.uint8), np.array([256.0, 256.0, 767.0, 767.0]))
@@ -295,6 +313,17 @@ def test_crops_that_do_not_know_their_photo_are_aligned_as_if_it_had_no_end() ->
     )
 
 
+def test_autocast_around_it_changes_no_alignment_and_gradients_pass() -> None:
+    faces = crops(2)
+    expected = align(faces.pixels, faces.landmarks, ARCFACE_112, 112, faces.edges)
+    pixels = faces.pixels.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        aligned = align(pixels, faces.landmarks, ARCFACE_112, 112, faces.edges)
+    torch.testing.assert_close(aligned.detach(), expected, rtol=0, atol=0)
+    aligned.sum().backward()
+    assert pixels.grad.any()
+
+
 def test_a_template_needs_five_points() -> None:
     with pytest.raises(ValueError, match=r"'wrong'.*\(5, 2\)"):
         AlignmentTemplate("wrong", 112, ((1.0, 2.0),))
@@ -363,6 +392,26 @@ def test_every_face_of_an_image_is_cut_the_largest_first() -> None:
     assert len(FaceFinder(Scripted(), fallback="centre-crop").every_face(IMAGE)) == 0
     with pytest.raises(ImageError):
         FaceFinder(Scripted(LARGE_LEFT)).every_face(b"text")
+
+
+def test_autocast_around_it_changes_no_crop() -> None:
+    finder = FaceFinder(Scripted(LARGE_LEFT))
+    expected = finder([IMAGE])
+    with torch.autocast("cpu", torch.bfloat16):
+        for faces in (finder([IMAGE]), finder.every_face(IMAGE)):
+            torch.testing.assert_close(faces.pixels, expected.pixels, rtol=0, atol=0)
+            torch.testing.assert_close(faces.landmarks, expected.landmarks, rtol=0, atol=0)
+
+
+def test_a_detector_computes_in_its_own_precision() -> None:
+    class Multiplying(Scripted):
+        def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+            return super().__call__(image, name, every)
+
+    finder = FaceFinder(Multiplying(LARGE_LEFT))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert finder([IMAGE]).status == finder.every_face(IMAGE).status == ("ok",)
 
 
 def test_an_image_without_a_face_keeps_its_row() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from pifr.errors import ImageError
 from pifr.images import read_image
@@ -130,7 +130,13 @@ BAD = {
     "text": (b"this is not a picture\n" * 50, "not an image"),
     "truncated": (encoded(Image.fromarray(gradient(200, 200)), "JPEG")[:-700], "damaged"),
     "no pixels": (header_only_png(10, 10), "damaged"),
+    # Flags that say "uncompressed" become such that say "compressed", by nothing.
+    "no coding": (encoded(Image.fromarray(gradient()), "DDS").replace(b"@\0\0\0", b"\4\0\0\0"), "damaged"),
 }
+if features.check("avif"):
+    # Zeros in place of the compressed pixels.
+    head, mark, rest = encoded(Image.fromarray(gradient()), "AVIF").partition(b"mdat")
+    BAD["AVIF"] = (head + mark + bytes(len(rest)), "damaged")
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -223,9 +223,15 @@ def test_a_completion_that_nobody_would_see_is_refused(random_weights):
         load_srtc("cpu", f"{random_weights},completion=smooth")
 
 
-def test_a_wrong_value_names_its_option():
-    with pytest.raises(ConfigError, match="completion"):
-        load_srtc("cpu", "completion=magic")
+def test_fine_detail_that_nobody_would_see_is_refused(random_weights):
+    with pytest.raises(ConfigError, match="fine=true would not be seen"):
+        load_srtc("cpu", f"{random_weights},shape=snet,fine=true")
+
+
+@pytest.mark.parametrize("option", ["completion=magic", "frontal_from=nan", "crop=inf", "render_yaw=nan"])
+def test_a_wrong_value_names_its_option(option):
+    with pytest.raises(ConfigError, match=option.partition("=")[0]):
+        load_srtc("cpu", option)
 
 
 def test_weights_of_nothing_are_refused():

@@ -60,6 +60,13 @@ def test_none_is_the_aligned_crop_and_mirror_adds_its_mirror_image() -> None:
     assert two.names == ("crop", "mirror")
 
 
+@pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
+def test_autocast_around_a_maker_changes_no_view(maker: ViewMaker) -> None:
+    expected = maker(faces("ok"), ARCFACE_112, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(maker(faces("ok"), ARCFACE_112, 64).images, expected.images, rtol=0, atol=0)
+
+
 def test_failed_faces_keep_their_row_and_reason() -> None:
     views = Mirror()(faces("ok", "failed", "fallback"), ARCFACE_112, 32)
     assert views.status == ("ok", "failed", "fallback")
@@ -150,6 +157,43 @@ def test_plugin_takes_photos_in_batches() -> None:
     for one in ("photo.jpg", b"photo"):
         with pytest.raises(TypeError, match="put it into a list"):
             plugin.embed_images(one)
+
+
+def test_plugin_takes_faces_in_batches() -> None:
+    recognizer = Recording()
+    plugin = FrontalizedRecognizer(recognizer, NoFrontalizer())
+    many = faces("ok", "failed", "ok", "fallback", "ok")
+    whole = plugin.templates(many)
+    recognizer.asked.clear()
+    parts = plugin.templates(many, batch_size=2)
+    assert [len(batch) for batch, _ in recognizer.asked] == [2, 2, 1]
+    assert (parts.status, parts.reason) == (whole.status, whole.reason)
+    torch.testing.assert_close(parts.features, whole.features, equal_nan=True)
+    torch.testing.assert_close(plugin.embed_faces(many, batch_size=2), whole.features, equal_nan=True)
+    assert parts.yaw.shape == (5,)
+
+
+def test_faces_that_fit_into_a_batch_reach_the_view_maker_as_they_are() -> None:
+    """Locators know them again."""
+    seen = []
+
+    class Seeing(Mirror):
+        def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+            seen.append(faces)
+            return super().__call__(faces, alignment, size)
+
+    two = faces("ok", "ok")
+    FrontalizedRecognizer(Recording(), Seeing()).templates(two, batch_size=2)
+    assert seen[0] is two
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_holds_one_or_more(batch_size: int) -> None:
+    plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=lambda images: faces(*images))
+    with pytest.raises(ValueError, match="batch_size"):
+        plugin.embed_images(["ok"], batch_size)
+    with pytest.raises(ValueError, match="batch_size"):
+        plugin.embed_faces(faces("ok"), batch_size)
 
 
 def test_a_view_maker_is_no_name() -> None:

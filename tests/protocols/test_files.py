@@ -1,11 +1,42 @@
 """Files and folders appear whole or not at all."""
 
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pifr.errors import DataError
 from pifr.files import check_writable, whole_folder, write_whole
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def closed_to_others() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_what_the_user_closes_to_others_is_closed_to_them(tmp_path: Path, closed_to_others: None) -> None:
+    write_whole(tmp_path / "a.txt", lambda part: part.write_text("mine"))
+    with whole_folder(tmp_path / "shard"):
+        pass
+    assert (mode(tmp_path / "a.txt"), mode(tmp_path / "shard")) == (0o600, 0o700)
+
+
+def test_a_file_that_its_writer_closed_is_as_open_as_the_user_wants(tmp_path: Path) -> None:
+    def write(part: Path) -> None:  # as safetensors does
+        part.with_suffix(".tmp").touch(0o600)
+        part.with_suffix(".tmp").replace(part)
+
+    (tmp_path / "usual").touch()
+    write_whole(tmp_path / "a.txt", write)
+    assert mode(tmp_path / "a.txt") == mode(tmp_path / "usual")
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -46,7 +77,15 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_and_what_killed_writers_left_goes(tmp_path: Path) -> None:
-    (tmp_path / ".shard.killed").mkdir()
+    (tmp_path / ".shard.part-killed").mkdir()
     with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "shard") as folder:
         (folder / "no" / "such" / "folder").write_text("1")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_only_looks_like_a_killed_writers_stays(tmp_path: Path) -> None:
+    (tmp_path / ".shard.d").mkdir()
+    (tmp_path / ".shard.part-list").touch()
+    with whole_folder(tmp_path / "shard"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".shard.d", ".shard.part-list", "shard"]
