@@ -4,6 +4,15 @@ The names below are imported on first use, so that ``import feature_extractors``
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feature_extractors.base import ModuleRecognizer as ModuleRecognizer
+    from feature_extractors.base import Recognizer as Recognizer
+    from feature_extractors.base import RecognizerConfig as RecognizerConfig
+    from feature_extractors.registry import list_recognizers as list_recognizers
+    from feature_extractors.registry import load_recognizer as load_recognizer
+    from feature_extractors.registry import register as register
 
 _LAZY = {
     "ModuleRecognizer": "feature_extractors.base",

@@ -4,6 +4,14 @@ The names below are imported on first use, so that ``import pifr`` loads neither
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pifr.faces import FaceCrops as FaceCrops
+    from pifr.faces import FaceFinder as FaceFinder
+    from pifr.frontalizer import Frontalizer as Frontalizer
+    from pifr.images import read_image as read_image
+    from pifr.plugin import FrontalizedRecognizer as FrontalizedRecognizer
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,7 @@
 """The command line is quick, says what to type, and ends with an exit code that scripts can use."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -33,6 +35,22 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("package", ["pifr", "feature_extractors"])
+def test_type_checkers_see_the_names_that_are_imported_on_first_use(package: str) -> None:
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(module.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    # Only what is imported "as" itself counts as a name of the package.
+    assert {name.asname: node.module for node in imports for name in node.names if name.asname} == module._LAZY
+
+
+@pytest.mark.parametrize("package", ["pifr", "protocols", "feature_extractors"])
+def test_a_package_is_shipped_with_the_mark_that_it_is_typed(package: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "py.typed" in settings["package-data"][package]
+    assert (ROOT / package / "py.typed").is_file()
 
 
 def test_help_answers_in_half_a_second() -> None:
