@@ -8,7 +8,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from pifr.devices import inference
+from pifr.devices import inference, usable_device
 from pifr.faces import AlignmentTemplate
 from pifr.zoo import UserFile, WheelMember
 
@@ -32,7 +32,7 @@ class RecognizerConfig:
         parameters: number of trainable values without a classifier, as published; 0 if not known.
         licence: of the weights, as their publisher states it.
         origin: publication or place that the network and its input convention come from.
-        weights: the file; None if the caller brings the network.
+        weights: the file; None if there is none, because the caller or a registered builder brings the network.
         uses_yaw: whether `Recognizer.embed` looks at `yaw`.
     """
 
@@ -53,6 +53,15 @@ class RecognizerConfig:
     def __post_init__(self) -> None:
         if self.channels not in ("RGB", "BGR", "grey"):
             raise ValueError(f"recognizer {self.name!r}: channels is {self.channels!r}, not 'RGB', 'BGR' or 'grey'")
+        for field in ("input_size", "embedding_size"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 0:  # 0 while an ONNX file's free size is not known
+                raise ValueError(f"recognizer {self.name!r}: {field} is {value!r}, not a whole number")
+        if not isinstance(self.alignment, AlignmentTemplate):
+            raise ValueError(
+                f"recognizer {self.name!r}: alignment is {self.alignment!r}, not an AlignmentTemplate such as "
+                "pifr.faces.ARCFACE_112"
+            )
         for field in ("mean", "std", "value_range"):
             value = getattr(self, field)
             if not isinstance(value, tuple) or not all(isinstance(number, Real) for number in value):
@@ -122,6 +131,9 @@ class ModuleRecognizer:
             and buffers is taken.
         device: where it runs.
         precision: "bfloat16" runs it under autocast, about twice as fast on CPUs with AMX and on GPUs.
+
+    Raises:
+        ConfigError: the device cannot be used here.
     """
 
     def __init__(
@@ -135,8 +147,12 @@ class ModuleRecognizer:
         self.config = config
         if precision not in get_args(Precision):
             raise ValueError(f"recognizer {config.name!r}: precision is {precision!r}, not 'float32' or 'bfloat16'")
-        self.network = network.eval().to(device)
-        self.device = torch.device(device)
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"recognizer {config.name!r}: the network is a {type(network).__name__}, not a torch module"
+            )
+        self.device = usable_device(device)
+        self.network = network.eval().to(self.device)
         self.precision = precision
         weights = fingerprint or f"{config.name}-{_state_sha256(network)[:16]}"
         self.fingerprint = f"{weights}-{config.input_settings}"

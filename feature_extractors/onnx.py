@@ -176,7 +176,7 @@ def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecog
     """The recognizer in a user's ONNX file, tried on two black faces; raises CheckpointError or ConfigError."""
     file = Path(file)
     if not file.is_file():
-        raise CheckpointError(f"'{file}' does not exist")
+        raise CheckpointError(f"'{file}' is no file" if file.exists() else f"'{file}' does not exist")
     model = read_model(file)
     config = read_config(file, model)
     content = model.SerializeToString()

@@ -5,16 +5,17 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
 
 from feature_extractors.base import Precision, Recognizer, RecognizerConfig
 from pifr.devices import usable_device
-from pifr.errors import CheckpointError, UnknownNameError
+from pifr.errors import CheckpointError, ConfigError, UnknownNameError
 
-Builder = Callable[[RecognizerConfig, Path, str | torch.device, Precision], Recognizer]
-"""Makes a recognizer from its configuration, its weight file, a device and a precision."""
+Builder = Callable[[RecognizerConfig, Path | None, str | torch.device, Precision], Recognizer]
+"""Makes a recognizer from its configuration, its weight file (None if it names none), a device and a precision."""
 
 _BUILT_IN = ("lightcnn", "onnx", "resnet", "facenet")
 _RECOGNIZERS: dict[str, tuple[RecognizerConfig, Builder]] = {}
@@ -44,7 +45,8 @@ def load_recognizer(name: str, device: str | torch.device = "cpu", precision: Pr
 
     Args:
         name: a name in `list_recognizers`; "NAME:PATH" to read a checkpoint of your own; "onnx:PATH" for any network
-            in ONNX form (see `feature_extractors.onnx.read_config`).
+            in ONNX form (see `feature_extractors.onnx.read_config`); "python:FILE.py:FUNCTION" for what a function of
+            yours makes from a device: FUNCTION(device) -> Recognizer. The file is run.
         device: where it runs.
         precision: see `ModuleRecognizer`; networks in ONNX form run in their own.
 
@@ -62,20 +64,35 @@ def load_recognizer(name: str, device: str | torch.device = "cpu", precision: Pr
 
         if not path:
             raise UnknownNameError("recognizer", name, _RECOGNIZERS, "'onnx:PATH' needs the path of an ONNX file")
-        return load_onnx(Path(path), device)
+        return load_onnx(Path(path).expanduser(), device)
+    if kind == "python":
+        return _made_by(path, device)
     if kind not in _RECOGNIZERS:
-        hint = "'pifr models' lists all; 'onnx:PATH' loads a file of your own"
+        hint = "'pifr models' lists all; 'onnx:PATH' and 'python:FILE.py:FUNCTION' load your own"
         raise UnknownNameError("recognizer", name, _RECOGNIZERS, hint)
     config, builder = _RECOGNIZERS[kind]
-    if path:
-        file = Path(path)
-        if not file.is_file():
-            raise CheckpointError(f"checkpoint '{file}' does not exist")
-    elif config.weights is None:
-        raise CheckpointError(f"recognizer {kind!r} has no weights of its own: use '{kind}:PATH'")
-    else:
+    file = Path(path).expanduser() if path else None
+    if file is not None and not file.is_file():
+        raise CheckpointError(f"checkpoint '{file}' does not exist")
+    if file is None and config.weights is not None:
         file = config.weights.path()
     return builder(config, file, device, precision)
+
+
+def _made_by(place: str, device: torch.device) -> Recognizer:
+    """What a function in a Python file of the user's makes; `place` is FILE.py:FUNCTION."""
+    path, _, function = place.rpartition(":")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(
+            f"recognizer 'python:{place}': name an existing file and a function in it, python:FILE.py:NAME"
+        )
+    spec = spec_from_file_location(file.stem, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(make := getattr(module, function, None)):
+        raise ConfigError(f"'{file}' has no function {function!r} that takes a device and returns a recognizer")
+    return make(device)
 
 
 @cache

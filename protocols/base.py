@@ -77,20 +77,30 @@ class Dataset:
     synthetic: bool
 
 
-def read_dataset(root: str | Path, name: str) -> Dataset:
-    """Name and origin of a data set from its `dataset.json`, which generated sets carry; without one, real and `name`.
+DATASET_FILE = "dataset.json"
+
+
+def read_dataset(root: str | Path) -> Dataset | None:
+    """What a data set says about itself in its `dataset.json`, `{"name": "...", "synthetic": true}`; None without one.
+
+    Generated sets carry it, and so should sets of one's own in a published layout, lest they be taken for the original.
 
     Raises:
         DataError: the file is there but is not such a record.
     """
-    file = Path(root) / "dataset.json"
+    file = Path(root) / DATASET_FILE
     if not file.is_file():
-        return Dataset(name, synthetic=False)
+        return None
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        return Dataset(str(record["name"]), bool(record["synthetic"]))
+        name, synthetic = record["name"], record["synthetic"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{file}' is not a record with 'name' and 'synthetic' ({error!r})") from error
+    if not isinstance(name, str) or not isinstance(synthetic, bool):
+        raise DataError(
+            f"'{file}': 'name' must be a text and 'synthetic' true or false, not {name!r} and {synthetic!r}"
+        )
+    return Dataset(name, synthetic)
 
 
 class Validated(Protocol):

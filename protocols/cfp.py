@@ -7,6 +7,10 @@ Official layout::
     Protocol/Pair_list_{F,P}.txt             "index ../Data/Images/NNN/frontal/MM.jpg", from 1
     Protocol/Split/{FF,FP}/KK/{same,diff}.txt  "a,b", indices into the lists; in FP a is frontal, b a profile
 
+A part of CFP, or people of one's own in this layout, say so in a `dataset.json` beside `Data` (see
+`protocols.base.read_dataset`): such a set may have any number of pairs, and one setting alone. Without it the folds
+must have the official number of pairs, so that no line can be lost unnoticed.
+
 InsightFace's `cfp_fp.bin` and `cfp_ff.bin` are pair files as any other: see `protocols.pairs`.
 """
 
@@ -15,15 +19,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from pifr.errors import DataError
-from protocols.base import read_dataset, read_lines
+from protocols.base import DATASET_FILE, read_dataset, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PAIRS_PER_CLASS = 350
-"""Genuine, and impostor, pairs of an official fold. A generated data set may have fewer people, and so fewer pairs."""
+"""Genuine, and impostor, pairs of an official fold."""
 
-_LISTS = {"FF": ("F", "F"), "FP": ("F", "P")}
+_LISTS = {"FP": ("F", "P"), "FF": ("F", "F")}
+"""Setting -> lists that the first and the second image of a pair come from."""
 
 
 class _Contents(NamedTuple):
@@ -41,13 +46,22 @@ class Cfp:
 
     Args:
         root: folder that holds `Data` and `Protocol`.
+
+    Raises:
+        DataError: as `read_dataset`.
     """
 
     name = "cfp"
-    settings: tuple[str, ...] = ("FP", "FF")
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
+        self._official = read_dataset(self.root) is None
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """FP and FF; of a set that is not CFP itself those that it has."""
+        there = tuple(setting for setting in _LISTS if self._split(setting).is_dir())
+        return there if there and not self._official else tuple(_LISTS)
 
     @property
     def image_root(self) -> Path:
@@ -93,11 +107,10 @@ class Cfp:
     def _contents(self) -> _Contents:
         problems: list[str] = []
         images = {kind: self._read_list(kind, problems) for kind in ("F", "P")}
-        expected = None if read_dataset(self.root, self.name).synthetic else PAIRS_PER_CLASS
-        pairs = {setting: self._read_folds(setting, images, expected, problems) for setting in self.settings}
+        pairs = {setting: self._read_folds(setting, images, problems) for setting in self.settings}
         for setting, rows in pairs.items():
             problems.extend(_shared_subjects(setting, rows))
-        named = {image for listed in images.values() for image in listed.values()}
+        named = {image for rows in pairs.values() for _, first, second, _ in rows for image in (first, second)}
         there = {f"{file.parent.parent.name}/{file.parent.name}/{file.name}" for file in self.image_root.glob("*/*/*")}
         problems.extend(f"{self.image_root / image}: listed, but missing" for image in sorted(named - there))
         return _Contents(images, pairs, problems)
@@ -116,10 +129,13 @@ class Cfp:
                 images[int(index)] = "/".join(parts[-3:])
         return images
 
+    def _split(self, setting: str) -> Path:
+        return self.root / "Protocol" / "Split" / setting
+
     def _read_folds(
-        self, setting: str, images: dict[str, dict[int, str]], expected: int | None, problems: list[str]
+        self, setting: str, images: dict[str, dict[int, str]], problems: list[str]
     ) -> list[tuple[int, str, str, bool]]:
-        folder = self.root / "Protocol" / "Split" / setting
+        folder = self._split(setting)
         folds = sorted(entry for entry in folder.glob("*") if entry.name.isdecimal())
         if not folds:
             problems.append(f"{folder}: no folds (folders 01, 02, ...)")
@@ -146,8 +162,11 @@ class Cfp:
                     else:
                         pairs.append((int(fold.name), first, second, same))
                 count = len(pairs) - before
-                if expected not in (None, count) and len(problems) == reported:
-                    problems.append(f"{file}: {count} pairs, not {expected}")
+                if self._official and count != PAIRS_PER_CLASS and len(problems) == reported:
+                    problems.append(
+                        f"{file}: {count} pairs, not CFP's {PAIRS_PER_CLASS}; if this is a set of your own, write "
+                        f'{self.root / DATASET_FILE}: {{"name": "my set", "synthetic": false}}'
+                    )
         return pairs
 
 

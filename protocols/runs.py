@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pifr
 from pifr.errors import DataError
 from pifr.files import write_whole
-from protocols.base import SCORE_COLUMNS, read_dataset
+from protocols.base import SCORE_COLUMNS, Dataset, read_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def begin_record(protocol: str, root: Path, counts: dict[str, int], name: str = 
     Raises:
         DataError: as `read_dataset`.
     """
-    dataset = read_dataset(root, name or protocol)
+    dataset = read_dataset(root) or Dataset(name or protocol, synthetic=False)
     return {
         "pifr_version": pifr.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

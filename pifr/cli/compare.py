@@ -68,10 +68,9 @@ def compare(
 def parse_baseline(text: str) -> dict[str, str]:
     """What `protocols.summary.paired_differences` takes, of "none" or of "recognizer=sface,frontalizer=none"."""
     # Names of frontalizers hold both separators: srtc:completion=inet,shape=snet.
-    part = r"(?:run|recognizer|frontalizer|fusion)\s*="
-    if not re.match(rf"\s*{part}", text):
+    if not re.match(r"\s*\w+\s*=", text):
         return {"frontalizer": text}
-    parts = (each.partition("=") for each in re.split(rf",\s*(?={part})", text))
+    parts = (each.partition("=") for each in re.split(r",\s*(?=(?:run|recognizer|frontalizer|fusion)\s*=)", text))
     return {name.strip(): value.strip() for name, _, value in parts}
 
 
@@ -137,7 +136,7 @@ def comparison(
     statistics = {"eer_rule": eer_rule, "confidence": confidence, "replicates": replicates, "seed": seed}
     if baseline is None:
         baseline = {"frontalizer": "none"} if (scores["frontalizer"] == "none").any() else {}
-    if "run" in baseline and len({json.dumps(run.record.get("dataset")) for run in scored}) > 1:
+    if "run" in baseline and len({json.dumps(_data(run)) for run in scored}) > 1:
         raise DataError("a run can be the baseline of others on the same data only: these differ in their data set")
     figures = summarise(scores, **statistics)
     by_label = {run.label: run for run in scored}
@@ -152,6 +151,11 @@ def comparison(
         columns={"low": "difference_low", "high": "difference_high"}
     )
     return figures.merge(differences.drop(columns=["per_fold", "pairs"]), on=list(KEYS), how="left")
+
+
+def _data(run: "Run") -> dict[str, Any]:
+    """What a run says of its data, but for where they lay."""
+    return {key: value for key, value in (run.record.get("dataset") or {}).items() if key != "root"}
 
 
 def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:

@@ -14,7 +14,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def extract(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for images.")],
     out: Annotated[Path, typer.Option("--out", help="A .parquet file: path, box, status, reason, embedding.")],
-    recognizer: Annotated[str, typer.Option(help="Name, NAME:CHECKPOINT or onnx:PATH.")] = "sface",
+    recognizer: Annotated[
+        str, typer.Option(help="Name, NAME:CHECKPOINT, onnx:PATH or python:FILE.py:FUNCTION.")
+    ] = "sface",
     frontalizer: Annotated[str, typer.Option(help="none, mirror, align, srtc, or an installed one.")] = "none",
     fusion: Annotated[str | None, typer.Option(help="How views become one embedding. (the frontalizer's own)")] = None,
     detector: Annotated[

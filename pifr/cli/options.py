@@ -15,7 +15,9 @@ _SHARED: dict[str, Any] = {
     "settings": Annotated[list[str] | None, typer.Option("--setting", help="Of the protocol; repeat. (default: all)")],
     "recognizers": Annotated[
         list[str] | None,
-        typer.Option("--recognizer", help="Name, NAME:CHECKPOINT or onnx:PATH; repeat. (default: sface)"),
+        typer.Option(
+            "--recognizer", help="Name, NAME:CHECKPOINT, onnx:PATH or python:FILE.py:FUNCTION; repeat. (default: sface)"
+        ),
     ],
     "frontalizers": Annotated[
         list[str] | None,

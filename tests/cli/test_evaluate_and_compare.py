@@ -192,8 +192,10 @@ class TestCompare:
     def test_two_runs_stand_in_one_table(self, pifr: Pifr, run: Path) -> None:
         second = run.parent / "second"
         second.mkdir()
-        for name in ("scores.parquet", "run.json"):
-            (second / name).write_bytes((run / name).read_bytes())
+        (second / "scores.parquet").write_bytes((run / "scores.parquet").read_bytes())
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record["dataset"]["root"] = "/where/it/lies/on/another/machine"
+        (second / "run.json").write_text(json.dumps(record), encoding="utf-8")
         code, output, _ = pifr("compare", run, second, "--baseline", "run=first", "--replicates", 100)
         assert code == 0
         assert "first: small / none / weighted" in output

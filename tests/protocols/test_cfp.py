@@ -1,5 +1,6 @@
 """CFP is read as it is distributed, and everything that is wrong with a copy is listed before any work."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pifr.errors import DataError
 from protocols.base import COMPARISON_COLUMNS, SAMPLE_COLUMNS, require_valid
 from protocols.cfp import Cfp
+from protocols.runs import begin_record
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -82,11 +84,6 @@ def test_missing_protocol_file_is_listed(cfp_root: Path, name: str) -> None:
     assert f"{name}: No such file" in problems(cfp_root)
 
 
-def test_missing_setting_is_listed(cfp_root: Path) -> None:
-    (cfp_root / "Protocol/Split/FF").rename(cfp_root / "elsewhere")
-    assert "Split/FF: no folds" in problems(cfp_root)
-
-
 def test_overlapping_folds_are_named_with_the_person(cfp_root: Path) -> None:
     source, target = (cfp_root / f"Protocol/Split/FP/0{k}/same.txt" for k in (1, 2))
     target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
@@ -105,7 +102,33 @@ def test_index_listed_twice_is_named(cfp_root: Path) -> None:
 
 def test_real_data_must_have_the_official_number_of_pairs(cfp_root: Path) -> None:
     (cfp_root / "dataset.json").unlink()
-    assert "Split/FP/01/same.txt: 4 pairs, not 350" in problems(cfp_root)
+    assert "Split/FP/01/same.txt: 4 pairs, not CFP's 350; if this is a set of your own, write" in problems(cfp_root)
+    shutil.rmtree(cfp_root / "Protocol" / "Split" / "FF")
+    assert "Split/FF: no folds" in problems(cfp_root)
+
+
+def test_a_set_of_ones_own_is_real_has_any_number_of_pairs_and_perhaps_one_setting(cfp_root: Path) -> None:
+    (cfp_root / "dataset.json").write_text('{"name": "mine", "synthetic": false}', encoding="utf-8")
+    shutil.rmtree(cfp_root / "Protocol" / "Split" / "FF")
+    protocol = Cfp(cfp_root)
+    assert protocol.validate() == []
+    assert protocol.settings == ("FP",)
+    assert begin_record("cfp", cfp_root, {})["dataset"]["name"] == "mine"
+
+
+@pytest.mark.parametrize("record", ['{"name": "a", "synthetic": "false"}', '{"name": 1, "synthetic": true}', "[]"])
+def test_a_data_set_that_does_not_say_what_it_is_is_refused(cfp_root: Path, record: str) -> None:
+    (cfp_root / "dataset.json").write_text(record, encoding="utf-8")
+    with pytest.raises(DataError, match=r"dataset\.json'.*'name'"):
+        Cfp(cfp_root)
+
+
+def test_an_image_that_no_pair_uses_may_be_missing(cfp_root: Path) -> None:
+    used = set(Cfp(cfp_root).samples("FP")["sample"]) | set(Cfp(cfp_root).samples("FF")["sample"])
+    folder = cfp_root / "Data" / "Images"
+    spare = next(file for file in sorted(folder.glob("*/*/*")) if file.relative_to(folder).as_posix() not in used)
+    spare.unlink()
+    assert Cfp(cfp_root).validate() == []
 
 
 def test_windows_line_ends_and_byte_order_marks_are_fine(cfp_root: Path) -> None:

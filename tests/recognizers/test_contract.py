@@ -1,13 +1,14 @@
 """The contract: input is normalised by the configuration alone, names that are wrong say what to type."""
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from feature_extractors import ModuleRecognizer, RecognizerConfig, list_recognizers, load_recognizer, register, registry
-from pifr.errors import CheckpointError, UnknownNameError, WeightsError
+from pifr.errors import CheckpointError, ConfigError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112
 
 
@@ -60,6 +61,9 @@ def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> No
         {"std": (0.0,)},
         {"value_range": (255,)},
         {"channels": "grey", "std": (1.0,) * 3},
+        {"input_size": (112, 112)},
+        {"embedding_size": -1},
+        {"alignment": "arcface"},
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
@@ -84,6 +88,45 @@ def test_a_corrected_input_convention_is_another_fingerprint() -> None:
     for given in (None, "mine-1"):
         prints = {ModuleRecognizer(network, config(**changes), given).fingerprint for changes in conventions}
         assert len(prints) == len(conventions)
+
+
+def test_a_registered_builder_without_a_file_makes_its_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    list_recognizers()  # those that there are have to be found before
+    monkeypatch.setattr(registry, "_RECOGNIZERS", dict(registry._RECOGNIZERS))
+    own = ModuleRecognizer(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), config())
+
+    @register(config())
+    def build(found: RecognizerConfig, file: Path | None, device: object, precision: str) -> ModuleRecognizer:
+        assert file is None
+        return own
+
+    assert load_recognizer("small") is own
+
+
+def test_a_function_in_a_file_makes_a_recognizer(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\n"
+        "from feature_extractors import ModuleRecognizer, RecognizerConfig\n"
+        "from pifr.faces import ARCFACE_112\n"
+        "def make(device):\n"
+        "    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))\n"
+        "    config = RecognizerConfig(name='mine', input_size=8, alignment=ARCFACE_112, embedding_size=3, licence='', "
+        "origin='')\n"
+        "    return ModuleRecognizer(network, config, device=device)\n"
+    )
+    assert load_recognizer(f"python:{file}:make").embed(COLOUR).shape == (len(COLOUR), 3)
+    with pytest.raises(ConfigError, match="no function 'other'"):
+        load_recognizer(f"python:{file}:other")
+    with pytest.raises(ConfigError, match=r"python:FILE\.py:NAME"):
+        load_recognizer(f"python:{tmp_path / 'none.py'}:make")
+
+
+def test_what_is_no_network_and_no_device_is_named() -> None:
+    with pytest.raises(TypeError, match="'small': the network is a function"):
+        ModuleRecognizer(lambda batch: batch, config())
+    with pytest.raises(ConfigError, match="device 'nothing' cannot be used here"):
+        ModuleRecognizer(nn.Flatten(), config(), device="nothing")
 
 
 def test_a_network_is_not_frozen_and_its_features_can_be_trained_on() -> None:

@@ -58,8 +58,8 @@ def test_cfp_tree_is_accepted_by_the_cfp_protocol(cfp_tree: Path) -> None:
 
 
 def test_every_tree_says_that_it_is_synthetic(cfp_tree: Path, multipie_tree: Path) -> None:
-    assert read_dataset(cfp_tree, "cfp").synthetic
-    assert read_dataset(multipie_tree, "multipie").synthetic
+    assert read_dataset(cfp_tree).synthetic
+    assert read_dataset(multipie_tree).synthetic
     assert json.loads((cfp_tree / "dataset.json").read_text())["seed"] == 11
 
 
