@@ -1,5 +1,7 @@
 """`pifr frontalize`: pictures of faces turned to the front, and everything on the way there."""
 
+import csv
+import time
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from pifr.frontalized import FrontalizedFaces
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_SAVE_SECONDS = 2.0
+"""The table of a long run is saved this often."""
 
 
 @app.command()
@@ -38,34 +43,34 @@ def frontalize(
 ) -> None:
     """Turn one face of each image to the front, or every face.
 
-    faces.csv says of each face where it lies, how it is turned, how much of it is seen, or why it has no picture.
+    faces.csv says of each face where it lies, how it is turned, how much of it is seen, or why it has no picture. A
+    folder may be used again: the faces of a photo that was there before are replaced, all else stays as it is.
     """
-    import csv
-
     from pifr.cli.progress import progress_bar
     from pifr.errors import UnknownNameError
     from pifr.faces import ARCFACE_112
+    from pifr.files import check_writable
     from pifr.frontal_views import load_frontalizer
     from pifr.mesh import MESH_FORMATS, write_mesh
     from pifr.panels import PANELS, panels, to_uint8
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
+    check_writable(out)
     files, finder = image_files(images, out), make_finder(detector, policy)
+    table = _Table(out / "faces.csv", map(readable, files))
+    beside = ("_texture",) if mesh == "obj" else ()
+    names, seen, made = _Names(PANELS if everything else (), beside, _below(out), table.names), 0, 0
     frontalizer = load_frontalizer(device, f"{EVERY_NETWORK},{options}")
     out.mkdir(parents=True, exist_ok=True)
-    beside = ("_texture",) if mesh == "obj" else ()
-    names, seen, made = _Names(PANELS if everything else (), beside, _below(out, files)), 0, 0
-    with progress_bar("frontalize") as progress, (out / "faces.csv").open("w", newline="", encoding="utf-8") as table:
-        rows = csv.DictWriter(table, _COLUMNS)
-        rows.writeheader()
+    with progress_bar("frontalize") as progress, table:
         for faces, paths, done in find_faces(finder, list(files), policy == EVERY, batch_size):
             faces = faces.to(device)
             result = frontalizer(faces, ARCFACE_112, size)
             frontals, steps = to_uint8(result.frontal), panels(faces, result) if everything else []
             figures = _figures(faces, result)
             for row, (path, usable) in enumerate(zip(paths, result.reliable.tolist(), strict=True)):
-                name = names(files[path])
+                name = names(files[path], readable(path))
                 if usable:
                     _write_picture(out / f"{name}.png", frontals[row])
                 if usable and mesh is not None:
@@ -74,15 +79,70 @@ def frontalize(
                     for panel, picture in steps[row].items():
                         _write_picture(out / name / f"{panel}.png", picture)
                 picture = readable(f"{name}.png") if usable else ""
-                rows.writerow({"path": readable(path), "picture": picture} | figures[row])
+                table.add({"path": readable(path), "name": readable(name), "picture": picture} | figures[row])
             seen, made = seen + len(faces), made + int(result.reliable.sum())
+            table.save_now_and_then()
             progress(done, len(files))
     typer.echo(f"{made} of {seen} faces frontalized: {out}")
 
 
 _COLUMNS = (
-    "path", "picture", "status", "reason", "left", "top", "right", "bottom", "yaw", "visible_fraction", "residual_mm",
-)  # fmt: skip
+    *("path", "name", "picture", "status", "reason", "left", "top", "right", "bottom"),
+    *("yaw", "visible_fraction", "residual_mm"),
+)
+
+
+class _Table:
+    """faces.csv. Rows of photos that are not looked at again stay; it is saved on leaving, whatever happened.
+
+    Args:
+        file: may exist.
+        paths: photos whose rows are made anew, as the table writes them.
+
+    Raises:
+        DataError: the file is there and is no such table.
+    """
+
+    def __init__(self, file: Path, paths: Iterable[str]) -> None:
+        self._file, self._saved = file, time.monotonic()
+        found = self._read() if file.exists() else []
+        anew = set(paths)
+        self._rows = [row for row in found if row["path"] not in anew]
+        self.names = {(row["path"], row["name"]) for row in found if row["path"] in anew}
+        """Photo and name of each face that is replaced."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._save()
+
+    def add(self, row: dict[str, str]) -> None:
+        self._rows.append(row)
+
+    def save_now_and_then(self) -> None:
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        from pifr.files import write_whole
+
+        write_whole(self._file, self._write)
+        self._saved = time.monotonic()
+
+    def _write(self, part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as table:
+            rows = csv.DictWriter(table, _COLUMNS)
+            rows.writeheader()
+            rows.writerows(self._rows)
+
+    def _read(self) -> list[dict[str, str]]:
+        from pifr.errors import DataError
+
+        with self._file.open(newline="", encoding="utf-8", errors="replace") as table:
+            rows = csv.DictReader(table)
+            if tuple(rows.fieldnames or ()) != _COLUMNS:
+                raise DataError(f"'{self._file}' is no table of this command: choose another folder by --out")
+            return list(rows)
 
 
 def _figures(faces: "FaceCrops", result: "FrontalizedFaces") -> list[dict[str, str]]:
@@ -92,16 +152,14 @@ def _figures(faces: "FaceCrops", result: "FrontalizedFaces") -> list[dict[str, s
     figures = torch.column_stack([faces.boxes, result.yaw, result.visible_fraction, result.residual]).tolist()
     return [
         {"status": status, "reason": reason}
-        | {name: "" if status == "failed" else f"{figure:.3f}" for name, figure in zip(_COLUMNS[4:], row, strict=True)}
+        | {name: "" if status == "failed" else f"{figure:.3f}" for name, figure in zip(_COLUMNS[5:], row, strict=True)}
         for status, reason, row in zip(result.status, result.reason, figures, strict=True)
     ]
 
 
-def _below(out: Path, files: Iterable[Path]) -> set[str]:
-    """Names of the files that lie below the output folder, which nothing may replace."""
-    real = (file.resolve() for file in files)
-    folder = out.resolve()
-    return {file.relative_to(folder).with_suffix("").as_posix() for file in real if file.is_relative_to(folder)}
+def _below(out: Path) -> set[str]:
+    """Names of the files in the output folder, which nothing may replace."""
+    return {path.relative_to(out).with_suffix("").as_posix() for path in out.rglob("*") if path.is_file()}
 
 
 class _Names:
@@ -111,16 +169,29 @@ class _Names:
         steps: pictures that are written below each name.
         beside: what files of the same face are called after its name.
         taken: names that are taken before.
+        own: photo and name of faces that may be replaced by faces of the same photo, as the table writes them.
     """
 
-    def __init__(self, steps: Iterable[str], beside: Iterable[str], taken: set[str]) -> None:
-        self._steps, self._beside, self._taken = tuple(steps), tuple(beside), set(taken)
+    def __init__(
+        self, steps: Iterable[str], beside: Iterable[str], taken: set[str], own: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        self._steps, self._beside, self._taken, self._own = tuple(steps), tuple(beside), set(taken), set(own)
 
-    def __call__(self, file: str) -> str:
+    def __call__(self, file: str, path: str) -> str:
+        """The name of the next face of a photo.
+
+        Args:
+            file: the photo's name.
+            path: where it lies, as the table writes it.
+        """
         candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
-        name = next(candidate for candidate in candidates if self._taken.isdisjoint(self._written(candidate)))
+        name = next(candidate for candidate in candidates if self._free(candidate, path))
+        self._own.discard((path, readable(name)))
         self._taken.update(self._written(name))
         return name
+
+    def _free(self, name: str, path: str) -> bool:
+        return (path, readable(name)) in self._own or self._taken.isdisjoint(self._written(name))
 
     def _written(self, name: str) -> set[str]:
         return {name, *(f"{name}/{step}" for step in self._steps), *(name + end for end in self._beside)}
@@ -129,5 +200,7 @@ class _Names:
 def _write_picture(path: Path, picture: "np.ndarray") -> None:
     from PIL import Image
 
+    from pifr.files import write_whole
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    write_whole(path, lambda part: Image.fromarray(picture).save(part, format="PNG"))

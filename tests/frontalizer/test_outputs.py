@@ -78,6 +78,22 @@ def test_panels_show_every_step(result):
     assert (pictures[0]["landmarks"] != pictures[0]["input"]).any()
 
 
+def test_autocast_around_it_changes_nothing_that_is_read_off_a_result(result):
+    similarity = torch.tensor([[[0.6, -0.8, 3.3], [0.8, 0.6, 77.7]]])
+
+    def read():
+        moved = result.mapped(similarity)
+        landmarks = [each.landmarks(frame=frame) for each in (result, moved) for frame in ("crop", "image")]
+        return *landmarks, moved.image_map, moved.camera.rotation, result.yaw, result.surface
+
+    faces = painted_faces([0.0, 70.0])
+    expected, pictures = read(), panels(faces, result)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(read(), expected, rtol=0, atol=0)
+        for row, wanted in zip(panels(faces, result), pictures, strict=True):
+            assert all(np.array_equal(row[name], wanted[name]) for name in wanted)
+
+
 def test_the_command_writes_a_row_for_every_image(random_weights, tmp_path):
     grey = np.full((200, 200, 3), 128, np.uint8)
     for name in ("a.png", "b.png"):
@@ -129,9 +145,42 @@ def test_pictures_take_the_place_of_no_photo(random_weights, tmp_path):
     assert (tmp_path / "you" / "pncc.png").is_file()
 
 
+def test_a_folder_that_is_used_again_replaces_the_faces_of_the_same_photos_alone(random_weights, tmp_path):
+    grey = cv2.imencode(".png", np.full((200, 200, 3), 128, np.uint8))[1].tobytes()
+    for name in ("a/x.png", "b/x.png", "c/x.png", "out/x/mask.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(grey)
+    out = tmp_path / "out"
+
+    def run(*photos):
+        arguments = [*(str(tmp_path / photo / "x.png") for photo in photos), "--out", str(out), "--all"]
+        with pytest.raises(SystemExit) as end:
+            main(["frontalize", *arguments, "--options", str(random_weights), "--detector", "aligned"])
+        assert end.value.code == 0
+        with (out / "faces.csv").open(encoding="utf-8") as table:
+            return {row["path"].split("/")[-2]: row["name"] for row in csv.DictReader(table)}
+
+    assert run("a") == {"a": "x-2"}
+    first = (out / "x-2" / "pncc.png").stat().st_mtime_ns
+    assert run("b", "c") == {"a": "x-2", "b": "x-3", "c": "x-4"}
+    assert run("c", "a") == {"a": "x-2", "b": "x-3", "c": "x-4"}
+    assert (out / "x-2" / "pncc.png").stat().st_mtime_ns > first
+    assert (out / "x" / "mask.png").read_bytes() == grey
+
+
+def test_a_table_of_another_origin_is_not_replaced(random_weights, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((200, 200, 3), 128, np.uint8))
+    (tmp_path / "faces.csv").write_text("mine\n")
+    with pytest.raises(SystemExit) as end:
+        main(["frontalize", str(tmp_path / "a.png"), "--out", str(tmp_path), "--detector", "aligned"])
+    assert end.value.code == 1
+    assert "choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "faces.csv").read_text() == "mine\n"
+
+
 def test_a_face_called_like_the_texture_of_another_gets_another_name():
     names = _Names((), ("_texture",), set())
-    assert [names("a"), names("a_texture"), names("b")] == ["a", "a_texture-2", "b"]
+    assert [names(name, name) for name in ("a", "a_texture", "b")] == ["a", "a_texture-2", "b"]
 
 
 def test_folded_normalisation_is_the_same_function():
