@@ -1,13 +1,12 @@
 """Complete textures: evidence from the photo where it shows the face, a completion elsewhere, no seam between them."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pifr.geometry import warp
-from pifr.geometry.compiled import compilable, over_images
+from pifr.geometry.compiled import compilable, compiled, over_images
 
 _SEEN = 0.1
 """Evidence of both sides together from which on nothing is carried on from beside."""
@@ -122,7 +121,7 @@ def pull_push(values: Tensor, weights: Tensor) -> Tensor:
     return torch.lerp(filled, values, weights)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+@compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _pull_push_images(first, last, values, weights, filled):
     channels, size = values.shape[1], values.shape[2]
     # The pyramid, one level after the other; its first level is the image itself.
@@ -146,7 +145,7 @@ def _pull_push_images(first, last, values, weights, filled):
             filled[b, c] = known[c, : size**2].reshape(size, size)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+@compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _pull(known, weight, fine, side, coarse, half, share):
     """The weighted mean of each 2 x 2 pixels of a level (from `fine` on) to the next level (from `coarse` on)."""
     least, one, odd = np.float32(4e-6), np.float32(1), side % 2
@@ -172,7 +171,7 @@ def _pull(known, weight, fine, side, coarse, half, share):
                 result[half - 1] = share[half - 1] * 2 * total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+@compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _push(known, weight, fine, side, coarse, half, row, smooth):
     """Fills a level (from `fine` on) with the next one (from `coarse` on), read bilinearly."""
     zero, middle, near, far = np.float32(0), np.float32(0.5), np.float32(0.75), np.float32(0.25)

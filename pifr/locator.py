@@ -16,7 +16,7 @@ from pifr.framing import bounding_squares, resized_to, square_to_image
 from pifr.frontalized import POOR, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
-from pifr.geometry.correspondence import Correspondence
+from pifr.geometry.correspondence import Correspondence, without_nan
 from pifr.networks.config import Config
 from pifr.pretrained import Precision, Pretrained
 
@@ -141,6 +141,7 @@ class FaceLocator:
 
     def _look(self, faces: FaceCrops) -> LocatedFaces:
         pncc, mask, pncc_to_crop, found = self.encode(faces.pixels)
+        pncc, mask = without_nan(pncc, mask)
         found = found & faces.usable
         mask = mask * found[:, None, None, None]
         seen = self.correspondence.unwrap(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ CNet = Annotated[
     Path | None, typer.Option("--cnet", help="Folder of weights whose C-Net S-Net learns behind (default: packaged).")
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")]
+Configuration = Literal["lite", "paper"]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="First-level folder of photos to use; may be repeated.")]
 
 _NETWORKS = {
@@ -52,8 +53,11 @@ def register(
     landmarks: Annotated[str, typer.Option(help="Landmarks to fit to: cnet (packaged), or face-mesh.")] = "cnet",
 ) -> None:
     """Fit the face model to every photo of a folder; OUT/contact_sheet.jpg shows how well."""
+    import pandas as pd
+
     from pifr.cli.progress import progress_bar
     from pifr.training.registration import register as run
+    from pifr.training.registration import summary
 
     with progress_bar("registering photos") as advance:
         for done, total in run(photos, out, sets=tuple(sets or ()), workers=workers, landmarks=landmarks):
@@ -61,6 +65,7 @@ def register(
     from pifr.training.contact_sheet import write_contact_sheet
 
     write_contact_sheet(out, photos, out / "contact_sheet.jpg")
+    typer.echo(summary(pd.read_parquet(out / "registration.parquet")))
 
 
 @app.command()
@@ -84,7 +89,9 @@ def render(
     registration: Annotated[Path, typer.Argument(help="Folder that 'pifr train register' wrote.")],
     photos: Annotated[Path, typer.Argument(help="The photos that were registered.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
-    views: Annotated[int, typer.Option(min=1, help="Pairs a photo, the untouched one included.")] = 12,
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Pairs a photo, the untouched one included (12; with --grid, its 19).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of poses, backgrounds and light.")] = 1,
     grid: Annotated[bool, typer.Option("--grid", help="The paper's poses: yaw in steps of 10 degrees.")] = False,
     sets: Sets = None,
@@ -94,9 +101,11 @@ def render(
     """Render registered photos into shards of training pairs."""
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
-    from pifr.training.pairs import RenderSettings
+    from pifr.training.pairs import YAW_GRID, RenderSettings
     from pifr.training.pairs import render as run
 
+    if views is None:
+        views = len(YAW_GRID) if grid else 12
     settings = RenderSettings(views=views, seed=seed, grid=grid)
     licences = {}
     for entry in licence or ():
@@ -156,6 +165,11 @@ def train_all(
     threads: Threads = None,
 ) -> None:
     """All networks, one after the other, each with the given length, in OUT/<network>."""
+    from pifr.training.trainer import refuse_used_folder
+
+    if not resume:
+        for name in _NETWORKS:
+            refuse_used_folder(out / name)
     for name in _NETWORKS:
         _train(
             name,
@@ -174,21 +188,24 @@ def train_all(
 @app.command()
 def package(
     weights: Annotated[Path, typer.Argument(help="Folder of 'pifr train': NETWORK/weights.safetensors.")],
-    configuration: Annotated[str, typer.Option(help="Name under which they are loaded.")] = "lite",
+    licence: Annotated[str, typer.Option(help="Of the weights, in a line.")],
+    origin: Annotated[str, typer.Option(help="What they were trained on, in a line.")],
+    configuration: Annotated[Configuration, typer.Option(help="Name under which they are loaded.")] = "lite",
 ) -> None:
     """Make trained weights part of the package (pifr/assets), with their SHA-256."""
-    from pifr.errors import DataError
-    from pifr.networks.weights import read_metadata
+    from pifr.errors import CheckpointError, DataError
+    from pifr.networks.weights import load_network
     from pifr.zoo import package_weights
 
     found = [name for name in _NETWORKS if (weights / name / "weights.safetensors").is_file()]
     if not found:
         raise DataError(f"{weights} holds no NETWORK/weights.safetensors of {', '.join(_NETWORKS)}")
-    for name in found:
-        file = weights / name / "weights.safetensors"
-        read_metadata(file)  # refuses what pifr did not write
-        origin = f"pifr train {name} on the sets of MODEL_CARD.md"
-        saved = package_weights(f"{configuration}-{name}", file, "MIT", origin)
+    files = {name: weights / name / "weights.safetensors" for name in found}
+    for name, file in files.items():
+        if (network := load_network(file).config.network) != name:
+            raise CheckpointError(f"{file} holds the network {network!r}: it belongs into {weights / network}")
+    for name, file in files.items():
+        saved = package_weights(f"{configuration}-{name}", file, licence, f"pifr train {name} on {origin}")
         typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
 
 
@@ -238,6 +255,8 @@ def _frontal_identity(recognizer: str, differentiable: bool) -> "FrontalIdentity
     if not hasattr(loaded, "network") or config.uses_yaw:
         raise ConfigError(f"I-Net is trained to keep templates of torch networks of images alone; {recognizer} is none")
 
+    loaded.network.requires_grad_(False)
+
     def embed(images: "Tensor") -> "Tensor":
         return loaded.network.to(images.device)(config.normalise(images))
 
@@ -259,6 +278,7 @@ def _activations(recognizer: str, layer: str) -> Callable[["Tensor"], "Tensor"]:
     modules = dict(loaded.network.named_modules()) if hasattr(loaded, "network") else {}
     if layer not in modules:
         raise ConfigError(f"{recognizer} has no layer {layer!r} for the perceptual loss; it has {', '.join(modules)}")
+    loaded.network.requires_grad_(False)
     caught: list[Tensor] = []
 
     class Reached(Exception):

@@ -7,10 +7,29 @@ gradients and for ONNX.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import numba
 import torch
 from torch import Tensor
+
+
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Decorator: compiles a loop at its first call, and keeps the result beside the source or in the user's cache.
+
+    Where neither can be written (a read-only image run by an unknown user), each process compiles for itself.
+
+    Args:
+        function: the loop.
+        options: of `numba.njit`.
+    """
+    if function is None:
+        return partial(compiled, **options)
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:  # there is no place for the cache
+        return numba.njit(function, **options)
 
 
 def compilable(*tensors: Tensor) -> bool:

@@ -9,7 +9,6 @@ observed, so that textures are gathered from the photo at its own resolution and
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, fit_camera
-from pifr.geometry.compiled import compilable, over_images
+from pifr.geometry.compiled import compilable, compiled, over_images
 from pifr.geometry.face_model import FaceModel, load_face_model
 from pifr.geometry.lighting import surface_normals
 from pifr.geometry.render import rasterize
@@ -88,7 +87,8 @@ class Unwrapped:
     """A photo carried to UV.
 
     Attributes:
-        texture: B x 3 x N x N, colours at every UV pixel, also where they are not of the face (see `visibility`).
+        texture: B x 3 x N x N, colours at every UV pixel, also where they are not of the face (see `visibility`); black
+            where the photo holds NaN.
         visibility: B x 1 x N x N float in [0, 1], weight of evidence.
         pixels: B x 2 x N x N, the image map: where each UV pixel lies, (x, y) in pixels of the PNCC.
         positions: B x 3 x n x n mm, the fitted shape (identity and expression).
@@ -152,8 +152,9 @@ class Correspondence(nn.Module):
 
         Args:
             pncc: B x 3 x H x W in [0, 1].
-            mask: B x 1 x H x W in [0, 1], how surely a pixel shows the face.
+            mask: B x 1 x H x W in [0, 1], how surely a pixel shows the face. Pixels with NaN in either show none.
         """
+        pncc, mask = without_nan(pncc, mask)
         batch, _, height, width = pncc.shape
         places = warp.pixel_grid(height, width, device=pncc.device).expand(batch, -1, -1, -1)
         weight = mask.clamp(0, 1)
@@ -314,6 +315,7 @@ class Correspondence(nn.Module):
         Returns:
             B x 1 x N x N in [0, 1]; 0 everywhere for rows that are not valid.
         """
+        pncc, mask = without_nan(pncc, mask)
         batch, _, height, width = mask.shape
         size = pixels.shape[-1]
         # Half of the PNCC's resolution is enough for a test with millimetres of slack, and four times as fast.
@@ -392,7 +394,14 @@ class Correspondence(nn.Module):
         pixels = _resample(pixels, size, "bicubic")
         visibility = self.visibility(fit, positions, pixels, pncc, mask)
         places = pixels if pncc_to_image is None else warp.transform_maps(pncc_to_image, pixels)
-        return Unwrapped(warp.sample(images, places), visibility, pixels, positions, fit)
+        texture = warp.sample(images, places).nan_to_num(0.0)
+        return Unwrapped(texture, visibility, pixels, positions, fit)
+
+
+def without_nan(pncc: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A PNCC and its mask (B x C x H x W each) that show nothing where either is NaN: networks make NaN of NaN."""
+    known = mask + 0 * pncc.sum(1, keepdim=True)  # NaN where either is: cheaper than to ask for it
+    return pncc.nan_to_num(0.0), known.nan_to_num(0.0)
 
 
 def _robust(camera: Camera, shape: Tensor, pixels: Tensor) -> Tensor:
@@ -442,7 +451,7 @@ def _splat(values: Tensor, uv: Tensor, size: int) -> Tensor:
     return canvas.view(batch, channels, size, size)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+@compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _splat_images(first, last, pncc, weights, table, mean, linear, translation, wild, summed):
     """The compiled loop of `Correspondence.splat_to_uv`: look-up, difference, weight and splat, pixel by pixel.
 
@@ -465,9 +474,10 @@ def _splat_images(first, last, pncc, weights, table, mean, linear, translation, 
                 weight = weights[b, 0, j, i]
                 if weight == 0:
                     continue
-                x = min(max(pncc[b, 0, j, i], zero), one) * np.float32(edge_x)
-                y = min(max(pncc[b, 1, j, i], zero), one) * np.float32(edge_y)
-                z = min(max(pncc[b, 2, j, i], zero), one) * np.float32(edge_z)
+                # Bounds come first: `max(zero, nan)` is zero, but `max(nan, zero)` is NaN, and no index.
+                x = min(one, max(zero, pncc[b, 0, j, i])) * np.float32(edge_x)
+                y = min(one, max(zero, pncc[b, 1, j, i])) * np.float32(edge_y)
+                z = min(one, max(zero, pncc[b, 2, j, i])) * np.float32(edge_z)
                 x0, y0, z0 = min(np.int64(x), edge_x - 1), min(np.int64(y), edge_y - 1), min(np.int64(z), edge_z - 1)
                 x, y, z = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
                 u, v = zero, zero
@@ -476,7 +486,7 @@ def _splat_images(first, last, pncc, weights, table, mean, linear, translation, 
                         line = table[z0 + step_z, y0 + step_y]
                         u += part * (line[x0, 0] + x * (line[x0 + 1, 0] - line[x0, 0]))
                         v += part * (line[x0, 1] + x * (line[x0 + 1, 1] - line[x0, 1]))
-                u, v = min(max(u * side - half, zero), edge), min(max(v * side - half, zero), edge)
+                u, v = min(edge, max(zero, u * side - half)), min(edge, max(zero, v * side - half))
                 left, top = min(np.int64(u), size - 2), min(np.int64(v), size - 2)
                 right, down = u - np.float32(left), v - np.float32(top)
                 # Bilinear weights of the four UV pixels around the place, for reading and for writing.
@@ -502,7 +512,7 @@ def _splat_images(first, last, pncc, weights, table, mean, linear, translation, 
             summed[b, channel] = canvas[:, :, channel]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+@compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _agree_images(first, last, pncc, mask, pixels, own, lower, extent, evidence):
     """The compiled loop of `Correspondence.visibility`: multiplies evidence (B x 1 x N x N), in place.
 

@@ -7,10 +7,12 @@ of processes and no gradient is needed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from pifr.geometry.compiled import compiled
 
 EDGE_TOLERANCE = 1e-5
 """Barycentric slack, so that a pixel centre on a shared edge belongs to at least one triangle."""
@@ -62,7 +64,7 @@ def rasterize(vertices: np.ndarray, triangles: np.ndarray, height: int, width: i
     return Raster(triangle, barycentric, depth, triangles)
 
 
-@numba.njit(cache=True)
+@compiled
 def _rasterize(vertices, triangles, triangle, barycentric, depth):
     height, width = triangle.shape
     for t in range(triangles.shape[0]):
@@ -71,12 +73,13 @@ def _rasterize(vertices, triangles, triangle, barycentric, depth):
         x1, y1, z1 = vertices[b, 0], vertices[b, 1], vertices[b, 2]
         x2, y2, z2 = vertices[c, 0], vertices[c, 1], vertices[c, 2]
         area = (y1 - y2) * (x0 - x2) + (x2 - x1) * (y0 - y2)
-        if abs(area) < 1e-12:
+        if not abs(area) >= 1e-12:  # nothing to see, or NaN
             continue
-        first_x, last_x = max(0, int(np.ceil(min(x0, x1, x2)))), min(width - 1, int(np.floor(max(x0, x1, x2))))
-        first_y, last_y = max(0, int(np.ceil(min(y0, y1, y2)))), min(height - 1, int(np.floor(max(y0, y1, y2))))
-        for y in range(first_y, last_y + 1):
-            for x in range(first_x, last_x + 1):
+        # Clipped before they become integers, for which some places are too far away.
+        left, right = min(width, max(0, min(x0, x1, x2))), max(-1, min(width - 1, max(x0, x1, x2)))
+        top, bottom = min(height, max(0, min(y0, y1, y2))), max(-1, min(height - 1, max(y0, y1, y2)))
+        for y in range(math.ceil(top), math.floor(bottom) + 1):
+            for x in range(math.ceil(left), math.floor(right) + 1):
                 w0 = ((y1 - y2) * (x - x2) + (x2 - x1) * (y - y2)) / area
                 w1 = ((y2 - y0) * (x - x2) + (x0 - x2) * (y - y2)) / area
                 w2 = 1 - w0 - w1
@@ -91,7 +94,7 @@ def _rasterize(vertices, triangles, triangle, barycentric, depth):
                     barycentric[y, x, 2] = w2
 
 
-@numba.njit(cache=True)
+@compiled
 def _interpolate(triangle, barycentric, triangles, attributes):
     height, width = triangle.shape
     channels = attributes.shape[1]

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch.nn import functional
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
-from pifr.geometry.compiled import compilable, over_images
+from pifr.geometry.compiled import compilable, compiled, over_images
 
 if TYPE_CHECKING:
     from pifr.faces import AlignmentTemplate
@@ -176,13 +175,13 @@ def _render_compiled(
     return Rendering(drawn, nearest, mask)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
+@compiled(nogil=True, fastmath={"arcp", "contract"})
 def _draw_grids(first, last, x, y, depth, uv, nearest, tolerance):
     for b in range(first, last):
         _draw_grid(x[b], y[b], depth[b], uv[b], nearest[b], tolerance)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
+@compiled(nogil=True, fastmath={"arcp", "contract"})
 def _render_grids(first, last, x, y, depth, attributes, supersampling, drawn, nearest, mask, tolerance):
     side = drawn.shape[-1] * supersampling
     uv, near = np.empty((side, side, 2), np.float32), np.empty((side, side), np.float32)
@@ -192,7 +191,7 @@ def _render_grids(first, last, x, y, depth, attributes, supersampling, drawn, ne
         _shade(uv, near, attributes[min(b, len(attributes) - 1)], supersampling, drawn[b], nearest[b, 0], mask[b, 0])
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract", "nsz"})
+@compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _shade(uv, near, attributes, supersampling, drawn, nearest, mask):
     """Attributes (M x M x C) at every sample, averaged over the samples of each pixel; the nearest depth of them."""
     rows, columns, channels = attributes.shape
@@ -232,7 +231,7 @@ def _shade(uv, near, attributes, supersampling, drawn, nearest, mask):
                 nearest[j, i], mask[j, i] = deepest, covered
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"arcp", "contract"})
+@compiled(nogil=True, fastmath={"arcp", "contract"})
 def _draw_grid(x, y, depth, uv, nearest, tolerance):
     size = nearest.shape[-1]
     rows, columns = x.shape
@@ -246,12 +245,13 @@ def _draw_grid(x, y, depth, uv, nearest, tolerance):
                 x1, y1 = x[r1, c0] - x0, y[r1, c0] - y0
                 x2, y2 = x[r0, c2] - x0, y[r0, c2] - y0
                 area = x1 * y2 - x2 * y1
-                if area > -1e-9:  # seen from behind: y points down
+                if not area <= -1e-9:  # seen from behind (y points down), or NaN
                     continue
-                left = max(0, math.ceil(x0 + min(x1, x2, 0)))
-                right = min(size - 1, math.floor(x0 + max(x1, x2, 0)))
-                top = max(0, math.ceil(y0 + min(y1, y2, 0)))
-                bottom = min(size - 1, math.floor(y0 + max(y1, y2, 0)))
+                # Clipped before they become integers, for which some places are too far away.
+                left = math.ceil(min(size, max(0, x0 + min(x1, x2, 0))))
+                right = math.floor(max(-1, min(size - 1, x0 + max(x1, x2, 0))))
+                top = math.ceil(min(size, max(0, y0 + min(y1, y2, 0))))
+                bottom = math.floor(max(-1, min(size - 1, y0 + max(y1, y2, 0))))
                 if left > right or top > bottom:
                     continue
                 # Weights and depth are affine in the pixel: slopes along x and y, and values at the left of a row.

@@ -543,20 +543,22 @@ MAX_TEXTURE_YAW = 20.0
 
 
 def build_texture_model(shards: Path, out: Path) -> None:
-    """Principal components of the textures in `shards/textures` and their mirror images.
+    """Principal components of the near-frontal textures in `shards` and their mirror images.
 
     Statistics over all people: no texture of a photo is stored. Components are quantised to int8.
 
     Raises:
-        DataError: if there are fewer textures than components.
+        DataError: if there are no shards, or fewer textures than components.
     """
-    import pandas as pd
     from sklearn.decomposition import PCA
 
-    rows = pd.read_parquet(shards / "textures" / "textures.parquet")
-    textures = np.load(shards / "textures" / "texture.npy", mmap_mode="r")[(rows["yaw"].abs() < MAX_TEXTURE_YAW)]
-    if len(textures) < TEXTURE_COMPONENTS:
-        raise DataError(f"{shards}: {len(textures)} near-frontal textures, {TEXTURE_COMPONENTS} or more are needed")
+    from pifr.training.dataset import Shards
+
+    source = Shards(shards, "textures", "all")
+    frontal = np.flatnonzero(source.rows["yaw"].abs() < MAX_TEXTURE_YAW)
+    if len(frontal) < TEXTURE_COMPONENTS:
+        raise DataError(f"{shards}: {len(frontal)} near-frontal textures, {TEXTURE_COMPONENTS} or more are needed")
+    textures = np.stack([source.read("texture", index) for index in frontal])
     both = np.concatenate([textures, textures[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32) / 255
     analysis = PCA(TEXTURE_COMPONENTS, svd_solver="randomized", random_state=0).fit(both.reshape(len(both), -1))
     deviations = np.sqrt(analysis.explained_variance_)

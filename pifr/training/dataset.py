@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -59,7 +59,7 @@ class Shards:
         split: Literal["train", "validation", "all"] = "train",
     ) -> None:
         self.root = root
-        table_name, names = _CONTENTS[content]
+        table_name, self._names = _CONTENTS[content]
         # Folders that begin with a dot are shards that are still being written.
         tables = [
             path
@@ -68,15 +68,14 @@ class Shards:
         ]
         if not tables:
             raise DataError(f"no {table_name} below {root}: write shards with 'pifr train render'")
-        self._arrays: list[dict[str, np.ndarray]] = []
+        self._folders = [table.parent for table in tables]
+        self._arrays = self._memory_maps()
         frames = []
-        for number, table in enumerate(tables):
+        for number, (table, arrays) in enumerate(zip(tables, self._arrays, strict=True)):
             frame = pd.read_parquet(table)
-            arrays = {name: _memory_map(table.parent / f"{name}.npy") for name in names}
             for name, array in arrays.items():
                 if len(array) < len(frame):
                     raise DataError(f"{table.parent / name}.npy has {len(array)} rows, {table.name} {len(frame)}")
-            self._arrays.append(arrays)
             frames.append(frame.assign(shard=number, row=np.arange(len(frame))))
         rows = pd.concat(frames, ignore_index=True)
         if split != "all":
@@ -84,6 +83,17 @@ class Shards:
             rows = rows[held_out == (split == "validation")]
         self.rows = rows.reset_index(drop=True)
         self._shard, self._row = self.rows["shard"].to_numpy(), self.rows["row"].to_numpy()
+
+    def _memory_maps(self) -> list[dict[str, np.ndarray]]:
+        return [{name: _memory_map(folder / f"{name}.npy") for name in self._names} for folder in self._folders]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memory map is all that it maps: a worker that is spawned opens its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._arrays = self._memory_maps()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -106,6 +106,9 @@ class TexturedHead:
 
     Args:
         image: uint8 H x W x 3 RGB. fit: of that photo, in its pixels.
+
+    Attributes:
+        smooth: the photo, blurred as much as a face of the canvas's size needs: everything is drawn from it.
     """
 
     def __init__(self, image: np.ndarray, fit: PhotoFit):
@@ -117,6 +120,7 @@ class TexturedHead:
         spread = residual_spread() @ fit.residual * [1.0, -1.0] / fit.scale
         self.vertices = (shape + np.column_stack([spread, np.zeros(len(spread))]) @ fit.rotation).astype(np.float32)
         self.pixels = fit.project(self.vertices)
+        self.smooth = prefiltered(image, CANVAS * MASK_FRACTION / self.face_box()[1])
         self.normals = vertex_normals(self.vertices, model.triangles)
 
     @cached_property
@@ -157,7 +161,7 @@ class TexturedHead:
 
     def _photo_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return cv2.remap(
-            self.image, np.ascontiguousarray(x), np.ascontiguousarray(y), cv2.INTER_LINEAR,
+            self.smooth, np.ascontiguousarray(x), np.ascontiguousarray(y), cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         ).astype(np.float32)  # fmt: skip
 
@@ -175,8 +179,9 @@ class TexturedHead:
     def photo_view(self) -> HeadRender:
         """The untouched photo, cut to the canvas, with the fit's own PNCC."""
         to_canvas = self._canvas_transform(self.pixels[:, :2])
-        image = cv2.warpAffine(_prefiltered(self.image, to_canvas[0, 0]), to_canvas, (CANVAS, CANVAS),
-                               flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+        image = cv2.warpAffine(
+            self.smooth, to_canvas, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         placed = self.pixels.copy()
         placed[:, :2] = placed[:, :2] * to_canvas[0, 0] + to_canvas[:, 2]
         raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)
@@ -248,6 +253,6 @@ def _mask_and_pncc(raster: Raster, attributes: np.ndarray) -> tuple[np.ndarray, 
     return mask, pncc
 
 
-def _prefiltered(image: np.ndarray, scale: float) -> np.ndarray:
+def prefiltered(image: np.ndarray, scale: float) -> np.ndarray:
     """Blurred as much as shrinking by `scale` needs, so that the warp does not alias."""
     return cv2.GaussianBlur(image, (0, 0), 0.45 / scale) if scale < 0.7 else image

@@ -13,14 +13,13 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from pifr.errors import DataError
+from pifr.errors import ConfigError, DataError
 from pifr.files import claim_folder, whole_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
@@ -32,14 +31,15 @@ from pifr.training.heads import (
     UV_TEXTURE_SIZE,
     HeadRender,
     TexturedHead,
+    prefiltered,
 )
 from pifr.training.registration import read_fit
 from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Of shards; 2: renders wear other people's shapes and expressions."""
+FORMAT = 3
+"""Of shards; 2: renders wear other people's shapes and expressions; 3: large photos are blurred before they shrink."""
 PHOTOS_PER_SHARD = 100
 ANOTHER_SHAPE, ANOTHER_EXPRESSION = 0.6, 0.55
 """Shares of renders that wear another person's shape, and another expression than the photo's."""
@@ -66,13 +66,20 @@ class RenderSettings:
     """What `pifr train render` draws.
 
     Attributes:
-        views: pairs a photo, the untouched one included. seed: of everything.
+        views: pairs a photo, the untouched one included; as many as `YAW_GRID` has with `grid`. seed: of everything.
         grid: the paper's poses, yaw -90..90 in 10-degree steps without pitch and roll, instead of random ones.
+
+    Raises:
+        ConfigError: another number of views than the grid has.
     """
 
     views: int = 12
     seed: int = 1
     grid: bool = False
+
+    def __post_init__(self) -> None:
+        if self.grid and self.views != len(YAW_GRID):
+            raise ConfigError(f"the grid has {len(YAW_GRID)} yaws, not {self.views}: leave --views away, or --grid")
 
 
 def render(
@@ -120,7 +127,6 @@ def render(
         for _ in pool.map(_render_shard, todo):
             done += 1
             yield done, len(shards)
-    _merge_textures(out, len(shards))
 
 
 def _manifest(fits: Path, accepted, settings: RenderSettings, licences: dict[str, str], shards: list) -> dict:
@@ -194,7 +200,7 @@ def _draw_view(
     rng = np.random.default_rng([settings.seed, photo, view])
     if view == 0 and not settings.grid:
         return head.photo_view()
-    angles = (float(YAW_GRID[view % len(YAW_GRID)]), 0.0, 0.0) if settings.grid else _random_angles(rng)
+    angles = (float(YAW_GRID[view]), 0.0, 0.0) if settings.grid else _random_angles(rng)
     background = draw_background(head, angles[0], photos / names[rng.integers(len(names))], rng)
     offset, opened = _another_face(head, rng)
     hair = rng.uniform(3, 30) if rng.random() < 0.6 else 0.0
@@ -241,27 +247,23 @@ def _random_angles(rng: np.random.Generator) -> tuple[float, float, float]:
     return float(yaw), float(np.clip(rng.normal(0, 11), -30, 30)), float(np.clip(rng.normal(0, 7), -22, 22))
 
 
-@lru_cache(maxsize=64)
-def _photo(path: Path) -> np.ndarray:
-    return read_image(path)
-
-
 def draw_background(head: TexturedHead, yaw: float, other: Path, rng: np.random.Generator) -> np.ndarray:
     """uint8 CANVAS x CANVAS x 3: a piece of another photo, the own photo turned along, or a flat colour."""
     choice = rng.random()
     if choice < 0.1:
         return np.full((CANVAS, CANVAS, 3), rng.integers(0, 256, 3), np.uint8)
     if choice < 0.5:
-        image = _photo(other)
+        image = read_image(other)
         side = rng.uniform(0.3, 1.0) * min(image.shape[:2])
         # Half of the pieces come from the left edge, where portraits show background rather than a face.
         left = 0.0 if rng.random() < 0.5 else rng.uniform(0, image.shape[1] - side)
         top = rng.uniform(0, image.shape[0] - side)
         scale = CANVAS / side
+        image = prefiltered(image, scale)
         to_canvas = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
     else:
         # Face profiling in the plane: the photo's surroundings shrink with the cosine and trail behind the head.
-        image = head.image
+        image = head.smooth
         centre, side = head.face_box()
         scale = CANVAS * MASK_FRACTION / side * rng.uniform(0.9, 1.05)
         turned = np.radians(abs(yaw))
@@ -275,18 +277,3 @@ def draw_background(head: TexturedHead, yaw: float, other: Path, rng: np.random.
     if rng.random() < 0.3:
         result = cv2.GaussianBlur(result, (0, 0), rng.uniform(1, 6))
     return result
-
-
-def _merge_textures(out: Path, shards: int) -> None:
-    """Collect the textures of all shards in `out/textures` (one row a photo)."""
-    import pandas as pd
-
-    final = out / "textures"
-    if final.exists():
-        return
-    folders = [out / f"shard-{k:04d}" for k in range(shards)]
-    with whole_folder(final) as merged:
-        for name, source in (("texture", "texture"), ("visibility", "visibility"), ("position", "shape")):
-            np.save(merged / f"{name}.npy", np.concatenate([np.load(folder / f"{source}.npy") for folder in folders]))
-        rows = pd.concat([pd.read_parquet(folder / "photos.parquet") for folder in folders], ignore_index=True)
-        rows.to_parquet(merged / "textures.parquet")

@@ -19,6 +19,7 @@ from functools import lru_cache
 from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -32,6 +33,9 @@ from pifr.images import IMAGE_SUFFIXES, read_image
 from pifr.threads import start_worker
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
 from pifr.zoo import ASSETS, file_sha256, find_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +307,8 @@ def register(
 
     Raises:
         UnknownNameError: there is no such source.
-        DataError: there are no photos, or `out` holds the registration of others, or by other networks.
+        DataError: there are no photos, or no face in any, or `out` holds the registration of others, or by other
+            networks.
     """
     import pandas as pd
 
@@ -329,6 +334,16 @@ def register(
             yield min(done * CHUNK, len(names)), len(names)
     table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
     write_whole(out / "registration.parquet", table.to_parquet)
+    if "residual_mm" not in table:
+        raise DataError(f"'{photos}': no face could be fitted: {summary(table)}")
+
+
+def summary(table: pd.DataFrame) -> str:
+    """How many photos of a registration were accepted, and how many were not for which reason, in one line."""
+    counts = table.loc[table["status"] != "ok", "reason"].value_counts()
+    rejected = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+    accepted = f"{len(table) - counts.sum():,} of {len(table):,} photos"
+    return f"{accepted}, rejected: {rejected}" if rejected else accepted
 
 
 def _register_chunk(task: tuple[Path, list[Path], Path, str]) -> None:

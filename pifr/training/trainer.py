@@ -109,12 +109,15 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         The weights file.
 
     Raises:
-        ConfigError: if the configuration, or the choice of options, is wrong.
+        ConfigError: if the configuration, or the choice of options, is wrong; or `run.out` holds a training that is not
+            to be resumed.
         DataError: if the shards cannot be used.
         CheckpointError: if weights or checkpoint do not fit.
     """
     if run.max_steps is not None and run.max_minutes is not None:
         raise ConfigError("give the length of the training in steps or in minutes, not both")
+    if not run.resume:
+        refuse_used_folder(run.out)
     task = load_training_config(run.config).task(run.name)
     settings = task.optimisation
     L.seed_everything(settings.seed, verbose=False)
@@ -167,6 +170,12 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         trainer.validate(module, validation_loader(validation), verbose=False)
         keeper.save(trainer, module)
     return run.out / WEIGHTS
+
+
+def refuse_used_folder(out: Path) -> None:
+    """Raises ConfigError if a folder holds a training, which another one would replace."""
+    if any((out / name).exists() for name in (CHECKPOINT, WEIGHTS)):
+        raise ConfigError(f"'{out}' holds a training: --resume goes on with it, another --out begins a new one")
 
 
 def _setup(
@@ -251,6 +260,11 @@ class _Keeper(Callback):
         module.to(memory_format=torch.channels_last)
         self._said_steps = module.completed_steps
 
+    def on_train_batch_start(self, trainer: L.Trainer, module: NetworkTraining, *_: Any) -> None:
+        # Not at the end of a batch: there, callbacks come before the module counts the step and averages its weights.
+        if module.completed_steps and time.monotonic() - self._saved > 60 * self._run.checkpoint_minutes:
+            self.save(trainer, module)
+
     def on_train_batch_end(self, trainer: L.Trainer, module: NetworkTraining, *_: Any) -> None:
         now = time.monotonic()
         if now - self._said > 30:
@@ -264,8 +278,6 @@ class _Keeper(Callback):
                 ", ".join(f"{name.removeprefix('train/')} {value:.5f}" for name, value in values.items()),
             )
             self._said, self._said_steps = now, module.completed_steps
-        if now - self._saved > 60 * self._run.checkpoint_minutes:
-            self.save(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: NetworkTraining) -> None:
         log.info("validation, step %d: %s", module.completed_steps, _readable(module.metrics))

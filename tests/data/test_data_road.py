@@ -2,8 +2,9 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pifr.errors import DataError, UnknownNameError
+from pifr.errors import ConfigError, DataError, UnknownNameError
 from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut
 from pifr.five_landmarks import five_of_68, nominal_landmarks
@@ -21,7 +22,7 @@ from pifr.geometry.face_model import load_face_model
 from pifr.training import landmark_sources, pairs, registration
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMeshSource
-from pifr.training.pairs import RenderSettings, render
+from pifr.training.pairs import YAW_GRID, RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
@@ -148,6 +149,32 @@ def test_texture_of_a_frontal_photo_is_seen_almost_everywhere():
     assert (visibility[32:96, 32:96] > 128).mean() > 0.85
 
 
+def test_nothing_aliases_however_large_the_photo_is(tmp_path):
+    """Of noise a pixel wide, next to nothing is left where a photo shrinks to a tenth."""
+    zoom, fit = 8, _fit_of()
+    fit = replace(fit, scale=zoom * fit.scale, translation=zoom * fit.translation, residual=zoom * fit.residual)
+    photo = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "other.png"), photo)
+    head = TexturedHead(photo, fit)
+    grey = np.full((CANVAS, CANVAS, 3), 128, np.uint8)
+    turned = head.render((40.0, 0.0, 0.0), grey)
+    texture, seen = head.texture()
+    backgrounds = [
+        pairs.draw_background(head, 40.0, tmp_path / "other.png", np.random.default_rng(seed)) for seed in range(6)
+    ]
+    left = [head.photo_view().image, turned.image[turned.pncc.max(2) > 0], texture[seen > 128], *backgrounds]
+    assert max(pixels.reshape(-1, 3).std(0).max() for pixels in left) < 8  # of 74
+
+
+def test_the_grid_has_every_yaw_once():
+    with pytest.raises(ConfigError, match="19 yaws"):
+        RenderSettings(grid=True)
+    settings, head = RenderSettings(views=len(YAW_GRID), grid=True), TexturedHead(_portrait(0), _fit_of())
+    with patch.object(pairs, "draw_background", lambda *_: np.zeros((CANVAS, CANVAS, 3), np.uint8)):
+        views = [pairs._draw_view(head, 0, view, Path(), ["a"], settings) for view in range(settings.views)]
+    assert [view.yaw for view in views] == list(range(-90, 91, 10))
+
+
 @pytest.fixture
 def registered(tmp_path) -> tuple[Path, Path]:
     """Four "photos" of two sets and their registration."""
@@ -193,7 +220,7 @@ def test_shards_hold_what_the_manifest_says_and_repeat_to_the_byte(registered, t
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
     rows = pd.read_parquet(first / "shard-0000" / "pairs.parquet")
     assert rows["kind"].tolist() == ["photo", "render"] * 4
-    assert len(np.load(first / "textures" / "texture.npy")) == 4
+    assert len(np.load(first / "shard-0000" / "texture.npy")) == 4
 
 
 def test_a_run_with_other_settings_refuses_the_folder(registered, tmp_path):
@@ -346,6 +373,33 @@ def test_a_registration_by_other_landmarks_is_not_gone_on_with(tmp_path, monkeyp
     Source.fingerprint = "two"
     with pytest.raises(DataError, match="other faces, landmarks"):
         list(registration.register(tmp_path, tmp_path / "out"))
+
+
+def test_photos_without_any_face_are_no_registration(tmp_path, monkeypatch):
+    class Source:
+        fingerprint = "one"
+
+    class Here:
+        """Registers in this process."""
+
+        map = staticmethod(lambda function, tasks: [function(task) for task in tasks])
+
+    monkeypatch.setattr(registration, "load_landmark_source", lambda name: Source())
+    monkeypatch.setattr(registration, "find_weights", lambda name: Mock())
+    monkeypatch.setattr(registration, "_face_finder", lambda: _NoFace())
+    monkeypatch.setattr(_NoFace, "fingerprint", "none", raising=False)
+    monkeypatch.setattr(registration, "ProcessPoolExecutor", lambda *arguments: nullcontext(Here()))
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), _portrait(0))
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"no face could be fitted: 0 of 3 photos, rejected: no_face 2, unreadable 1"):
+        list(registration.register(tmp_path, tmp_path / "out"))
+
+
+def test_a_registration_is_summed_up_in_a_line():
+    table = pd.DataFrame({"status": ["ok"] * 1500 + ["rejected"] * 3, "reason": [""] * 1500 + ["b", "a", "b"]})
+    assert registration.summary(table) == "1,500 of 1,503 photos, rejected: b 2, a 1"
+    assert registration.summary(table[:1500]) == "1,500 of 1,500 photos"
 
 
 def test_an_unknown_landmark_source_is_refused_before_any_photo_is_read(tmp_path):

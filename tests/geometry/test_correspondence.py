@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
-from pifr.geometry.correspondence import Correspondence, Observation
+from pifr.geometry.correspondence import Correspondence, Observation, _splat_images
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.render import rasterize, render
 from pifr.geometry.similarity import brought_onto
@@ -110,6 +111,49 @@ def test_compiled_loops_give_what_torch_gives(correspondence, people, unwrapped,
     expected = correspondence.unwrap(images, people.pncc, people.mask, SIZE)
     torch.testing.assert_close(unwrapped.pixels, expected.pixels, atol=0.02, rtol=0)
     assert (unwrapped.visibility - expected.visibility).abs().quantile(0.999) < 0.01
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("where", ["codes", "mask", "everything"])
+def test_nan_is_no_face_and_leaves_other_rows_alone(correspondence, people, monkeypatch, compiled, where):
+    if not compiled:
+        monkeypatch.setattr("pifr.geometry.correspondence.compilable", lambda *tensors: False)
+    images, pncc, mask = people.textures[:2].clone(), people.pncc[:2].clone(), people.mask[:2].clone()
+    expected = correspondence.unwrap(images, pncc, mask, SIZE)
+    if where != "mask":
+        pncc[0] = torch.nan
+    if where != "codes":
+        mask[0] = torch.nan
+    if where == "everything":
+        images[0] = torch.nan
+    found = correspondence.unwrap(images, pncc, mask, SIZE)
+    assert found.fit.valid.tolist() == [False, True]
+    for name in ("texture", "visibility", "pixels", "positions"):
+        assert getattr(found, name).isfinite().all()
+        assert torch.equal(getattr(found, name)[1], getattr(expected, name)[1])
+    assert not found.visibility[0].any()
+
+
+def test_a_pixel_whose_code_is_nan_counts_as_hidden(correspondence, people):
+    pncc, mask = people.pncc[2:3].clone(), people.mask[2:3].clone()
+    pncc[:, 1, :, :50] = torch.nan
+    mask[..., :50] = 0
+    spoilt = correspondence.splat_to_uv(pncc, people.mask[2:3])
+    hidden = correspondence.splat_to_uv(people.pncc[2:3], mask)
+    torch.testing.assert_close(spoilt.pixels, hidden.pixels, atol=1e-3, rtol=0)
+    torch.testing.assert_close(spoilt.weight, hidden.weight, atol=1e-3, rtol=1e-4)
+
+
+def test_the_compiled_splat_stays_within_its_arrays_whatever_it_reads(correspondence):
+    """As plain Python, where an index of NaN is an error and not memory of others."""
+    pncc, weight = np.full((1, 3, 4, 4), np.nan, np.float32), np.ones((1, 1, 4, 4), np.float32)
+    pncc[0, :, 0], pncc[0, :, 1] = np.inf, -np.inf
+    table, mean = correspondence.table.movedim(1, -1)[0].numpy(), correspondence.mean.movedim(1, -1)[0].numpy()
+    linear, translation = np.ones((1, 2, 3), np.float32), np.zeros((1, 2), np.float32)
+    summed = np.empty((1, 3, 64, 64), np.float32)
+    wild = np.ones(1, np.float32)
+    _splat_images.py_func(0, 1, pncc, weight, table, mean, linear, translation, wild, summed)
+    assert np.isfinite(summed).all()
 
 
 def test_a_true_pncc_gives_the_pose(unwrapped, people):

@@ -34,6 +34,14 @@ def test_pixels_agree_with_a_brute_force_test_of_every_triangle():
                     assert raster.depth[y, x] == pytest.approx(depths[expected], abs=1e-3)
 
 
+@pytest.mark.parametrize("place", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_triangles_that_lie_nowhere_are_not_drawn(place):
+    vertices = np.array([[2, 2, 0], [12, 3, 0], [4, 13, 0], [place, 5, 0], [place, place, 0], [place, 9, 0]])
+    alone, beside = (rasterize(vertices, np.array([[0, 1, 2], [3, 4, 5]])[:count], 16, 16) for count in (1, 2))
+    assert alone.covered.any()
+    assert np.array_equal(alone.triangle, beside.triangle)
+
+
 def test_interpolation_reproduces_linear_functions():
     vertices = np.array([[1, 1, 0], [20, 3, 0], [4, 18, 0]], np.float32)
     raster = rasterize(vertices, np.array([[0, 1, 2]]), 24, 24)

@@ -164,6 +164,16 @@ def test_supersampling_gives_the_covered_share(analytic_face):
     assert fine.mask.sum().item() == pytest.approx(plain.mask.sum().item(), rel=0.01)
 
 
+@pytest.mark.parametrize("place", [torch.nan, torch.inf, -torch.inf])
+def test_a_vertex_that_lies_nowhere_takes_only_its_triangles(analytic_face, place):
+    positions = analytic_face(32)[None]
+    expected = render(positions, positions, cameras(torch.zeros(1), 64), 64)
+    positions[:, :, 16, 16] = place
+    found = render(positions, expected.attributes.new_ones(1, 3, 32, 32), cameras(torch.zeros(1), 64), 64)
+    assert found.attributes.isfinite().all()
+    assert 0 < (expected.mask - found.mask).sum() < 40
+
+
 def test_a_face_outside_the_image_leaves_it_empty(analytic_face):
     camera = camera_from_angles(0.0, 0.0, 0.0, 1.0, torch.tensor([[-500.0, 900.0]]))
     drawn = render(analytic_face(16)[None], torch.ones(1, 3, 4, 4), camera, 32)

@@ -1,9 +1,15 @@
 """The shipped texture model draws plausible skin, the same for the same seed."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from pifr.errors import DataError
 from pifr.geometry.texture_model import TextureModel, load_texture_model
+from pifr.training import assets
 
 
 def test_same_seed_same_people():
@@ -34,3 +40,23 @@ def test_components_are_orthogonal():
 def test_components_of_another_size_are_refused():
     with pytest.raises(ValueError, match="do not match"):
         TextureModel(torch.zeros(3, 8, 8), torch.zeros(2, 3, 4, 4))
+
+
+def test_the_model_is_built_from_the_near_frontal_textures_of_all_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, near = np.random.default_rng(0), []
+    for number, yaws in enumerate(([0.0, -30.0, 15.0], [-5.0, 25.0, 3.0])):
+        folder = tmp_path / "shards" / f"shard-{number:04d}"
+        folder.mkdir(parents=True)
+        textures = rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+        near += [texture for texture, yaw in zip(textures, yaws, strict=True) if abs(yaw) < 20]
+        for name, array in {"texture": textures, "visibility": textures[..., 0], "shape": textures}.items():
+            np.save(folder / f"{name}.npy", array)
+        pd.DataFrame({"photo": ["a", "b", "c"], "yaw": yaws}).to_parquet(folder / "photos.parquet")
+    with pytest.raises(DataError, match="4 near-frontal textures"):
+        assets.build_texture_model(tmp_path / "shards", tmp_path / "model.npz")
+    monkeypatch.setattr(assets, "TEXTURE_COMPONENTS", 3)
+    assets.build_texture_model(tmp_path / "shards", tmp_path / "model.npz")
+    mean = np.mean([texture / 255 for texture in near] + [texture[:, ::-1] / 255 for texture in near], 0)
+    np.testing.assert_allclose(np.load(tmp_path / "model.npz")["mean"], mean.transpose(2, 0, 1), atol=1e-6)

@@ -1,5 +1,6 @@
 """Batches are functions of (seed, step); validation photos are never trained on."""
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -55,6 +56,14 @@ def test_shards_in_the_making_are_left_out(shards: Path, tmp_path: Path) -> None
         for file in target.iterdir():
             (link / file.name).symlink_to(file)
     assert len(Shards(tmp_path, split="all")) == 128
+
+
+def test_a_spawned_worker_is_sent_names_and_not_the_data(shards: Path) -> None:
+    here = Shards(shards)
+    sent = pickle.dumps(here)
+    assert len(sent) < 50_000 < here.read("image", 0).nbytes
+    there = pickle.loads(sent)
+    assert all(np.array_equal(there.read(name, 5), here.read(name, 5)) for name in ("image", "pncc", "position"))
 
 
 def test_missing_and_short_shards_are_named(shards: Path, tmp_path: Path) -> None:

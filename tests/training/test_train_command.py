@@ -1,15 +1,20 @@
 """`pifr train`: what it offers, and how it fails."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from feature_extractors import RecognizerConfig
+from feature_extractors import ModuleRecognizer, RecognizerConfig
+from pifr import zoo
 from pifr.alignment import ARCFACE_112
 from pifr.cli import train
 from pifr.cli.train import app
-from pifr.errors import ConfigError, DataError
+from pifr.errors import CheckpointError, ConfigError, DataError
+from pifr.networks.weights import build_network, save_network
 from pifr.training.config import IdentityConfig, load_training_config
 
 
@@ -19,6 +24,17 @@ def test_every_step_of_the_road_is_a_command() -> None:
         assert name in text
 
 
+def test_registering_ends_with_what_became_of_the_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def register(photos: Path, out: Path, **_: object) -> Iterator[tuple[int, int]]:
+        pd.DataFrame({"status": ["ok", "rejected"], "reason": ["", "no_face"]}).to_parquet(out / "registration.parquet")
+        yield 2, 2
+
+    monkeypatch.setattr("pifr.training.registration.register", register)
+    monkeypatch.setattr("pifr.training.contact_sheet.write_contact_sheet", lambda *_: None)
+    result = CliRunner().invoke(app, ["register", "photos", str(tmp_path)], catch_exceptions=False)
+    assert result.stdout.splitlines()[-1] == "1 of 2 photos, rejected: no_face 1"
+
+
 def test_missing_shards_and_configurations_are_named(tmp_path: Path) -> None:
     arguments = ["segmentation", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     lite = Path(__file__).parents[2] / "configs" / "train" / "lite.yaml"
@@ -26,6 +42,67 @@ def test_missing_shards_and_configurations_are_named(tmp_path: Path) -> None:
         CliRunner().invoke(app, [*arguments, "--config", str(lite)], catch_exceptions=False)
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         CliRunner().invoke(app, [*arguments, "--config", str(tmp_path / "none.yaml")], catch_exceptions=False)
+
+
+def test_training_all_looks_for_used_folders_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "pncc").mkdir()
+    (tmp_path / "pncc" / "last.ckpt").touch()
+    with pytest.raises(ConfigError, match="pncc' holds a training"):
+        CliRunner().invoke(app, ["all", "--data", "none", "--out", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where networks are packaged in place of the package."""
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    monkeypatch.setattr(zoo, "ASSETS", folder)
+    return folder
+
+
+def trained(folder: Path, name: str, network: str) -> Path:
+    lite = load_training_config(Path(__file__).parents[2] / "configs" / "train" / "lite.yaml")
+    config = lite.task(network).network
+    small = {"unet": config.unet.model_copy(update={"widths": (8,) * len(config.unet.widths)})}
+    save_network(build_network(config.model_copy(update=small)), folder / name / "weights.safetensors", {})
+    return folder
+
+
+def test_weights_are_packaged_with_the_licence_and_origin_that_are_given(tmp_path: Path, packaged: Path) -> None:
+    command = ["package", str(trained(tmp_path / "weights", "segmentation", "segmentation"))]
+    assert CliRunner().invoke(app, command).exit_code == 2  # nobody but the user knows them
+    command += ["--licence", "CC-BY-4.0", "--origin", "photos of my own"]
+    assert CliRunner().invoke(app, [*command, "--configuration", "mine"]).exit_code == 2
+    CliRunner().invoke(app, command, catch_exceptions=False)
+    entry = zoo.packaged_weights()["lite-segmentation"]
+    assert (entry["licence"], entry["origin"]) == ("CC-BY-4.0", "pifr train segmentation on photos of my own")
+
+
+def test_a_network_in_the_folder_of_another_is_not_packaged(tmp_path: Path, packaged: Path) -> None:
+    folder = trained(tmp_path / "weights", "pncc", "segmentation")
+    trained(folder, "segmentation", "segmentation")
+    command = ["package", str(folder), "--licence", "MIT", "--origin", "a test"]
+    with pytest.raises(CheckpointError, match="holds the network 'segmentation'"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not list(packaged.iterdir())
+
+
+def test_recognizers_that_inet_is_trained_against_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    config = RecognizerConfig(
+        name="small", input_size=16, alignment=ARCFACE_112, embedding_size=3, licence="MIT", origin="this test"
+    )
+    network(torch.zeros(1, 3, 16, 16))
+    for make in (
+        lambda: train._frontal_identity("small", differentiable=True),
+        lambda: train._activations("small", "1"),
+    ):
+        network.requires_grad_(True)
+        monkeypatch.setattr("feature_extractors.load_recognizer", lambda name: ModuleRecognizer(network, config, name))
+        textures = torch.rand(1, 3, 32, 32, requires_grad=True)
+        make()(textures).sum().backward()
+        assert textures.grad.abs().sum() > 0
+        assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_keeping_the_person_needs_a_torch_network_of_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Training end to end on tiny shards: it learns, resumes exactly, and exports what it validated."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -48,6 +49,40 @@ def test_resumed_training_ends_bit_identical(config: Path, shards: Path, tmp_pat
         run(name, config, shards, tmp_path / name / "parts", 6, resume=True)
         whole, parts = state(f"{name}/whole"), state(f"{name}/parts")
         assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+@pytest.mark.parametrize("name", ["pncc", "inpainting"])
+def test_a_periodic_checkpoint_is_of_whole_steps(
+    name: str, config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pifr.training import trainer
+
+    def keep_third(keeper: trainer._Keeper, lightning: object, module: torch.nn.Module) -> None:
+        original(keeper, lightning, module)
+        if module.completed_steps == 3 and not (tmp_path / "parts").exists():
+            shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+
+    original = trainer._Keeper.save
+    monkeypatch.setattr(trainer._Keeper, "save", keep_third)
+    run(name, config, shards, tmp_path / "whole", 6, checkpoint_minutes=0.0)
+    whole, third = (
+        torch.load(tmp_path / folder / trainer.CHECKPOINT, weights_only=False) for folder in ("whole", "parts")
+    )
+    assert third["pifr"]["completed_steps"] == third["state_dict"]["average.n_averaged"].item() == 3
+    assert {int(state["step"]) for state in third["optimizer_states"][0]["state"].values()} == {3}
+    run(name, config, shards, tmp_path / "parts", 6, resume=True)
+    parts = torch.load(tmp_path / "parts" / trainer.CHECKPOINT, weights_only=False)["state_dict"]
+    assert all(torch.equal(value, parts[key]) for key, value in whole["state_dict"].items())
+
+
+def test_a_training_is_not_begun_over_another(config: Path, shards: Path, tmp_path: Path) -> None:
+    weights = run("segmentation", config, shards, tmp_path, 1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="--resume goes on with it"):
+        run("segmentation", config, shards, tmp_path, 2)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    run("segmentation", config, shards, tmp_path, 2, resume=True)
+    assert read_metadata(weights)["steps"] == "2"
 
 
 def _interrupt_after(steps: int, name: str, config: Path, shards: Path, out: Path) -> None:
