@@ -92,10 +92,10 @@ class RecognizerConfig:
         if self.channels == "BGR":
             batch = batch.flip(1)
         elif self.channels == "grey":
-            luma = torch.tensor([0.299, 0.587, 0.114], device=batch.device)  # ITU-R BT.601, as Pillow and OpenCV
+            luma = batch.new_tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow and OpenCV
             batch = (batch * luma[:, None, None]).sum(1, keepdim=True)
         low, high = self.value_range
-        mean, std = (torch.tensor(value, device=batch.device).view(1, -1, 1, 1) for value in (self.mean, self.std))
+        mean, std = (batch.new_tensor(value).view(1, -1, 1, 1) for value in (self.mean, self.std))
         return (low + batch * (high - low) - mean) / std
 
 
@@ -165,7 +165,7 @@ class ModuleRecognizer:
             return batch.new_zeros(0, self.config.embedding_size)
         inputs = [self.config.normalise(batch.to(self.device))]
         if self.config.uses_yaw:
-            yaw = torch.zeros(len(batch)) if yaw is None else yaw
+            yaw = batch.new_zeros(len(batch)) if yaw is None else yaw
             inputs.append(yaw.to(self.device, torch.float32).nan_to_num(0.0))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.network(*inputs)

@@ -100,5 +100,6 @@ def recognizer_of(
     Raises:
         CheckpointError: as `read_checkpoint` and `load_strictly`.
     """
+    network = network.float()  # whatever torch's default is
     load_strictly(network, read_checkpoint(file) if state is None else state, file, ignored)
     return ModuleRecognizer(network, config, f"{config.name}-{file_sha256(file)[:16]}", device, precision)

@@ -182,7 +182,7 @@ def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecog
     content = model.SerializeToString()
     recognizer = OnnxRecognizer(content, config, f"onnx-{_digest(content)}", device)
     try:
-        tried = recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size))
+        tried = recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size, dtype=torch.float32))
     except Exception as error:  # onnxruntime's errors have no common base
         raise CheckpointError(f"'{file}' cannot run a batch of two {config.channels} faces: {error}") from error
     recognizer.config = replace(config, embedding_size=tried.shape[1])

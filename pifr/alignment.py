@@ -27,7 +27,7 @@ class AlignmentTemplate:
 
     def scaled(self, size: int) -> Tensor:
         """The points for an output of another size: 5 x 2 float64. Resizing an image moves them the same way."""
-        points = torch.tensor(self.points, dtype=torch.float64)
+        points = torch.tensor(self.points, dtype=torch.float64, device="cpu")
         return (points + 0.5) * (size / self.size) - 0.5
 
 

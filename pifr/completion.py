@@ -109,7 +109,7 @@ def pull_push(values: Tensor, weights: Tensor) -> Tensor:
     """
     size = values.shape[-1]
     if compilable(values, weights) and values.numel():
-        filled = torch.empty(values.shape)
+        filled = values.new_empty(values.shape)
         over_images(_pull_push_images, len(values), values, weights, filled)
         return filled
     if size == 1:

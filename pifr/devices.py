@@ -12,10 +12,12 @@ from pifr.errors import ConfigError
 def inference() -> Iterator[None]:
     """Without gradients, and in this library's own precision, whatever autocast surrounds the caller.
 
-    Results are ordinary tensors, which those of `torch.inference_mode` are not: they can be changed and trained on.
+    Results are ordinary tensors, which those of `torch.inference_mode` are not, even within it: they can be changed and
+    trained on.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # turns gradients on
         stack.enter_context(torch.no_grad())
         for device in {"cpu", "cpu" if accelerator is None else accelerator.type}:
             stack.enter_context(torch.autocast(device, enabled=False))

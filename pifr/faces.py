@@ -28,7 +28,7 @@ from pifr.geometry.warp import (
     transform_maps,
     transform_points,
 )
-from pifr.images import Photo, list_photos, read_image
+from pifr.images import Photo, each_photo, read_image
 from pifr.rows import Index, check_status, describe, positions_of
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class FaceCrops:
     def __post_init__(self) -> None:
         count = len(self.status)
         if self.edges is None:
-            endless = torch.tensor([0.0, 0.0, torch.inf], device=self.pixels.device)
+            endless = torch.tensor([0.0, 0.0, torch.inf], dtype=torch.float32, device=self.pixels.device)
             object.__setattr__(self, "edges", endless.repeat(count, 4, 1))
         shapes = {
             "pixels": (count, 3, CROP_SIZE, CROP_SIZE),
@@ -115,6 +115,7 @@ class FaceCrops:
         return torch.tensor(found, dtype=torch.bool, device=self.pixels.device)
 
     @property
+    @inference()
     def boxes(self) -> Tensor:
         """B x 4 float32: left, top, right, bottom of the squares around the detector's boxes, in pixels of the photo.
 
@@ -124,6 +125,7 @@ class FaceCrops:
         half = self.crop_to_image[:, :, 0].norm(dim=1, keepdim=True) * (CROP_SIZE / CROP_FACTOR / 2)
         return torch.cat([middle - half, middle + half], 1)
 
+    @inference()
     def turned(self, quarters: int) -> tuple["FaceCrops", Tensor]:
         """The same faces in crops that are turned counter-clockwise, by exchanging pixels.
 
@@ -176,11 +178,11 @@ class FaceCrops:
     @staticmethod
     def failed(reasons: Sequence[str]) -> "FaceCrops":
         """Rows without pixels, one a reason."""
-        count = len(reasons)
+        count, plain = len(reasons), {"dtype": torch.float32, "device": "cpu"}
         return FaceCrops(
-            torch.zeros(count, 3, CROP_SIZE, CROP_SIZE),
-            torch.eye(2, 3).repeat(count, 1, 1),
-            torch.full((count, 5, 2), torch.nan),
+            torch.zeros(count, 3, CROP_SIZE, CROP_SIZE, **plain),
+            torch.eye(2, 3, **plain).repeat(count, 1, 1),
+            torch.full((count, 5, 2), torch.nan, **plain),
             ("failed",) * count,
             tuple(reasons),
         )
@@ -358,7 +360,8 @@ class FaceFinder:
         """Cut one face from each image; an image that gives none keeps its row, with status and reason.
 
         Args:
-            images: file names, contents of files, uint8 H x W x 3 RGB arrays, or Pillow images.
+            images: photos, see `pifr.images.Photo`: file names, contents of files, uint8 H x W x 3 RGB arrays (grey and
+                RGBA ones, too), or Pillow images.
             names: what a landmark file calls each image; by default the file names among `images`.
 
         Returns:
@@ -366,9 +369,10 @@ class FaceFinder:
 
         Raises:
             TypeError: one photo in place of several.
-            TypeError, ValueError: as `read_image`; what cannot be read is a failure instead.
+            TypeError, ValueError: as `read_image`, of what is no photo; says which it is, counted from 0. A photo that
+                cannot be read is a failure instead.
         """
-        images = list_photos(images)
+        images = list(each_photo(images))
         if names is None:
             names = [_name_of(image) for image in images]
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])

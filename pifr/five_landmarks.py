@@ -16,7 +16,7 @@ _MEAN_FACE = ((-32.9, 30.8, 22.9), (32.9, 30.8, 22.9), (0.0, 0.3, 59.1), (-25.5,
 
 def nominal_landmarks() -> Tensor:
     """Where the five landmarks lie in a face crop on average: 5 x 2 float32. They stand in for unknown landmarks."""
-    return torch.tensor(_NOMINAL)
+    return torch.tensor(_NOMINAL, dtype=torch.float32, device="cpu")
 
 
 def five_of_68(points: np.ndarray) -> np.ndarray:
@@ -24,6 +24,7 @@ def five_of_68(points: np.ndarray) -> np.ndarray:
     return np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
 
 
+@inference()
 def angles_from_landmarks(landmarks: Tensor) -> Tensor:
     """Rough pose of faces of which only five landmarks are known: the one that fits a mean face best.
 
@@ -36,13 +37,12 @@ def angles_from_landmarks(landmarks: Tensor) -> Tensor:
     """
     unknown = landmarks.isnan().flatten(1).any(1)
     pixels = landmarks.float().nan_to_num(0.0).transpose(1, 2)
-    positions = torch.tensor(_MEAN_FACE, device=landmarks.device).T[None]
-    weights = torch.ones(len(landmarks), 5, device=landmarks.device)
+    positions = pixels.new_tensor(_MEAN_FACE).T[None]
+    weights = pixels.new_ones(len(landmarks), 5)
     angles = fit_camera(positions, pixels, weights, robust_steps=0).camera.angles()
     return angles.masked_fill(unknown[:, None], torch.nan)
 
 
-@inference()
 def roll_from_landmarks(landmarks: np.ndarray) -> float:
     """Roll of one face, 5 x 2 pixels, as `angles_from_landmarks` reads it."""
     return angles_from_landmarks(torch.from_numpy(landmarks)[None])[0, 2].item()

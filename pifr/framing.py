@@ -47,11 +47,13 @@ def square_to_image(centre: Tensor, side: Tensor, size: int) -> Tensor:
     """
     scale = side / size
     offset = centre - scale[:, None] * ((size - 1) / 2)
-    return torch.cat([torch.eye(2).to(scale) * scale[:, None, None], offset[..., None]], 2)
+    eye = torch.eye(2, dtype=scale.dtype, device=scale.device)
+    return torch.cat([eye * scale[:, None, None], offset[..., None]], 2)
 
 
 def resized_to(count: int, size: int, target: int, device: torch.device) -> Tensor:
     """The affine maps B x 2 x 3 from pixels of a size x size image to those of its target x target version."""
     scale = target / size
     shift = (scale - 1) / 2
-    return torch.tensor([[scale, 0, shift], [0, scale, shift]], device=device).expand(count, -1, -1)
+    affine = torch.tensor([[scale, 0, shift], [0, scale, shift]], dtype=torch.float32, device=device)
+    return affine.expand(count, -1, -1)

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
@@ -110,6 +111,7 @@ class LocatedFaces:
         """B float32 in [0, 1], mean of the visibility."""
         return self.visibility.mean((1, 2, 3))
 
+    @inference()
     def landmarks(self, name: str = "multipie68", frame: str = "crop") -> Tensor:
         """Landmarks of a set of `Template.landmarks`, hidden points too.
 
@@ -131,6 +133,7 @@ class LocatedFaces:
             points = warp.transform_points(self.crop_to_image, points)
         return points.masked_fill(~self.reliable[:, None, None], torch.nan)
 
+    @inference()
     def mapped(self, similarity: Tensor) -> Self:
         """The same faces in other crops of their photos.
 
@@ -149,6 +152,10 @@ class LocatedFaces:
     def to(self, device: torch.device | str) -> Self:
         """The same with all tensors on a device."""
         return self._map(lambda value: value.to(device), lambda words: words)
+
+    def detached(self) -> Self:
+        """The same in other tensors that share their memory with these, but nothing that is asked of gradients."""
+        return self._map(Tensor.detach, lambda words: words)
 
     def _map(self, of_tensors, of_words) -> Self:  # type: ignore[no-untyped-def]
         changed = {}

@@ -26,7 +26,7 @@ from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
-from pifr.images import Photo, refuse_one_photo
+from pifr.images import Photo, each_photo
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.config import Config
 from pifr.networks.shape import INPUT_SIZE
@@ -136,8 +136,13 @@ class Frontalizer:
         Args:
             faces: B faces; those that failed keep their row, with what a face without any mask gives.
             alignment: where the rendering shows the five landmarks.
-            size: side of the rendering.
+            size: side of the rendering, 1 or more pixels.
+
+        Raises:
+            ValueError: `size` is less than 1.
         """
+        if size < 1:
+            raise ValueError(f"size is {size}: a rendering has 1 or more pixels")
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)), alignment, size)[:0]
         located = self.locator(faces)
@@ -155,16 +160,28 @@ class Frontalizer:
     def stream(self, frames: Iterable[Photo], finder: FaceFinder | None = None) -> Iterator[FrontalizedFaces]:
         """One result a frame, as frames come: for cameras and videos. Nothing is kept from frame to frame.
 
+        OpenCV's frames are BGR, and nothing iterates over its `VideoCapture`; a generator gives RGB frames of it:
+
+            def frames(camera):
+                while True:
+                    there_is_one, frame = camera.read()
+                    if not there_is_one:
+                        return
+                    yield frame[..., ::-1]
+
+            for result in frontalizer.stream(frames(cv2.VideoCapture(0))):
+                ...
+
         Args:
             frames: as `FaceFinder` takes them, uint8 H x W x 3 RGB arrays mostly.
             finder: detects the face of each frame; None: `FaceFinder()`.
 
         Raises:
             TypeError: one frame, or the name of a video, in place of frames.
+            TypeError, ValueError: as `FaceFinder`, when it comes to what is no frame.
         """
-        refuse_one_photo(frames)
         finder = finder or FaceFinder()
-        return (self(finder([frame])) for frame in frames)
+        return (self(finder([frame])) for frame in each_photo(frames))
 
     def complete(self, texture: Tensor, visibility: Tensor) -> Tensor:
         """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N."""
@@ -188,7 +205,7 @@ class Frontalizer:
         if self.config.shape == "fit":
             return located.fitted
         if self.config.shape == "mean":
-            return self.locator.correspondence.mean.expand(len(located), -1, -1, -1)
+            return self.locator.correspondence.mean.repeat(len(located), 1, 1, 1)
         network = self.pretrained["shape-coarse"]
         if network.config.corrects_fit:
             evidence = self.locator.correspondence.evidence(

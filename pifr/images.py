@@ -1,8 +1,9 @@
 """Images come in here, and only here: every other part gets uint8 RGB arrays."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,32 +19,59 @@ MAX_PIXELS = 2**26
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
+_CHANNELS = ((), (1,), (3,), (4,))
+"""Of arrays, what their shape ends with after height and width: grey, grey, RGB, RGBA."""
+
 
 Photo = str | Path | bytes | np.ndarray | Image.Image
-"""A file name, the content of a file, a uint8 H x W x 3 RGB array, or a Pillow image."""
+"""A file name, the content of a file, a Pillow image, or a uint8 array: H x W x 3 RGB, H x W x 4 RGBA, H x W or
+H x W x 1 grey."""
 
 
-def list_photos(images: Iterable[Photo]) -> list[Photo]:
-    """Several photos as a list.
+def each_photo(images: Iterable[Photo]) -> Iterator[Photo]:
+    """Several photos, one after the other as they are asked for, each known to be of a kind that can be read.
 
     Raises:
         TypeError: it is one photo.
+        TypeError, ValueError: as `read_image`, when it comes to what is no photo; says which it is, counted from 0.
     """
-    refuse_one_photo(images)
-    return list(images)
-
-
-def refuse_one_photo(images: Iterable[Photo]) -> None:
-    """Raises TypeError if these are not several photos but one, which most of its kinds could be iterated over, too."""
     if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
+    return map(_checked, count(), images)
+
+
+def _checked(position: int, image: Photo) -> Photo:
+    try:
+        check_photo(image)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"image {position}: {error}") from error
+    return image
+
+
+def check_photo(source: Photo) -> None:
+    """Refuses what cannot be a photo, without reading it.
+
+    Raises:
+        TypeError: it is neither of what `Photo` lists.
+        ValueError: an array of another shape or type; says how to convert it.
+    """
+    if not isinstance(source, Photo):
+        kind = type(source).__name__
+        raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")
+    if not isinstance(source, np.ndarray):
+        return
+    if source.ndim < 2 or source.shape[2:] not in _CHANNELS or not source.size:
+        shape = " x ".join(map(str, source.shape))
+        raise ValueError(f"an image is H x W x 3, not {shape}: RGB, channels last; H x W is grey, H x W x 4 RGBA")
+    if source.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 in 0..255, not {source.dtype}: scale and round it, then .astype(np.uint8)")
 
 
 def read_image(source: Photo) -> np.ndarray:
     """An image in RGB as a person would see it: upright, opaque, eight bits a channel.
 
     The EXIF orientation is applied; palettes, grey, CMYK and 16 bits a channel are converted (16 bits by dropping the
-    low byte); transparent pixels are laid on black. Arrays are taken as they are.
+    low byte); transparent pixels are laid on black. RGB arrays are taken as they are.
 
     Args:
         source: see `Photo`.
@@ -54,11 +82,11 @@ def read_image(source: Photo) -> np.ndarray:
     Raises:
         ImageError: the source does not exist, cannot be read, is empty, damaged, too large, or no image at all. The
             message names the file and a remedy.
-        TypeError: it is neither of what `Photo` lists.
-        ValueError: an array of another shape or type; says how to convert it.
+        TypeError, ValueError: as `check_photo`.
     """
+    check_photo(source)
     if isinstance(source, np.ndarray):
-        return _checked(source)
+        return _from_array(source)
     name = f"'{source}'" if isinstance(source, str | Path) else "the image"
     try:
         with _opened(source, name) as image:
@@ -82,21 +110,16 @@ def read_image(source: Photo) -> np.ndarray:
 def _opened(source: str | Path | bytes | Image.Image, name: str) -> AbstractContextManager[Image.Image]:
     if isinstance(source, Image.Image):
         return nullcontext(source)  # the caller's: to be closed by the caller
-    if not isinstance(source, str | Path | bytes):
-        kind = type(source).__name__
-        raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
     if not data:
         raise ImageError(f"{name} is empty (0 bytes): copy it again from its source")
     return Image.open(io.BytesIO(data))
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
-    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image is H x W x 3, not {' x '.join(map(str, image.shape))}: RGB, channels last")
-    if image.dtype != np.uint8:
-        raise ValueError(f"an image is uint8 in 0..255, not {image.dtype}: scale and round it, then .astype(np.uint8)")
-    return image
+def _from_array(image: np.ndarray) -> np.ndarray:
+    if image.shape[2:] == (3,):
+        return image
+    return np.array(_to_rgb(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image), "the image"))
 
 
 def _read_bytes(path: Path, name: str) -> bytes:

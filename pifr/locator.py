@@ -4,6 +4,8 @@ face crop --segmentation--> mask --crop--> PNCC --correspondence--> camera, fitt
 """
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -67,6 +69,32 @@ class LocatorConfig(Config):
     largest_yaw: PositiveFloat = 110.0
 
 
+class _Latest:
+    """Faces and what was found of them, as long as nobody changes either in place."""
+
+    def __init__(self, faces: FaceCrops, located: LocatedFaces) -> None:
+        self.faces, self.located = faces, located
+        self._versions = self._read_versions()
+
+    def holds_for(self, faces: FaceCrops) -> bool:
+        """Whether these are the same faces, and nothing has been changed since."""
+        return self.faces is faces and self._versions is not None and self._versions == self._read_versions()
+
+    def _read_versions(self) -> list[int] | None:
+        """How often each tensor has been changed; None if one does not say so, as those of `torch.inference_mode`."""
+        tensors = [*_tensors(self.faces), *_tensors(self.located)]
+        return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
+
+
+def _tensors(batch: FaceCrops | LocatedFaces | Camera) -> Iterator[Tensor]:
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Camera):
+            yield from _tensors(value)
+        elif isinstance(value, Tensor):
+            yield value
+
+
 class FaceLocator:
     """Locates the template in faces.
 
@@ -86,7 +114,7 @@ class FaceLocator:
         self.correspondence = Correspondence().to(self.device)
         settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
         self.fingerprint = f"{pretrained.fingerprint}|{settings}|v{_RECIPE}"
-        self._latest: tuple[FaceCrops, LocatedFaces] | None = None
+        self._latest: _Latest | None = None
 
     @classmethod
     def from_pretrained(
@@ -105,17 +133,21 @@ class FaceLocator:
     def __call__(self, faces: FaceCrops) -> LocatedFaces:
         """Locates the template in each face; faces that failed keep their row, with an empty mask.
 
-        The latest result is kept: view makers and recognizers that share a locator share its work on a batch, which is
-        why nobody may change its tensors in place.
+        The latest result is kept: view makers and recognizers that share a locator share its work on a batch. It is
+        given again unless a tensor of the faces or of the result has been changed in place since; changes made by numpy
+        or through `Tensor.data`, of which torch knows nothing, are not noticed.
         """
         if not isinstance(faces, FaceCrops):
             raise TypeError(f"a {type(faces).__name__} holds no detected faces: FaceFinder()(photos) does")
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)))[:0]
         latest = self._latest  # another thread may replace it at any time
-        if latest is None or latest[0] is not faces:
-            latest = self._latest = faces, self._locate(faces.to(self.device))
-        return latest[1]
+        if latest is None or not latest.holds_for(faces):
+            latest = self._latest = _Latest(faces, self._locate(faces.to(self.device)))
+        return latest.located.detached()
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_latest": None}  # copies and other processes see other faces
 
     def _locate(self, faces: FaceCrops) -> LocatedFaces:
         """Faces as they come; those that are hardly explained, as the best of three more looks, a quarter turn apart.
@@ -157,7 +189,7 @@ class FaceLocator:
             mask=mask,
             pncc=pncc,
             pncc_to_crop=pncc_to_crop,
-            crop_to_image=faces.crop_to_image,
+            crop_to_image=faces.crop_to_image.clone(),
             uv_partial=seen.texture,
             visibility=visibility,
             image_map=image_map,
@@ -251,7 +283,7 @@ class FaceLocator:
         undecided, face = ((mask > _UNDECIDED) & (mask < 1 - _UNDECIDED)), mask > 0.5
         flaws = (  # as in `POOR`
             ~found,
-            undecided.sum((1, 2, 3)) > config.largest_doubt * face.sum((1, 2, 3)),
+            undecided.sum((1, 2, 3)) > config.largest_doubt * face.sum((1, 2, 3), dtype=torch.float32),
             ~(residual <= config.largest_residual),
             camera.angles()[:, 0].abs() > config.largest_yaw,
             visibility.mean((1, 2, 3)) < config.smallest_visible,

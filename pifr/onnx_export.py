@@ -1,9 +1,9 @@
 """ONNX files of the parts of the pipeline that are functions of tensors alone.
 
-`locate.onnx` is C-Net with its framing, mirrored pass and second pass; `complete.onnx` blends evidence and completion,
-I-Net's if it is used; `reconstruct.onnx` and `detail.onnx` are coarse and fine S-Net. Between the first and the others
-lies the correspondence, whose fit factorises matrices, and after them the rasteriser, whose sizes depend on what it
-sees: neither has ONNX operators.
+`locate.onnx` is C-Net with its framing, and with the mirrored and the second pass if the configuration asks for them;
+`complete.onnx` blends evidence and completion, I-Net's if it is used; `reconstruct.onnx` and `detail.onnx` are coarse
+and fine S-Net. Between the first and the others lies the correspondence, whose fit factorises matrices, and after them
+the rasteriser, whose sizes depend on what it sees: neither has ONNX operators.
 """
 
 import warnings
@@ -69,7 +69,11 @@ def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...
     | detail | uv_texture B x 3 x N x N | displacement B x 1 x M x M |
 
     `reconstruct` is an S-Net that corrects the fit, as the shipped one does; one that reads the photo is in `locate`.
-    Each takes any batch size.
+    Each takes any batch size from 1 on.
+
+    `locate` is one look of `FaceLocator`, at faces as they come. Heads that lie on their side or are upside down, which
+    `FaceLocator` looks at again, turned, are not found by it. And `found` says that the mask is not empty, not that it
+    shows a face: the limits of `LocatorConfig`, by which `FaceLocator` tells that, need the fit.
 
     Frames, ranges and units are those of `LocatedFaces` and `FrontalizedFaces`; N is the configuration's texture size.
 
@@ -94,20 +98,24 @@ def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...
     snet = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
     corrector, reader = (snet, None) if snet is not None and snet.config.corrects_fit else (None, snet)
     outputs = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (reader is not None)
-    pixels = torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
+    pixels = _example(3, CROP_SIZE)
     _export(_Locate(frontalizer.locator, reader), (pixels,), locate, ["pixels"], outputs)
-    maps = (torch.rand(2, 3, size, size), torch.rand(2, 1, size, size))
+    maps = (_example(3, size), _example(1, size))
     _export(_Complete(frontalizer), maps, complete, ["uv_partial", "visibility"], ["uv_texture"])
     written = [locate, complete]
     if corrector is not None:
-        evidence = torch.rand(2, EVIDENCE_CHANNELS, INPUT_SIZE, INPUT_SIZE)
-        seen = evidence, frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
+        seen = _example(EVIDENCE_CHANNELS, INPUT_SIZE), frontalizer.locator.correspondence.mean.expand(2, -1, -1, -1)
         _export(corrector, seen, reconstruct, ["evidence", "fitted"], ["position_map"])
         written.append(reconstruct)
     if frontalizer.config.fine:
         _export(_Detail(frontalizer), maps[:1], detail, ["uv_texture"], ["displacement"])
         written.append(detail)
     return tuple(written)
+
+
+def _example(channels: int, size: int) -> Tensor:
+    """What a graph is traced with; it depends on no value."""
+    return torch.zeros(2, channels, size, size, dtype=torch.float32, device="cpu")
 
 
 def _export(module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from pifr.devices import inference
 from pifr.faces import ARCFACE_112, FaceCrops
 from pifr.frontalized import FrontalizedFaces
 from pifr.geometry import warp
@@ -18,6 +19,7 @@ PANELS = ("input", "mask", "pncc", "uv_partial", "visibility", "uv_texture", "sh
 """Names of the pictures."""
 
 
+@inference()
 def panels(faces: FaceCrops, result: FrontalizedFaces) -> list[dict[str, np.ndarray]]:
     """Pictures of each face by their names, `PANELS`.
 

@@ -12,11 +12,14 @@ from pifr.devices import inference
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
-from pifr.images import Photo, refuse_one_photo
+from pifr.images import Photo, each_photo
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:
     from feature_extractors import RecognizerConfig
+
+
+_READ_OF_CONFIG = ("alignment", "input_size", "uses_yaw")
 
 
 class Embedder(Protocol):
@@ -58,6 +61,10 @@ class FrontalizedRecognizer:
         view_maker: which views of a face it is shown.
         fusion: how their features become one template; None: the view maker's own default.
         finder: detects the faces of photos; None: `FaceFinder()`.
+
+    Raises:
+        TypeError: one of them is something else; says how to make it.
+        UnknownNameError: there is no such fusion.
     """
 
     def __init__(
@@ -67,11 +74,7 @@ class FrontalizedRecognizer:
         fusion: Fusion | None = None,
         finder: FaceFinder | None = None,
     ) -> None:
-        if not (hasattr(recognizer, "config") and hasattr(recognizer, "embed")):
-            kind = type(recognizer).__name__
-            raise TypeError(f"a {kind} is no recognizer: ModuleRecognizer(network, config) makes one of a network")
-        if not callable(view_maker):
-            raise TypeError(f"view_maker is {view_maker!r}: load_view_maker({view_maker!r}) makes one of a name")
+        _check_parts(recognizer, view_maker, finder)
         self.recognizer = recognizer
         self.view_maker = view_maker
         self.fusion: Fusion = fusion or view_maker.default_fusion
@@ -79,7 +82,7 @@ class FrontalizedRecognizer:
         check_fusion(self.fusion)
 
     def embed_images(self, images: Iterable[Photo], batch_size: int = 32) -> Tensor:
-        """Templates of photos (files, their content, uint8 H x W x 3 RGB arrays, Pillow images): B x D' float32.
+        """Templates of photos (files, their content, uint8 RGB, RGBA or grey arrays, Pillow images): B x D' float32.
 
         A photo without a usable face gives a row of NaN.
 
@@ -90,10 +93,10 @@ class FrontalizedRecognizer:
 
         Raises:
             ValueError: `batch_size` is less than 1.
+            TypeError, ValueError: as `FaceFinder`, when it comes to what is no photo.
         """
-        refuse_one_photo(images)
+        photos = each_photo(images)
         _check_batch_size(batch_size)
-        photos = iter(images)
         batches = iter(lambda: list(islice(photos, batch_size)), [])
         templates = [self.embed_faces(self.finder(batch), batch_size) for batch in batches]
         return torch.cat(templates or [self.embed_faces(self.finder([]))])
@@ -131,6 +134,24 @@ class FrontalizedRecognizer:
             [status == "failed" for status in views.status], dtype=torch.bool, device=templates.device
         )
         return Templates(templates.masked_fill(failed[:, None], torch.nan), views.yaw, views.status, views.reason)
+
+
+def _check_parts(recognizer: object, view_maker: object, finder: object) -> None:
+    """Raises TypeError if what a `FrontalizedRecognizer` is made of is something else; says how to make it."""
+    if not (hasattr(recognizer, "config") and hasattr(recognizer, "embed")):
+        kind = type(recognizer).__name__
+        raise TypeError(f"a {kind} is no recognizer: ModuleRecognizer(network, config) makes one of a network")
+    if lacking := [name for name in _READ_OF_CONFIG if not hasattr(recognizer.config, name)]:
+        raise TypeError(
+            f"the config of a {type(recognizer).__name__} lacks {' and '.join(lacking)}: "
+            f"{', '.join(_READ_OF_CONFIG)} are read of it, uses_yaw=False where `embed` takes no yaw"
+        )
+    if isinstance(view_maker, str):
+        raise TypeError(f"view_maker is {view_maker!r}: load_view_maker({view_maker!r}) makes one of a name")
+    if not isinstance(view_maker, ViewMaker):
+        raise TypeError(f"a {type(view_maker).__name__} is no view maker: load_view_maker('srtc') makes one")
+    if isinstance(finder, str):
+        raise TypeError(f"finder is {finder!r}: FaceFinder({finder!r}) makes one of a detector's name")
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -25,7 +25,7 @@ def positions_of(index: Index, count: int, owner: str) -> list[int]:
     """
     if isinstance(index, slice):
         return list(range(count))[index]
-    chosen = torch.as_tensor(index).cpu()
+    chosen = torch.as_tensor(index, device="cpu")
     if chosen.ndim != 1:
         raise TypeError(f"{owner} is indexed by a slice, a mask or a list; use [i:i+1] for one face")
     if chosen.dtype == torch.bool:

@@ -116,8 +116,8 @@ class Mirror:
 
 def _views(faces: FaceCrops, images: Tensor, names: tuple[str, ...]) -> Views:
     count = len(faces)
-    weights = torch.full((count, len(names)), 1 / len(names), device=images.device)
-    yaw = torch.full((count,), torch.nan, device=images.device)
+    weights = images.new_full((count, len(names)), 1 / len(names))
+    yaw = images.new_full((count,), torch.nan)
     return Views(images, weights, names, yaw, faces.status, faces.reason)
 
 

@@ -69,7 +69,7 @@ def export(
     from pifr.frontal_views import load_frontalizer
     from pifr.onnx_export import export_onnx
 
-    frontalizer = load_frontalizer("cpu", f"{EVERY_NETWORK},{options},precision=float32")
+    frontalizer = load_frontalizer("cpu", f"{EVERY_NETWORK},precision=float32,{options}")
     for file in export_onnx(frontalizer, out):
         typer.echo(str(file))
 

@@ -38,7 +38,8 @@ class Mtcnn:
         self.padding, self.side = padding, side
         weights = _package_digest(facenet_pytorch.__file__)
         self.fingerprint = f"mtcnn-{weights}(padding={padding:g},side={side})v{_RECIPE}"
-        self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40)
+        # It is made in torch's default type, which is the caller's to set.
+        self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40).float()
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         padded, margin = _pad(image, self.padding)

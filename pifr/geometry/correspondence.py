@@ -123,7 +123,7 @@ class Correspondence(nn.Module):
         self.identities, self.size, self.fit_size = identities, size, fit_size
         mean = self.template.position_map(size)
         modes = torch.cat([model.identity_maps(identities, size), model.expression_maps(size)])
-        deviation = torch.ones(len(modes))
+        deviation = modes.new_ones(len(modes))
         deviation[identities:] = _EXPRESSION_DEVIATION
         lower, upper = (torch.from_numpy(bound) for bound in self.template.ncc_bounds)
         for name, buffer in {
@@ -164,7 +164,7 @@ class Correspondence(nn.Module):
         camera = fit_camera(means.flatten(2), places[thin].flatten(2), weight[thin].flatten(1)).camera
 
         if compilable(pncc, mask, self.table):
-            summed = torch.empty(batch, 3, self.size, self.size)
+            summed = pncc.new_empty(batch, 3, self.size, self.size)
             maps = (pncc, weight, self.table.movedim(1, -1)[0], self.mean.movedim(1, -1)[0])
             frame = (camera.linear, camera.translation, camera.scale * _WILD)
             over_images(_splat_images, batch, *maps, *frame, summed)
@@ -429,7 +429,7 @@ def ncc_to_uv_table(template: Template, step: float = _TABLE_STEP) -> Tensor:
     surface = template.position_map(fine).flatten(1).t().double().numpy()
     tree = cKDTree(surface, balanced_tree=False, compact_nodes=False)  # five times faster for far queries
     _, nearest = tree.query(np.stack([x, y, z], -1).reshape(-1, 3))
-    uv = warp.uv_grid(fine).flatten(1)[:, torch.from_numpy(nearest)]
+    uv = warp.uv_grid(fine, device="cpu").flatten(1)[:, torch.from_numpy(nearest)]
     return uv.view(1, 2, *z.shape)
 
 
@@ -574,6 +574,7 @@ def _blur(maps: Tensor, deviation: float) -> Tensor:
     place = torch.arange(maps.shape[-1], dtype=maps.dtype, device=maps.device)
     offset = (place - place[:, None]).abs()
     kernel = torch.exp(-0.5 * (offset / deviation).square()).where(offset <= reach, 0.0)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation).square())
+    steps = torch.arange(-reach, reach + 1, dtype=torch.float32, device="cpu")
+    weights = torch.exp(-0.5 * (steps / deviation).square())
     along = kernel / weights.sum().item()
     return along @ maps @ along.t()

@@ -157,8 +157,8 @@ def _vertex_grids(positions: Tensor, camera: Camera, supersampling: int) -> tupl
 
 def _draw_compiled(x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Vertex grids (B x h x w pixels, pixels, depth) to UV (B x 2 x size x size) and depth (B x 1 x size x size)."""
-    uv = torch.zeros(len(x), size, size, 2)  # as `grid_sample` wants it
-    nearest = torch.full((len(x), size, size), -torch.inf)
+    uv = x.new_zeros(len(x), size, size, 2, dtype=torch.float32)  # as `grid_sample` wants it
+    nearest = x.new_full((len(x), size, size), -torch.inf, dtype=torch.float32)
     over_images(_draw_grids, len(x), x.float(), y.float(), depth.float(), uv, nearest, _EDGE_TOLERANCE)
     return uv.permute(0, 3, 1, 2), nearest[:, None]
 
@@ -168,8 +168,8 @@ def _render_compiled(
 ) -> Rendering:
     """`render` of vertex grids (B x h x w, in pixels of the samples), an image at a time."""
     batch, channels = len(x), attributes.shape[1]
-    drawn = torch.empty(batch, channels, size, size)
-    nearest, mask = torch.empty(2, batch, 1, size, size)
+    drawn = x.new_empty(batch, channels, size, size)
+    nearest, mask = x.new_empty(2, batch, 1, size, size)
     attributes = attributes.permute(0, 2, 3, 1)
     over_images(_render_grids, batch, x, y, depth, attributes, supersampling, drawn, nearest, mask, _EDGE_TOLERANCE)
     return Rendering(drawn, nearest, mask)
@@ -376,7 +376,7 @@ def _rasterize(image: Tensor, number: Tensor, planes: Tensor, batch: int, size: 
     owner = torch.repeat_interleave(boxes)
     rank = torch.arange(len(owner), device=device) - (boxes.cumsum(0) - boxes).index_select(0, owner)
     width = width.index_select(0, owner)
-    down = ((rank + 0.5) / width).floor_()
+    down = ((rank.to(width.dtype) + 0.5) / width).floor_()
     right = rank - down * width
     first = first.index_select(0, owner).addcmul_(first_x.index_select(0, owner), right)
     first.addcmul_(first_y.index_select(0, owner), down)

@@ -84,7 +84,9 @@ def load_network(path: Path, device: torch.device | str = "cpu") -> nn.Module:
         config = TypeAdapter(NetworkConfig).validate_json(read_metadata(path)["config"])
     except ValidationError as error:
         raise CheckpointError(f"{path} holds a configuration of another version of pifr: {error}") from error
-    network = build_network(config)
+    with torch.device("meta"):  # random weights would take time, and numbers from the caller's generator
+        network = build_network(config)
+    network = network.float().to_empty(device="cpu")
     load_weights(network, path)
     return network.to(device).eval()
 

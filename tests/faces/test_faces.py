@@ -147,6 +147,19 @@ def test_turned_crops_show_the_same_places_of_the_photo(quarters: int) -> None:
         )
 
 
+def test_autocast_around_it_changes_nothing_that_is_read_off_a_face() -> None:
+    crop = cut(ramp(300, 300), np.array([80.0, 80.0, 203.0, 203.0]), five_points(5.0, (140.0, 130.0)))
+
+    def read() -> tuple[torch.Tensor, ...]:
+        turned, _ = crop.turned(1)
+        angles = angles_from_landmarks(crop.landmarks)
+        return crop.boxes, turned.crop_to_image, turned.landmarks, turned.edges, angles
+
+    expected = read()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(read(), expected, rtol=0, atol=0)
+
+
 def test_a_crop_turned_by_a_quarter_is_turned_counter_clockwise() -> None:
     turned, _ = cut(ramp(300, 300), np.array([80.0, 80.0, 200.0, 200.0])).turned(1)
     # The photo's right, its red side, is now on top.
@@ -378,6 +391,13 @@ def test_policies_that_weigh_all_faces_ask_for_all(policy: str, every: bool) -> 
 def test_one_photo_in_place_of_several_is_refused(photo: object) -> None:
     with pytest.raises(TypeError, match="into a list"):
         FaceFinder(Scripted(LARGE_LEFT))(photo)
+
+
+def test_photos_of_all_kinds_may_be_mixed_and_what_is_none_is_numbered() -> None:
+    finder = FaceFinder(Scripted(LARGE_LEFT))
+    assert finder([IMAGE, IMAGE[..., 0], IMAGE[..., :1], Image.fromarray(IMAGE)]).status == ("ok",) * 4
+    with pytest.raises(ValueError, match="image 1: an image is uint8"):
+        finder([IMAGE, IMAGE / 255])
 
 
 def test_photos_may_come_from_a_generator() -> None:

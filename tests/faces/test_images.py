@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, features
 
 from pifr.errors import ImageError
-from pifr.images import read_image
+from pifr.images import each_photo, read_image
 
 
 def gradient(height: int = 20, width: int = 30) -> np.ndarray:
@@ -42,9 +42,11 @@ def test_an_array_is_taken_as_it_is() -> None:
     "image, words",
     [
         (gradient().astype(np.float32) / 255, "uint8 in 0..255, not float32"),
-        (gradient()[..., 0], "H x W x 3, not 20 x 30"),
+        (gradient()[..., 0].astype(np.uint16), "uint8 in 0..255, not uint16"),
+        (gradient()[0, 0], "H x W x 3, not 3"),
         (gradient().transpose(2, 0, 1), "channels last"),
-        (np.dstack([gradient(), gradient()[..., :1]]), "not 20 x 30 x 4"),
+        (gradient()[..., :2], "not 20 x 30 x 2"),
+        (gradient()[None], "not 1 x 20 x 30 x 3"),
         (gradient()[:0], "not 0 x 30 x 3"),
     ],
 )
@@ -53,9 +55,31 @@ def test_an_array_of_another_kind_says_how_to_convert_it(image: np.ndarray, word
         read_image(image)
 
 
+def test_arrays_of_grey_and_with_transparency_are_read_as_files_of_them_would_be() -> None:
+    grey, clear = gradient()[..., 0], np.dstack([gradient(), gradient()[..., 1]])[::-1]
+    for array in (grey, clear):
+        np.testing.assert_array_equal(read_image(array), read_image(encoded(Image.fromarray(array))))
+    np.testing.assert_array_equal(read_image(grey[..., None]), read_image(grey))
+
+
 def test_what_is_no_photo_is_named() -> None:
     with pytest.raises(TypeError, match="a NoneType is no photo"):
         read_image(None)
+
+
+@pytest.mark.parametrize(
+    "wrong, kind, words",
+    [
+        (None, TypeError, "image 2: a NoneType is no photo"),
+        (gradient().tolist(), TypeError, "image 2: a list is no photo"),
+        (gradient() / 255, ValueError, "image 2: an image is uint8 in 0..255, not float64"),
+    ],
+)
+def test_among_several_what_is_no_photo_is_numbered(wrong: object, kind: type[Exception], words: str) -> None:
+    photos = each_photo([gradient(), "a.png", wrong, b""])
+    assert [next(photos), next(photos)][1] == "a.png"
+    with pytest.raises(kind, match=words):
+        next(photos)
 
 
 def test_a_pillow_image_is_read_as_its_file_would_be() -> None:

@@ -1,6 +1,7 @@
 """From painted faces at known poses to known textures, landmarks and frontal renderings."""
 
 import weakref
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from pifr.faces import ARCFACE_112, FaceCrops
+from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
 from pifr.frontalized import POOR, FrontalizedFaces
 from pifr.frontalizer import PersonShapeReader
 from pifr.geometry import warp
@@ -151,6 +153,14 @@ def test_an_empty_batch_gives_an_empty_result(frontalizer):
     assert result.frontal.shape == (0, 3, 112, 112)
 
 
+@pytest.mark.parametrize("faces", [painted_faces([0.0]), FaceCrops.failed(())], ids=len)
+def test_a_rendering_has_one_pixel_or_more(frontalizer, faces):
+    assert frontalizer(faces, size=1).frontal.shape == (len(faces), 3, 1, 1)
+    for size in (0, -5):
+        with pytest.raises(ValueError, match=f"size is {size}"):
+            frontalizer(faces, size=size)
+
+
 def test_an_empty_mask_is_a_fallback(frontalizer):
     result = frontalizer(faces_of(torch.zeros(1, 3, 256, 256)))
     assert (result.status, result.reason) == (("fallback",), ("no_mask",))
@@ -200,6 +210,17 @@ def test_a_grey_image_is_a_fallback_with_finite_results(frontalizer):
     assert result.frontal.isfinite().all()
 
 
+def test_nan_in_a_crop_is_a_fallback_and_leaves_other_rows_alone(locator):
+    faces = painted_faces([0.0, 40.0])
+    pixels, expected = faces.pixels.clone(), locator(faces)
+    pixels[0] = torch.nan
+    located = locator(replace(faces, pixels=pixels))
+    assert (located.status, located.reason) == (("fallback", "ok"), ("no_mask", ""))
+    for name in ("mask", "pncc", "uv_partial", "visibility", "image_map", "fitted"):
+        assert getattr(located, name).isfinite().all()
+        assert torch.equal(getattr(located, name)[1], getattr(expected, name)[1])
+
+
 def test_a_face_of_twenty_pixels_keeps_its_row(frontalizer):
     sharp = painted_faces([40.0])
     tiny = functional.interpolate(sharp.pixels, 40, mode="area")  # the face fills half of the crop
@@ -234,8 +255,74 @@ def test_the_same_batch_is_located_once(locator, faces):
     assert locator.pretrained["segmentation"].calls == 1
 
 
+def test_view_makers_that_share_a_locator_share_its_work(locator, frontalizer, faces):
+    makers = (
+        AlignViews(locator, ViewWeights()),
+        SrtcViews(frontalizer, ViewWeights(), Renderings()),
+        SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(0.0,), painted=True)),
+        lambda faces, alignment, size: frontalizer(faces, alignment, size).landmarks(frame="image"),
+    )
+    with torch.inference_mode():
+        for maker in makers * 2:
+            maker(faces, ARCFACE_112, 64)
+    assert locator.pretrained["segmentation"].calls == 1
+
+
+@pytest.mark.parametrize("field", ["pixels", "crop_to_image", "edges"])
+def test_faces_that_were_changed_in_place_are_located_again(locator, field):
+    faces = painted_faces([30.0])
+    locator(faces)
+    calls = locator.pretrained["segmentation"].calls
+    getattr(faces, field)[:, :, 1:].mul_(0.5)
+    found = locator(faces)
+    assert locator.pretrained["segmentation"].calls > calls
+    expected = locator(replace(faces))
+    assert torch.equal(found.visibility, expected.visibility)
+    assert torch.equal(found.crop_to_image, expected.crop_to_image)
+    assert torch.equal(found.camera.scale, expected.camera.scale)
+
+
+def test_what_is_done_to_a_result_changes_no_other(frontalizer):
+    faces = painted_faces([30.0])
+    frontalizer.config = frontalizer.config.model_copy(update={"shape": "mean"})
+    expected, mean = frontalizer(faces)[:], frontalizer.locator.correspondence.mean.clone()
+    spoilt, at = frontalizer(faces), faces.crop_to_image.clone()
+    for value in (spoilt.visibility, spoilt.camera.scale, spoilt.crop_to_image, spoilt.position_map):
+        value.zero_()
+    spoilt.uv_partial.requires_grad_()
+    again = frontalizer(faces)
+    for name in ("visibility", "crop_to_image", "position_map", "frontal", "uv_partial"):
+        assert torch.equal(getattr(again, name), getattr(expected, name))
+    assert torch.equal(again.camera.scale, expected.camera.scale)
+    assert not frontalizer(faces).uv_partial.requires_grad
+    assert torch.equal(faces.crop_to_image, at)
+    assert torch.equal(frontalizer.locator.correspondence.mean, mean)
+
+
+def test_gradients_that_are_asked_of_a_result_are_not_asked_of_the_next(locator, faces):
+    locator(faces).uv_partial.requires_grad_()
+    assert not locator(faces).uv_partial.requires_grad
+    assert locator.pretrained["segmentation"].calls == 1
+
+
+def test_results_in_inference_mode_are_ordinary_tensors(locator):
+    with torch.inference_mode():
+        faces = painted_faces([30.0])
+        found = locator(faces)
+        faces.pixels.zero_()  # of which torch does not keep count
+        assert not locator(faces).reliable.any()
+    found.visibility.zero_()
+    assert not found.visibility.is_inference()
+
+
+def test_a_copied_locator_brings_no_faces(locator, faces):
+    locator(faces)
+    assert locator._latest is not None
+    assert deepcopy(locator)._latest is None
+
+
 def test_a_stream_yields_one_result_a_frame_and_keeps_none(frontalizer):
-    frames = [0, 1, 2]
+    frames = [b"0", b"1", b"2"]
     taken = []
 
     def camera():
@@ -243,14 +330,16 @@ def test_a_stream_yields_one_result_a_frame_and_keeps_none(frontalizer):
             taken.append(frame)
             yield frame
 
-    stream = frontalizer.stream(camera(), finder=lambda images: painted_faces([20.0 * image for image in images]))
+    stream = frontalizer.stream(camera(), finder=lambda images: painted_faces([20.0 * int(image) for image in images]))
     first = next(stream)
-    assert taken == [0]
+    assert taken == [b"0"]
     kept = weakref.ref(first.frontal)
     del first
     later = list(stream)
     assert [len(result) for result in later] == [1, 1]
     assert kept() is None
+    with pytest.raises(TypeError, match="image 1: a NoneType is no photo"):
+        list(frontalizer.stream([b"0", None], finder=lambda images: painted_faces([0.0])))
 
 
 def test_results_are_indexed_and_joined_row_by_row(frontalizer, faces):

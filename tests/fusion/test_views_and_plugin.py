@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +160,12 @@ def test_plugin_takes_photos_in_batches() -> None:
             plugin.embed_images(one)
 
 
+def test_plugin_numbers_what_is_no_photo_through_all_batches() -> None:
+    plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=lambda images: faces(*images))
+    with pytest.raises(TypeError, match="image 4: a NoneType is no photo"):
+        plugin.embed_images(["ok", "ok", "ok", "ok", None, "ok"], batch_size=2)
+
+
 def test_plugin_takes_faces_in_batches() -> None:
     recognizer = Recording()
     plugin = FrontalizedRecognizer(recognizer, NoFrontalizer())
@@ -199,6 +206,26 @@ def test_a_batch_holds_one_or_more(batch_size: int) -> None:
 def test_a_view_maker_is_no_name() -> None:
     with pytest.raises(TypeError, match=r"load_view_maker\('srtc'\)"):
         FrontalizedRecognizer(Recording(), "srtc")
+
+
+def test_what_else_turns_faces_is_no_view_maker() -> None:
+    class Frontalizer:
+        def __call__(self, faces: FaceCrops) -> None: ...
+
+    with pytest.raises(TypeError, match=r"a Frontalizer is no view maker: load_view_maker"):
+        FrontalizedRecognizer(Recording(), Frontalizer())  # type: ignore[arg-type]
+
+
+def test_a_finder_is_no_name() -> None:
+    with pytest.raises(TypeError, match=r"FaceFinder\('yunet'\) makes one"):
+        FrontalizedRecognizer(Recording(), Mirror(), finder="yunet")  # type: ignore[arg-type]
+
+
+def test_what_the_config_of_a_recognizer_lacks_is_named() -> None:
+    recognizer = Recording()
+    recognizer.config = SimpleNamespace(alignment=ARCFACE_112, input_size=16)  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=r"the config of a Recording lacks uses_yaw: alignment, input_size, uses_yaw"):
+        FrontalizedRecognizer(recognizer, Mirror())
 
 
 def test_plugin_follows_the_view_makers_fusion_unless_told_otherwise() -> None:

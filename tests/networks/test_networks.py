@@ -221,6 +221,18 @@ def test_weights_file_rebuilds_the_network(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
+def test_loading_draws_no_random_numbers_and_follows_no_default(tmp_path: Path) -> None:
+    save_network(build_network(SMALL_PNCC), tmp_path / "w.safetensors", {})
+    expected, before = load_network(tmp_path / "w.safetensors").state_dict(), torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = load_network(tmp_path / "w.safetensors").state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_weights_are_half_precision_and_statistics_are_not(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
