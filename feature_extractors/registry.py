@@ -13,6 +13,7 @@ import torch
 from feature_extractors.base import Precision, Recognizer, RecognizerConfig
 from pifr.devices import usable_device
 from pifr.errors import CheckpointError, ConfigError, UnknownNameError
+from pifr.zoo import file_sha256
 
 Builder = Callable[[RecognizerConfig, Path | None, str | torch.device, Precision], Recognizer]
 """Makes a recognizer from its configuration, its weight file (None if it names none), a device and a precision."""
@@ -92,7 +93,10 @@ def _made_by(place: str, device: torch.device) -> Recognizer:
     spec.loader.exec_module(module)
     if not callable(make := getattr(module, function, None)):
         raise ConfigError(f"'{file}' has no function {function!r} that takes a device and returns a recognizer")
-    return make(device)
+    recognizer = make(device)
+    # What it does with its weights is written in that file, though not in what the file imports.
+    recognizer.fingerprint += f"-{file_sha256(file)[:12]}"
+    return recognizer
 
 
 @cache

@@ -38,7 +38,7 @@ def fuse(features: Tensor, weights: Tensor, yaw: Tensor, method: Fusion = DEFAUL
 
     Returns:
         B x D, or B x (V D) for `concatenation`; dtype and device of the features. A row whose used features hold NaN
-        is NaN.
+        holds NaN.
 
     Raises:
         UnknownNameError: no such method.

@@ -8,8 +8,9 @@ Official layout::
     Protocol/Split/{FF,FP}/KK/{same,diff}.txt  "a,b", indices into the lists; in FP a is frontal, b a profile
 
 A part of CFP, or people of one's own in this layout, say so in a `dataset.json` beside `Data` (see
-`protocols.base.read_dataset`): such a set may have any number of pairs, and one setting alone. Without it the folds
-must have the official number of pairs, so that no line can be lost unnoticed.
+`protocols.base.read_dataset`): such a set may have any number of pairs, and one setting alone. Without it each
+fold must have the official number of pairs, so that a file that was cut short is noticed. Which folds there are is not
+checked: the tables print their number.
 
 InsightFace's `cfp_fp.bin` and `cfp_ff.bin` are pair files as any other: see `protocols.pairs`.
 """

@@ -354,7 +354,7 @@ def read_multipie(root: str | Path, labels: str | Path, session: int = 1, smalle
         root: folder with ``session01`` or with ``data``.
         labels: folder that holds the files, at any depth.
         session: the paper measures session 1.
-        smallest_yaw: degrees; the paper measures 60 and 90.
+        smallest_yaw: degrees; the paper: "extreme poses [±60°, ±90°]", which is taken for a range.
 
     Raises:
         DataError: a file has neither 39 nor 68 points, or none fits the selection.

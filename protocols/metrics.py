@@ -4,8 +4,8 @@ Everywhere: `same` is bool, `score` is float and higher is more alike, a compari
 `score >= threshold`. Rates are fractions in [0, 1]. Scores are finite: what to do with failed comparisons is the
 caller's decision (leave them out and state the failure-to-acquire rate, or count them as the lowest score).
 
-Names of the rates follow ISO/IEC 19795-1: FMR, FNMR (of comparisons that took place), FAR, FRR (failures counted),
-FTA (share of images from which nothing could be acquired).
+Names of the rates follow ISO/IEC 19795-1: FMR, FNMR (of comparisons that took place), FTA (share of images from which
+nothing could be acquired).
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class FoldStatistics:
     """A figure measured on each fold: `values` (folds,), their mean and their population standard deviation.
 
     A fold on which it cannot be measured, for want of genuine or of impostor comparisons, is NaN and left out of both.
-    The deviation is over the folds themselves (ddof 0), as the tables of the field print it.
+    The deviation is over the folds themselves (ddof 0), as the tables of the field print it; NaN for a single one.
     """
 
     values: np.ndarray
@@ -51,7 +51,7 @@ class FoldStatistics:
 
     @property
     def std(self) -> float:
-        return float(np.std(self._measured)) if len(self._measured) else float("nan")
+        return float(np.std(self._measured)) if len(self._measured) > 1 else float("nan")
 
     @property
     def _measured(self) -> np.ndarray:
@@ -80,7 +80,7 @@ class PairedDifference:
     @property
     def beyond_noise(self) -> bool:
         """Whether the interval leaves out zero."""
-        return not self.low <= 0.0 <= self.high
+        return self.low > 0.0 or self.high < 0.0  # false where there is no interval
 
 
 # --- one set of comparisons ---------------------------------------------------------------------------------------
@@ -104,7 +104,8 @@ def equal_error_rate(
     """Error rate at which false matches and false non-matches are equally frequent.
 
     `interpolated`: the ROC is interpolated linearly between its vertices, so the result does not jump with the order
-    of ties. `nearest`: (FMR + FNMR) / 2 at the vertex where the two are nearest, the stricter one on a tie.
+    of ties. `nearest`: (FMR + FNMR) / 2 at the vertex where the two are nearest (where two vertices are equally near up
+    to rounding, either).
 
     Raises:
         ValueError: if shapes differ, either class is empty, a score is not finite, or the rule is unknown.
@@ -147,7 +148,7 @@ def best_threshold(same: np.ndarray, score: np.ndarray) -> float:
     correct = np.cumsum(np.where(same[order], 1, -1))[last]
     values = score[order][last]
     best = int(np.argmax(correct))
-    if correct[best] < 0:  # matching nothing is better than any threshold among the scores
+    if correct[best] <= 0:  # matching nothing is as good as any threshold among the scores
         return float(np.nextafter(values[0], np.inf))
     return float((values[best] + values[best + 1]) / 2) if best + 1 < len(values) else float(values[best])
 
@@ -346,10 +347,12 @@ def bootstrap_mean(values: np.ndarray, subject: np.ndarray, *, replicates: int =
     """Bootstrap replicates of a mean over probes, all probes of a subject drawn together, shape (replicates,).
 
     With `values` the hits of a closed-set search (0 or 1) this is the bootstrap of rank-k; with the difference of two
-    systems' hits, the paired one.
+    systems' hits, the paired one. All are NaN for a single subject, of whom nothing follows for others.
     """
     _, codes = np.unique(np.asarray(subject).astype(str), return_inverse=True)
     number = codes.max() + 1
+    if number < 2:
+        return np.full(replicates, np.nan)
     sums, sizes = np.bincount(codes, np.asarray(values, float)), np.bincount(codes)
     counts = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=replicates)
     return (counts @ sums) / (counts @ sizes)

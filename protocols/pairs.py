@@ -128,12 +128,17 @@ class PairList:
                     pairs.append(Pair(self._lfw_image(name, i), self._lfw_image(other, j), name, other, False))
                 case _:
                     problems.append(f"{self.file}:{number}: neither 'name i j' nor 'name i name j': {line!r}")
+        if not pairs:
+            problems.append(f"{self.file}: no pairs")
         if len(pairs) != folds * size * 2:
             problems.append(f"{self.file}: {len(pairs)} pairs, where its first line says {folds} x {size} of each kind")
         return _Contents(pairs, (np.arange(len(pairs)) // max(2 * size, 1) + 1).tolist(), problems)
 
     def _lfw_image(self, name: str, number: str) -> str:
-        return f"{name}/{name}_{int(number):04d}.jpg"
+        stem = f"{name}/{name}_{int(number):04d}"
+        # Crops of LFW are often PNG.
+        there = (stem + suffix for suffix in (".jpg", ".png", ".jpeg") if self._is_file(stem + suffix))
+        return next(there, f"{stem}.jpg")
 
     def _read_two_lines(self, lines: Lines, problems: list[str]) -> list[Pair]:
         pairs = []
@@ -218,7 +223,8 @@ def read_bin(file: Path) -> tuple[list[bytes], list[bool]]:
     """Encoded images (two a pair, in order) and labels of an InsightFace `.bin`; nothing that a pickle names is run.
 
     Raises:
-        DataError: the file is missing, is not such a pickle, or holds anything but bytes, lists, tuples and bools.
+        DataError: the file is missing, is not such a pickle, holds no pairs, or holds anything but bytes (numpy's,
+            too), lists, tuples and bools.
     """
     try:
         images, labels = _BytesUnpickler(io.BytesIO(file.read_bytes())).load()
@@ -226,27 +232,78 @@ def read_bin(file: Path) -> tuple[list[bytes], list[bool]]:
         raise DataError(f"'{file}' cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(f"'{file}' is not an InsightFace .bin of two lists, images and labels ({error})") from error
-    if not isinstance(images, list | tuple) or not all(isinstance(image, bytes) for image in images):
+    if not isinstance(images, list | tuple) or not all(isinstance(image, bytes | _Array) for image in images):
         raise DataError(f"'{file}': its images are not a list of encoded files")
-    if not isinstance(labels, list | tuple) or not all(isinstance(label, bool | int) for label in labels):
+    labels = list(labels.content) if isinstance(labels, _Array) else labels
+    if not isinstance(labels, list | tuple) or not all(label in (0, 1) for label in labels):
         raise DataError(f"'{file}': its labels are not a list of bools")
+    if not labels:
+        raise DataError(f"'{file}': no pairs")
     if len(images) != 2 * len(labels):
         raise DataError(f"'{file}': {len(images)} images for {len(labels)} pairs")
-    return list(images), [bool(label) for label in labels]
+    contents = [image.content if isinstance(image, _Array) else image for image in images]
+    return contents, [bool(label) for label in labels]
 
 
 def consecutive_folds(labels: Sequence[bool]) -> list[int]:
-    """Fold, from 1, of each pair of a set that names none: ten consecutive ones, or one if any would be too small."""
-    folds = np.array_split(np.asarray(labels, bool), FOLDS)
-    if min(min(fold.sum(), (~fold).sum()) for fold in folds) < _LEAST_IN_FOLD:
-        return [1] * len(labels)
-    return [number for number, fold in enumerate(folds, 1) for _ in fold]
+    """Fold, from 1, of each pair of a set that names none: ten consecutive ones, or one if any would be too small.
+
+    Where all genuine pairs come first (CALFW, CPLFW), ten consecutive ones of each kind.
+    """
+    same = np.asarray(labels, bool)
+    everything = np.arange(len(same))
+    for parts in ([everything], [everything[same], everything[~same]]):
+        folds = np.ones(len(same), int)
+        for part in parts:
+            for number, rows in enumerate(np.array_split(part, FOLDS), 1):
+                folds[rows] = number
+        genuine, total = (np.bincount(rows, minlength=FOLDS + 1)[1:] for rows in (folds[same], folds))
+        if min(genuine.min(), (total - genuine).min()) >= _LEAST_IN_FOLD:
+            return folds.tolist()
+    return [1] * len(same)
 
 
 class _Contents(NamedTuple):
     pairs: list[Pair]
     folds: list[int]
     problems: list[str]
+
+
+class _Array:
+    """Stands in for a numpy vector of bytes or bools, as InsightFace's tools pickle them; nothing of numpy is run.
+
+    Attributes:
+        content: its bytes.
+    """
+
+    content = b""
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        _, _, dtype, _, content = state
+        self._fill(content, dtype)
+
+    def _fill(self, content: object, dtype: object) -> "_Array":
+        if not isinstance(content, bytes | bytearray) or not isinstance(dtype, _Dtype) or not dtype.of_bytes:
+            raise pickle.UnpicklingError("a numpy array of something else than bytes")
+        self.content = bytes(content)
+        return self
+
+
+class _Dtype:
+    """Stands in for a numpy type."""
+
+    def __init__(self, code: str | bytes, *_: object) -> None:
+        self.of_bytes = code in ("u1", "b1", b"u1", b"b1")
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+_NUMPY = {
+    "ndarray": _Array,
+    "dtype": _Dtype,
+    "_reconstruct": lambda *_: _Array(),
+    "_frombuffer": lambda content, dtype, *_: _Array()._fill(content, dtype),
+}
 
 
 class _BytesUnpickler(pickle.Unpickler):
@@ -258,6 +315,8 @@ class _BytesUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in pickle protocols 0 to 2
             return _latin1
+        if module.partition(".")[0] == "numpy" and name in _NUMPY:
+            return _NUMPY[name]
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is not run")
 
 

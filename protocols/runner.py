@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.errors import UnknownNameError
+from pifr.errors import DataError, UnknownNameError
 from pifr.faces import FaceFinder
 from pifr.fusion import Fusion
 from pifr.views import load_view_maker
@@ -49,6 +49,11 @@ def run_verification(
     for setting in settings:
         samples = protocol.samples(setting)
         paths |= dict(zip(samples["sample"], samples["path"], strict=True))
+        compared = protocol.comparisons(setting)[["probe", "reference"]].to_numpy().ravel()
+        if unknown := sorted(set(compared) - set(samples["sample"])):
+            raise DataError(
+                f"{protocol.name} {setting}: {len(unknown)} compared images are no samples, {unknown[0]!r} the first"
+            )
     systems, tables, timings = extract_systems(protocol, paths.values(), experiment, progress)
     rows = {sample: row for row, sample in enumerate(paths)}
     with timings.measure("score"):

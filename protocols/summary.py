@@ -172,7 +172,7 @@ class Comparisons:
         score = table["score"].to_numpy(np.float64)
         if failures_lowest and len(score):
             score = np.where(np.isnan(score), np.nanmin(score, initial=0.0) - 1.0, score)
-        subjects = [table[f"{side}_subject"].astype(str).to_numpy(object) for side in ("probe", "reference")]
+        subjects = [table[f"{side}_subject"].fillna("").astype(str).to_numpy(object) for side in ("probe", "reference")]
         unknown = (subjects[0] == "") | (subjects[1] == "")
         own = (table["probe"].astype(str) + " against " + table["reference"].astype(str)).to_numpy(object)
         first, second = (np.where(unknown, own, subject) for subject in subjects)

@@ -121,6 +121,7 @@ class TestEqualErrorRate:
         assert per_fold.std == pytest.approx(np.std(expected))
         pooled = metrics.eer_over_folds(same, score, fold, "pooled")
         assert pooled.values.tolist() == [metrics.equal_error_rate(same, score)]
+        assert np.isnan(pooled.std)  # one figure has no spread
 
     def test_a_fold_that_lacks_a_class_is_left_out(self) -> None:
         same, score = verification(12, count=60)
@@ -169,6 +170,8 @@ class TestOtherFigures:
     def test_best_threshold_of_inverted_scores_matches_nothing(self) -> None:
         threshold = metrics.best_threshold(SAME[[0, 3, 4, 5]], np.array([0.0, 1, 2, 3]))
         assert threshold > 3.0
+        # Matching all, and matching nothing, make as few errors: the strictest of them is taken.
+        assert metrics.best_threshold(np.array([False, True]), np.array([1.0, 0.0])) > 1.0
 
     def test_accuracy_takes_its_threshold_from_the_other_folds(self) -> None:
         # Fold 1 alone would be separated at 10, but the other fold says 1: both impostors of fold 1 then match.
@@ -280,6 +283,11 @@ class TestCertainty:
         ten_a_subject = metrics.bootstrap_mean(hits, np.arange(100) // 10)
         assert one_a_subject.std() == pytest.approx(0.05, rel=0.2)
         assert ten_a_subject.std() == pytest.approx(0.05 * np.sqrt(10), rel=0.2)
+
+    def test_nothing_follows_from_one_subject_and_nothing_is_beyond_noise_without_an_interval(self) -> None:
+        assert np.isnan(metrics.bootstrap_mean(np.array([0.1, 0.2]), np.array(["a", "a"]))).all()
+        nothing = np.full(3, np.nan)
+        assert not metrics.paired_difference(nothing, nothing, nothing, nothing).beyond_noise
 
     def test_band_of_the_curve_surrounds_it(self) -> None:
         same, score = verification(11, count=1000)

@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pifr.errors import DataError
@@ -45,6 +46,14 @@ def test_lfw_folds_hold_genuine_and_impostor_pairs(lfw: Path) -> None:
     assert protocol.read(samples.loc["Ann/Ann_0001.jpg", "path"]) == b"Ann/Ann_0001.jpg"
 
 
+def test_crops_of_lfw_may_have_another_suffix(lfw: Path) -> None:
+    for image in lfw.parent.glob("*/*.jpg"):
+        image.rename(image.with_suffix(".png"))
+    protocol = PairList(lfw)
+    assert protocol.validate() == []
+    assert protocol.comparisons("all")["probe"].iloc[3] == "Dan/Dan_0001.png"
+
+
 def test_lfw_development_list_is_one_fold(tmp_path: Path) -> None:
     make_images(tmp_path, "Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", "Bob/Bob_0001.jpg")
     table = PairList(write_list(tmp_path, "1", "Ann 1 2", "Ann 1 Bob 1")).comparisons("all")
@@ -82,6 +91,7 @@ def test_labelled_lines_are_read_with_the_label_first_or_last(tmp_path: Path, fo
         (("Ann_1.jpg 1", "Ann_2.jpg 0"), "not two lines of 'file flag' with one flag"),
         (("Ann_1.jpg 1", "Ann_2.jpg 1", "Bob_1.jpg 1"), "a pair takes two"),
         (("a b 1", "a b 2"), "pairs.txt:2: not 'image image label'"),
+        (("0",), "pairs.txt: no pairs"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_named(lfw: Path, lines: tuple[str, ...], message: str) -> None:
@@ -111,6 +121,18 @@ def test_bin_of_any_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> No
     paths = pairs.samples("all").set_index("sample")["path"]
     assert [pairs.read(paths[name]) for name in table["probe"]] == images[1::2]
     assert [pairs.read(paths[name]) for name in table["reference"]] == images[::2]
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_bin_of_numpy_vectors_is_read_without_numpy(tmp_path: Path, protocol: int) -> None:
+    images = [np.array([i, 255 - i, 0], np.uint8) for i in range(4)]  # as cv2.imencode gives them
+    file = tmp_path / "lfw.bin"
+    for labels in ([True, False], np.array([True, False])):
+        file.write_bytes(pickle.dumps((images, labels), protocol=protocol))
+        assert read_bin(file) == ([image.tobytes() for image in images], [True, False])
+    file.write_bytes(pickle.dumps(([image.astype(float) for image in images], labels), protocol=protocol))
+    with pytest.raises(DataError, match="something else than bytes"):
+        read_bin(file)
 
 
 def test_bin_written_by_python_2_is_read(tmp_path: Path) -> None:
@@ -144,6 +166,8 @@ def test_bin_that_names_a_function_is_refused_and_not_run(
         (pickle.dumps(([b"a", b"b", b"c"], [True])), "3 images for 1 pairs"),
         (pickle.dumps((["a", "b"], [True])), "not a list of encoded files"),
         (pickle.dumps(([b"a", b"b"], ["yes"])), "not a list of bools"),
+        (pickle.dumps(([b"a", b"b"], [-1])), "not a list of bools"),
+        (pickle.dumps(([], [])), "no pairs"),
         (None, "cannot be read"),
     ],
 )
@@ -158,6 +182,10 @@ def test_bad_bin_is_a_clear_message(tmp_path: Path, content: bytes | None, messa
 def test_seven_thousand_pairs_are_ten_folds_of_seven_hundred() -> None:
     folds = consecutive_folds(([True] * 350 + [False] * 350) * 10)
     assert folds == [1 + i // 700 for i in range(7000)]
+
+
+def test_a_list_that_begins_with_all_genuine_pairs_has_a_tenth_of_each_kind_in_a_fold() -> None:
+    assert consecutive_folds([True] * 3000 + [False] * 3000) == 2 * [1 + i // 300 for i in range(3000)]
 
 
 @pytest.mark.parametrize("labels", [[], [True, False], [True] * 50 + [False] * 50, [True, False] * 190])

@@ -16,8 +16,9 @@ from pifr.plugin import FrontalizedRecognizer
 from pifr.views import Mirror, NoFrontalizer, Views
 from protocols.base import SCORE_COLUMNS
 from protocols.cfp import Cfp
+from protocols.experiment import Experiment
 from protocols.extraction import SCORE_TOLERANCE, FeatureTable, Image, System, extract
-from protocols.runner import score_setting
+from protocols.runner import run_verification, score_setting
 from protocols.store import FeatureStore
 
 from .conftest import small_recognizer
@@ -194,6 +195,15 @@ def test_an_image_that_vanishes_during_a_run_is_not_stored_as_a_failure(
             extract([Image(str(path), read)], finder, make_systems("mirror"), store)
         table = extract([Image(str(path), read)], finder, make_systems("mirror"), store)[0]
     assert table.status.tolist() == ["ok"]
+
+
+def test_a_protocol_that_compares_what_it_does_not_list_is_refused_before_any_work(cfp_root: Path) -> None:
+    class Misspelt(Cfp):
+        def comparisons(self, setting: str) -> pd.DataFrame:
+            return super().comparisons(setting).replace("001/frontal/01.png", "001/frontal/1.png")
+
+    with pytest.raises(DataError, match=r"compared images are no samples, '001/frontal/1\.png' the first"):
+        run_verification(Misspelt(cfp_root), Experiment(data=cfp_root, out=cfp_root, recognizers=("no",)))
 
 
 def test_both_sides_are_named_when_both_fail(cfp_root: Path, make_systems: MakeSystems, tmp_path: Path) -> None:

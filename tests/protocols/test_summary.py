@@ -101,6 +101,11 @@ def test_unknown_people_are_resampled_by_comparison() -> None:
     assert b["eer_high"] - b["eer_low"] == pytest.approx(high - low, rel=0.2)
 
 
+def test_people_who_are_none_are_as_unknown_as_those_who_are_not_named() -> None:
+    unnamed, none = (scores().assign(probe_subject=who, reference_subject=who) for who in ("", None))
+    pd.testing.assert_frame_equal(summarise(unnamed, replicates=50), summarise(none, replicates=50))
+
+
 def test_difference_is_on_the_comparisons_that_both_measured() -> None:
     plain, better = scores(), failed(scores(gain=1.0, frontalizer="srtc"), slice(10, 14), "probe:no_face")
     row = paired_differences(pd.concat([plain, better]), {"frontalizer": "none"}, replicates=200).iloc[0]

@@ -115,7 +115,10 @@ def test_a_function_in_a_file_makes_a_recognizer(tmp_path: Path) -> None:
         "origin='')\n"
         "    return ModuleRecognizer(network, config, device=device)\n"
     )
-    assert load_recognizer(f"python:{file}:make").embed(COLOUR).shape == (len(COLOUR), 3)
+    made = load_recognizer(f"python:{file}:make")
+    assert made.embed(COLOUR).shape == (len(COLOUR), 3)
+    file.write_text(file.read_text().replace("Linear(192, 3))", "Linear(192, 3), torch.nn.Tanh())"))
+    assert load_recognizer(f"python:{file}:make").fingerprint[-12:] != made.fingerprint[-12:]
     with pytest.raises(ConfigError, match="no function 'other'"):
         load_recognizer(f"python:{file}:other")
     with pytest.raises(ConfigError, match=r"python:FILE\.py:NAME"):
