@@ -213,7 +213,8 @@ class Frontalizer:
             )
             seen = (_resize(evidence, INPUT_SIZE), located.fitted)
         else:
-            seen = (warp.affine_warp(pixels, located.pncc_to_crop, located.pncc.shape[-1]),)
+            photo = warp.affine_warp(pixels, located.pncc_to_crop, located.pncc.shape[-1])
+            seen = (network.photo(photo, located.mask),)
         with self.pretrained.autocast():
             return network(*seen)
 

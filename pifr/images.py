@@ -7,7 +7,9 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from pifr.errors import ImageError
 
@@ -23,9 +25,9 @@ _CHANNELS = ((), (1,), (3,), (4,))
 """Of arrays, what their shape ends with after height and width: grey, grey, RGB, RGBA."""
 
 
-Photo = str | Path | bytes | np.ndarray | Image.Image
+Photo = str | Path | bytes | np.ndarray | Image.Image | Tensor
 """A file name, the content of a file, a Pillow image, or a uint8 array: H x W x 3 RGB, H x W x 4 RGBA, H x W or
-H x W x 1 grey."""
+H x W x 1 grey; a uint8 tensor is 3 x H x W RGB, as torchvision reads it."""
 
 
 def each_photo(images: Iterable[Photo]) -> Iterator[Photo]:
@@ -35,7 +37,9 @@ def each_photo(images: Iterable[Photo]) -> Iterator[Photo]:
         TypeError: it is one photo.
         TypeError, ValueError: as `read_image`, when it comes to what is no photo; says which it is, counted from 0.
     """
-    if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+    if isinstance(images, str | Path | bytes | Image.Image) or (
+        isinstance(images, np.ndarray | Tensor) and images.ndim < 4
+    ):
         raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
     return map(_checked, count(), images)
 
@@ -58,6 +62,11 @@ def check_photo(source: Photo) -> None:
     if not isinstance(source, Photo):
         kind = type(source).__name__
         raise TypeError(f"a {kind} is no photo: give a file name, bytes, a uint8 RGB array or a Pillow image")
+    if isinstance(source, Tensor):
+        if source.dtype != torch.uint8 or source.ndim != 3 or len(source) != 3 or not source.numel():
+            shape = " x ".join(map(str, source.shape))
+            raise ValueError(f"an image as a tensor is uint8 3 x H x W RGB, not {source.dtype} {shape}")
+        return
     if not isinstance(source, np.ndarray):
         return
     if source.ndim < 2 or source.shape[2:] not in _CHANNELS or not source.size:
@@ -85,6 +94,8 @@ def read_image(source: Photo) -> np.ndarray:
         TypeError, ValueError: as `check_photo`.
     """
     check_photo(source)
+    if isinstance(source, Tensor):
+        return source.detach().permute(1, 2, 0).cpu().numpy()
     if isinstance(source, np.ndarray):
         return _from_array(source)
     name = f"'{source}'" if isinstance(source, str | Path) else "the image"

@@ -44,7 +44,7 @@ class LocatorConfig(Config):
         texture_size: side of the textures, gathered from the photo.
         precision: of all networks; "auto" is bfloat16 where the processor multiplies matrices of it natively.
         pncc_deviation: mm, standard error of C-Net's PNCC: the larger, the nearer fitted shapes stay to the mean face.
-            S-Net learned to correct fits at this value (docs/choosing-views.md, "Seven minutes of a GPU").
+            S-Net learned to correct fits at this value (docs/choosing-views.md, "Minutes of a GPU").
         largest_residual: mm; a PNCC that no camera and shape explains better is not used.
         turned_residual: mm; what is not explained as well as this is looked at again, turned, and faces that are found
             to lie on their side or head must be.

@@ -35,7 +35,7 @@ class _Locate(nn.Module):
         if self.shape is None:
             return outputs
         size = self.locator.pretrained["pncc"].config.input_size
-        return (*outputs, self.shape(warp.affine_warp(pixels, pncc_to_crop, size)))
+        return (*outputs, self.shape(self.shape.photo(warp.affine_warp(pixels, pncc_to_crop, size), mask)))
 
 
 class _Complete(nn.Module):

@@ -2,7 +2,8 @@
 
 The simplest ones live here: `none` (the aligned crop alone) and `mirror` (the crop and its mirror image: the honest
 control that every frontalizer has to beat). Others join by the entry point group `pifr.frontalizers`; an entry is a
-callable `(device: str, argument: str) -> ViewMaker`, where the name `srtc:paper` passes the argument "paper" to `srtc`.
+callable `(device: str, argument: str) -> ViewMaker`, where the name `srtc:paper` passes the argument "paper" to `srtc`
+(which then loads networks of the configuration `paper`; what views are made and how they weigh stays the same).
 """
 
 import math

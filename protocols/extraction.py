@@ -78,8 +78,10 @@ class FeatureTable:
 
     @property
     def passes(self) -> int:
-        """Recognizer passes a face costs."""
-        return self.features.shape[1]
+        """Recognizer passes a face costs at most: its views that count for any image, and the first, always made."""
+        counts = self.weights > 0
+        counts[:, 0] = True
+        return int(counts.any(0).sum())
 
     def templates(self, fusion: Fusion, *, first_view_only: bool = False) -> Tensor:
         """Fused templates, N x D' float64; NaN where the image failed.

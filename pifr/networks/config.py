@@ -106,7 +106,8 @@ class DiscriminatorConfig(Config):
 class CoarseShapeConfig(Config):
     """Coarse-shape subnetwork of S-Net (section 3.5.2): 7 convolutions down to 1 x 1, 10 transposed ones up.
 
-    `scale` (mm) is what one unit of the raw output stands for; the output is added to the mean shape, as in the paper.
+    `scale` (mm) is what one unit of the raw output stands for; the output is added to the mean shape, where the paper
+    regresses positions directly. `segmented_input`: pixels outside the mask are set to zero, as in the paper.
     `corrects_fit`: the network sees what C-Net's correspondence says in UV (`Correspondence.evidence`) in place of the
     photo, and its output is added to the face model fitted to that: what is left to learn is how C-Net errs.
     """
@@ -134,6 +135,7 @@ class CoarseShapeConfig(Config):
         64,
     )
     scale: PositiveFloat = 10.0
+    segmented_input: bool = False
     corrects_fit: bool = False
 
 

@@ -88,6 +88,15 @@ class CoarseShapeNetwork(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(3, size, size) if mean is None else mean.detach().clone().float())
 
+    def photo(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """What a network that does not correct a fit is given of photos.
+
+        Args:
+            pixels: B x 3 x 128 x 128 float in [0, 1].
+            mask: B x 1 x 128 x 128 float in [0, 1]; used only with `segmented_input`.
+        """
+        return pixels * mask if self.config.segmented_input else pixels
+
     def forward(self, seen: Tensor, fitted: Tensor | None = None) -> Tensor:
         """Position maps B x 3 x N x N float32 in mm, model frame.
 

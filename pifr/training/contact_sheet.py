@@ -1,4 +1,4 @@
-"""Contact sheets: what registration did, at a glance (DESIGN.md section 5)."""
+"""Contact sheets: what registration did, at a glance."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A registered photo becomes a textured head: each pixel of a render looks up its colour in the photo itself, at the place
 where the fitted model projects, or at the mirrored place where the photo does not see it. So renders keep the photo's
-sharpness, and real asymmetry of light wherever both sides were seen (DESIGN.md section 5).
+sharpness, and real asymmetry of light wherever both sides were seen.
 """
 
 from __future__ import annotations

@@ -479,7 +479,7 @@ class CoarseShapeTraining(NetworkTraining):
         """What the network is given of a batch."""
         images = images_of(batch)
         if not self._located_by:
-            return (images,)
+            return (self.network.photo(images, mask_of(batch)),)
         cnet, correspondence = (module.to(self.device) for module in self._located_by)
         prediction = self.run(cnet, images, mask_of(batch))
         mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.sigmoid()

@@ -1,4 +1,4 @@
-"""Renders the training pairs: the second half of the data road (paper section 3.6, DESIGN.md section 5).
+"""Renders the training pairs: the second half of the data road (paper section 3.6, docs/architecture.md).
 
 Every registered photo gives one untouched view and several turned ones, with true PNCC (its support is the mask) and
 position map, and one complete UV texture. Everything depends on (seed, photo, view) alone, so the same seed gives the

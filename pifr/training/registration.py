@@ -1,4 +1,4 @@
-"""Fits the face model to near-frontal photos: the first half of the data road (DESIGN.md section 5).
+"""Fits the face model to near-frontal photos: the first half of the data road (docs/architecture.md).
 
 The paper takes cameras and shapes from Deep3DFace; here pose and coefficients are fitted jointly to landmarks of
 MediaPipe Face Mesh or of C-Net (`landmark_sources`), whose errors are far from independent: both place each landmark a

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, features
 
 from pifr.errors import ImageError
@@ -194,3 +195,15 @@ def test_floating_point_values_are_refused_by_name(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
     with pytest.raises(ImageError, match=r"depth\.tiff.*floating-point"):
         read_image(path)
+
+
+def test_a_tensor_is_a_photo_as_torchvision_reads_it() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    np.testing.assert_array_equal(read_image(tensor), array)
+    assert len(list(each_photo(torch.stack([tensor, tensor])))) == 2
+    with pytest.raises(TypeError, match="put it into a list"):
+        each_photo(tensor)
+    for wrong in (tensor.float(), tensor.permute(1, 2, 0), tensor[:1]):
+        with pytest.raises(ValueError, match="image 0: an image as a tensor is uint8 3 x H x W RGB"):
+            list(each_photo([wrong]))

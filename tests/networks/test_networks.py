@@ -117,6 +117,29 @@ def test_inpainting_does_not_look_at_unseen_pixels() -> None:
     torch.testing.assert_close(network(texture, seen), network(other, seen))
 
 
+def test_inpainting_sees_the_flipped_face_and_skips_the_middle() -> None:
+    torch.manual_seed(0)
+    # Its receptive field is so small that the other edge is reached by the flipped input alone.
+    network = build_network(InpaintingConfig(resolution=64, widths=(4, 8), kernel_size=3, dilations=(1,))).eval()
+    texture, seen = torch.rand(1, 3, 64, 64, requires_grad=True), torch.ones(1, 1, 64, 64)
+    (gradient,) = torch.autograd.grad(network(texture, seen)[..., 30, 2].sum(), texture)
+    reached = gradient.abs().amax((0, 1)) > 0
+    assert reached[30, 2]
+    assert reached[30, 61]
+    assert not reached[:, 28:36].any()
+    network.middle = torch.nn.Sequential(torch.nn.Hardshrink(float("inf")))  # nothing comes through
+    (gradient,) = torch.autograd.grad(network(texture, seen)[..., 30, 2].sum(), texture)
+    assert (gradient.abs() > 0).any()
+
+
+def test_paper_inpainting_widens_its_view_by_dilation() -> None:
+    paper = InpaintingConfig.model_validate(
+        yaml.safe_load((CONFIGS / "paper.yaml").read_text())["inpainting"]["network"]
+    )
+    network = build_network(paper)
+    assert [block.first.convolution.dilation for block in network.middle] == [(d, d) for d in (1, 2, 4, 8, 1)]
+
+
 def test_a_correction_of_the_mirrored_face_begins_as_the_mirrored_face() -> None:
     config = InpaintingConfig(resolution=32, widths=(8, 16), kernel_size=3, dilations=(1,), corrects_mirrored=True)
     network = build_network(config).eval()
@@ -155,6 +178,13 @@ def test_segmentation_averages_larger_crops() -> None:
     small = torch.rand(2, 3, 32, 32)
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(network(large), network(small))
+
+
+def test_coarse_shape_sees_the_background_only_if_told_to() -> None:
+    photo, mask = torch.rand(2, 3, 128, 128), (torch.rand(2, 1, 128, 128) > 0.5).float()
+    for segmented, expected in ((True, photo * mask), (False, photo)):
+        network = build_network(CoarseShapeConfig(resolution=64, segmented_input=segmented))
+        torch.testing.assert_close(network.photo(photo, mask), expected)
 
 
 def test_segmented_input_hides_the_background() -> None:

@@ -197,6 +197,13 @@ def test_an_image_that_vanishes_during_a_run_is_not_stored_as_a_failure(
     assert table.status.tolist() == ["ok"]
 
 
+def test_passes_are_the_views_that_count_for_some_image_and_the_first() -> None:
+    weights = torch.tensor([[0.0, 0.5, 0.5, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    words = np.array(["ok", "ok"], object)
+    assert FeatureTable(torch.zeros(2, 4, 8), weights, torch.zeros(2), words, words).passes == 3
+    assert weights[0, 0] == 0
+
+
 def test_a_protocol_that_compares_what_it_does_not_list_is_refused_before_any_work(cfp_root: Path) -> None:
     class Misspelt(Cfp):
         def comparisons(self, setting: str) -> pd.DataFrame:

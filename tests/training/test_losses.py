@@ -82,11 +82,11 @@ def test_adversarial_losses_are_finite_for_any_logit() -> None:
 def test_gradient_penalty_of_a_linear_discriminator() -> None:
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
     real = torch.randn(5, 1, 1, 2)
-    # Eq. (7): the gradient is (3, 4) for every sample, its squared norm 25, and d/dw of it 2 w.
+    # Eq. (7): by textures in [-1, 1] the gradient is (1.5, 2), its squared norm 6.25, d/dw of it w / 2.
     penalty = losses.gradient_penalty(lambda x: (x.flatten(1) * weight).sum(1), real)
     penalty.backward()
-    assert penalty.item() == pytest.approx(25.0)
-    torch.testing.assert_close(weight.grad, torch.tensor([6.0, 8.0]))
+    assert penalty.item() == pytest.approx(6.25)
+    torch.testing.assert_close(weight.grad, torch.tensor([1.5, 2.0]))
 
 
 def test_surface_loss_is_the_mean_absolute_coordinate_error() -> None:

@@ -155,6 +155,23 @@ def test_shipped_configurations_are_valid() -> None:
         assert all(loaded.task(network) for network in NAMES)
 
 
+def test_the_paper_configuration_is_the_papers() -> None:
+    paper = load_training_config(CONFIGS / "paper.yaml")
+    inpainting, fine = paper.inpainting, paper.shape_fine
+    weights = (inpainting.perceptual_weight, inpainting.discriminator_weight, inpainting.generator_weight)
+    assert (*weights, inpainting.penalty_weight) == (0.1, 0.1, 0.2, 1.0)  # Eq. (8)
+    assert (fine.shading_weight, fine.penalty_weight) == (100.0, 1.0)
+    assert inpainting.adversarial
+    assert inpainting.perceptual
+    assert inpainting.penalty_every == 1
+    assert inpainting.identity is None
+    assert paper.pncc.network.segmented_input
+    assert paper.shape_coarse.network.segmented_input
+    assert not paper.pncc.masked_loss
+    assert not paper.pncc.network.predicts_mask
+    assert not paper.shape_coarse.network.corrects_fit
+
+
 def test_wrong_keys_of_a_training_file_are_named(tmp_path: Path) -> None:
     content = yaml.safe_load((CONFIGS / "lite.yaml").read_text())
     content["pncc"]["optimisation"]["learningrate"] = 1
@@ -278,9 +295,42 @@ def test_inet_minimises_what_eq_8_adds_up(
         descended.append(loss.detach().clone())
         original(module, optimizer, loss)
 
+    judged: list[tuple[torch.Tensor, torch.Tensor]] = []
+    penalised: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
+
+    def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        judged.append((real.detach(), fake.detach()))
+        return losses_of_discriminator(real, fake)
+
+    def generator_loss(logits: torch.Tensor) -> torch.Tensor:
+        assert logits.requires_grad  # or the adversary would teach I-Net nothing
+        return losses_of_generator(logits)
+
+    def gradient_penalty(discriminator: object, real: torch.Tensor) -> torch.Tensor:
+        penalised.append(real.detach())
+        return penalty_of_gradient(discriminator, real)
+
+    losses_of_discriminator, losses_of_generator = losses.discriminator_loss, losses.generator_loss
+    penalty_of_gradient, original_step = losses.gradient_penalty, InpaintingTraining.training_step
+
+    def training_step(module: InpaintingTraining, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        batches.append(batch["texture"].detach())
+        with torch.no_grad():
+            real = module.discriminator(batch["texture"])
+        original_step(module, batch, batch_idx)
+        # It is judged before its own step: the first logits are those of the true textures.
+        torch.testing.assert_close(judged[-1][0].float(), real.float(), atol=0.05, rtol=0.05)
+
     monkeypatch.setattr(InpaintingTraining, "_descend", descend)
+    monkeypatch.setattr(InpaintingTraining, "training_step", training_step)
     monkeypatch.setattr(InpaintingTraining, "log_losses", lambda module, **values: steps.append(values))
+    for name, function in (("discriminator_loss", discriminator_loss), ("generator_loss", generator_loss),
+                           ("gradient_penalty", gradient_penalty)):  # fmt: skip
+        monkeypatch.setattr(losses, name, function)
     run("inpainting", config, shards, tmp_path, 2)
+    torch.testing.assert_close(penalised[0], batches[0])  # Eq. (7) is about true textures
+    assert not any(torch.equal(real, fake) for real, fake in judged)
     for step, (generator, discriminator) in zip(steps, zip(descended[::2], descended[1::2], strict=True), strict=True):
         torch.testing.assert_close(generator, step["reconstruction"].detach() + 0.7 * step["generator"].detach())
         penalty = 2.0 * 2 * step["penalty"].detach() if "penalty" in step else 0.0
