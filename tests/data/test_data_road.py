@@ -4,6 +4,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
 import cv2
@@ -410,3 +411,25 @@ def test_an_unknown_landmark_source_is_refused_before_any_photo_is_read(tmp_path
 def test_an_empty_folder_says_what_it_lacks(tmp_path):
     with pytest.raises(DataError, match="no photos"):
         registration.find_photos(tmp_path)
+
+
+def test_every_view_of_every_photo_is_drawn_anew(monkeypatch):
+    monkeypatch.setattr(pairs, "draw_background", lambda *a: None)
+    monkeypatch.setattr(pairs, "_another_face", lambda *a: (None, False))
+    head = SimpleNamespace(render=lambda angles, *rest: angles)
+
+    def angles(photo=0, view=1, seed=1):
+        return pairs._draw_view(head, photo, view, Path(), ["x"], pairs.RenderSettings(seed=seed))
+
+    assert angles() == angles()
+    assert len({angles(), angles(photo=1), angles(view=2), angles(seed=2)}) == 4
+
+
+def test_expressions_stay_within_the_models_range(monkeypatch):
+    names, steps = load_face_model().expression_names, []
+    fake = SimpleNamespace(expression_names=names, offset=lambda identity, step, changed: steps.append(step))
+    monkeypatch.setattr(pairs, "load_face_model", lambda: fake)
+    head = SimpleNamespace(fit=SimpleNamespace(identity=np.zeros(40), expression=np.full(len(names), 0.9)))
+    for seed in range(30):
+        pairs._another_face(head, np.random.default_rng(seed))
+    assert max(step.max() for step in steps if len(step)) <= 0.1 + 1e-6

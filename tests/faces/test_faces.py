@@ -484,3 +484,13 @@ def test_a_wrong_policy_or_fallback_says_what_there_is() -> None:
         FaceFinder(Scripted(), "biggest")
     with pytest.raises(ConfigError, match="centre-crop"):
         FaceFinder(Scripted(), fallback="crop")
+
+
+def test_every_pixel_of_a_photo_is_wholly_within_it() -> None:
+    faces = cut(np.full((256, 256, 3), 255, np.uint8), np.array([63.5, 63.5, 191.5, 191.5]))
+    assert inside_photo(pixel_grid(256, 256)[None], faces.edges).min() == 1
+
+
+def test_arcface_112_is_insightfaces() -> None:
+    wanted = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    assert np.array_equal(ARCFACE_112.points, wanted)

@@ -96,3 +96,8 @@ def test_certainty_grows_with_visibility():
     sure = certain(visibility)[:, 0, 8, 8]
     assert (sure.diff() >= 0).all()
     assert sure[1] == 0 < sure[2] < sure[4] == 1
+
+
+def test_what_is_seen_is_not_mixed_with_the_other_side():
+    texture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mirrored(texture, torch.ones(1, 1, 32, 32)), texture)

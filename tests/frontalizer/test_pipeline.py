@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pifr import frontalizer as frontalizer_module
 from pifr.faces import ARCFACE_112, FaceCrops
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
 from pifr.frontalized import POOR, FrontalizedFaces
-from pifr.frontalizer import PersonShapeReader
+from pifr.frontalizer import Frontalizer, FrontalizerConfig, PersonShapeReader
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
 from pifr.geometry.warp import pixel_grid
 from pifr.networks.pncc import PnccPrediction
 
-from .conftest import SCALE, faces_of, painted_faces, photo_edges
+from .conftest import SCALE, PaintReader, faces_of, painted_faces, photo_edges
 
 YAW = [-80.0, -60.0, -30.0, 0.0, 45.0, 75.0]
 
@@ -372,3 +373,63 @@ def test_a_person_without_a_reliable_picture_has_no_shape(locator):
         shape, used = reader(faces)
         assert shape.isnan().all()
         assert not used.any()
+
+
+def test_other_weights_change_the_fingerprint(locator):
+    one, other = PaintReader(), PaintReader()
+    other.fingerprint = "other paint"
+    config = FrontalizerConfig()
+    assert Frontalizer(locator, one, config).fingerprint != Frontalizer(locator, other, config).fingerprint
+
+
+def _looks(locator, monkeypatch, residuals, reliable=(True,) * 4):
+    """The locator's four looks at a face, with residuals of our own; what it chose is told by the residual."""
+    faces = painted_faces([20.0])
+    seen = locator(faces)
+    looks = iter(
+        [
+            replace(
+                seen,
+                residual=torch.tensor([r]),
+                status=("ok" if ok else "fallback",),
+                reason=("" if ok else "no_mask",),
+            )
+            for r, ok in zip(residuals, reliable, strict=True)
+        ]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(locator, "_look", lambda faces: next(looks))
+        return locator._locate(faces).residual.item()
+
+
+def test_a_face_that_can_be_used_is_turned_only_if_much_is_gained(locator, monkeypatch):
+    assert _looks(locator, monkeypatch, [2.0, 1.45, 2.5, 2.5]) == 2.0
+    assert _looks(locator, monkeypatch, [2.0, 1.35, 2.5, 2.5]) == pytest.approx(1.35)
+
+
+def test_a_face_that_cannot_be_used_is_turned_only_if_that_explains_it_well(locator, monkeypatch):
+    assert _looks(locator, monkeypatch, [9.0, 2.0, 2.5, 2.5], (False, True, True, True)) == 9.0
+
+
+def test_an_unreliable_look_is_never_taken(locator, monkeypatch):
+    assert _looks(locator, monkeypatch, [2.0, 1.3, 0.1, 2.5], (True, True, False, True)) == pytest.approx(1.3)
+
+
+def test_errors_of_the_evidence_do_not_bend_the_photo(frontalizer, locator):
+    faces = painted_faces([50.0])
+    located = locator(faces)
+    noise = 3 * torch.randn(located.image_map.shape, generator=torch.Generator().manual_seed(0))
+    noisy = replace(located, image_map=located.image_map + noise)
+    turned = [frontalizer.turn(faces, each, each.fitted, None, ARCFACE_112, 112) for each in (located, noisy)]
+    torch.testing.assert_close(turned[1], turned[0])
+
+
+def test_pitch_shrinks_as_yaw_does(frontalizer, locator, monkeypatch):
+    asked, real = [], frontalizer_module.frontal_camera
+    monkeypatch.setattr(frontalizer_module, "frontal_camera", lambda *a: asked.append(a[3:]) or real(*a))
+    faces = painted_faces([60.0], pitch=15.0)
+    located = locator(faces)
+    frontalizer.turn(faces, located, located.fitted, None, ARCFACE_112, 112, 30.0)
+    (yaw, pitch), angles = asked[0], located.camera.angles()[0]
+    assert (yaw.item(), pitch.item()) == pytest.approx((30.0, angles[1].item() * 30 / angles[0].item()), abs=1e-3)
+    assert pitch.item() > 5

@@ -116,3 +116,22 @@ def test_what_neither_side_shows_is_carried_on_smoothly():
     hole = mirrored(texture, visibility)[..., 12:20, 12:20]
     assert hole.min() >= 0.3
     assert hole.max() <= 0.4
+
+
+def test_the_face_beyond_the_photo_is_painted(frontalizer, locator):
+    faces = painted_faces([20.0])
+    located = locator(faces)
+    cut = replace(faces, edges=photo_edges(0.0, 0.0, 255.0, 140.0, 1))
+    paint = torch.full_like(located.uv_partial, 0.9)
+    turned = frontalizer.turn(cut, located, located.fitted, paint, ARCFACE_112, 112, 20.0)
+    assert turned[0, :, 84:90, 50:62].min() > 0.8
+
+
+def test_paint_is_as_bright_at_the_outline_as_elsewhere(frontalizer, locator):
+    faces = painted_faces([-70.0])
+    located = locator(faces)
+    white = replace(faces, pixels=torch.full_like(faces.pixels, 0.9))
+    turned = frontalizer.turn(
+        white, located, located.fitted, torch.full_like(located.uv_partial, 0.9), ARCFACE_112, 112
+    )
+    torch.testing.assert_close(turned, torch.full_like(turned, 0.9), atol=1e-3, rtol=0)

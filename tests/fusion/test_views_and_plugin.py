@@ -13,10 +13,10 @@ from torch import Tensor
 
 from feature_extractors.base import RecognizerConfig
 from pifr import views as views_module
-from pifr.errors import UnknownNameError
-from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops
+from pifr.errors import ConfigError, UnknownNameError
+from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, cut
 from pifr.five_landmarks import nominal_landmarks
-from pifr.plugin import FrontalizedRecognizer, embed_views
+from pifr.plugin import FrontalizedRecognizer, embed_views, failed_where_not_finite
 from pifr.views import Mirror, NoFrontalizer, ViewMaker, Views, list_view_makers, load_view_maker
 
 
@@ -341,3 +341,36 @@ def test_no_faces_have_no_templates(maker: ViewMaker) -> None:
     """What `FaceFinder.every_face` gives of a photo without a face."""
     assert FrontalizedRecognizer(Recording(), maker).embed_faces(FaceCrops.failed(())).shape == (0, 3)
     assert FaceCrops.failed(()).usable.dtype == torch.bool
+
+
+def test_a_failed_face_keeps_its_reason() -> None:
+    views = Views(
+        torch.zeros(1, 1, 3, 4, 4), torch.ones(1, 1), ("crop",), torch.tensor([torch.nan]), ("failed",), ("no_face",)
+    )
+    assert failed_where_not_finite(views, torch.full((1, 1, 2), torch.nan)).reason == ("no_face",)
+
+
+def test_features_of_a_view_that_does_not_count_may_be_anything() -> None:
+    views = Views(
+        torch.zeros(1, 2, 3, 4, 4), torch.tensor([[0.0, 1.0]]), ("crop", "other"), torch.zeros(1), ("ok",), ("",)
+    )
+    assert failed_where_not_finite(views, torch.tensor([[[torch.nan], [1.0]]])).status == ("ok",)
+    assert failed_where_not_finite(views, torch.tensor([[[1.0], [torch.nan]]])).status == ("failed",)
+
+
+def test_weights_that_sum_to_less_than_1_are_refused() -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        Views(torch.zeros(1, 1, 3, 4, 4), torch.full((1, 1), 0.5), ("crop",), torch.zeros(1), ("ok",), ("",))
+
+
+@pytest.mark.parametrize("name", ["none", "mirror"])
+def test_what_lies_beyond_the_photo_is_black_in_every_view(name: str) -> None:
+    faces = cut(np.full((100, 100, 3), 255, np.uint8), np.array([-30.0, -30, 130, 130]))
+    views = load_view_maker(name)(faces, ARCFACE_112, 112)
+    assert (views.images[..., 0, :] == 0).all()
+    assert (views.images[..., 56, 56] > 0.99).all()
+
+
+def test_an_argument_may_hold_a_colon() -> None:
+    with pytest.raises(ConfigError, match="'a:b'"):
+        load_view_maker("mirror:a:b")

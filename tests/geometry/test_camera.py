@@ -7,7 +7,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from pifr.geometry import warp
-from pifr.geometry.camera import camera_from_angles, fit_camera, rotation_from_angles
+from pifr.geometry.camera import Camera, camera_from_angles, fit_camera, rotation_from_angles
 
 NOSE, CHIN, EAR = torch.tensor([0.0, 0, 60]), torch.tensor([0.0, -80, 0]), torch.tensor([70.0, 0, 0])
 
@@ -161,3 +161,22 @@ def test_a_row_does_not_depend_on_its_batch():
     together = fit_camera(points, pixels, torch.ones(3, 400)).camera
     alone = fit_camera(points, pixels[1:2], torch.ones(1, 400)).camera
     torch.testing.assert_close(together.rotation[1:2], alone.rotation, atol=1e-5, rtol=0)
+
+
+def test_rounding_does_not_make_the_angles_of_a_face_seen_from_below_nan():
+    rotation = torch.tensor([[[1.0, 0, 0], [0, 0, 1], [0, -1.0000001, 0]]])
+    assert Camera(torch.ones(1), rotation, torch.zeros(1, 2)).angles().isfinite().all()
+
+
+def test_points_without_weight_do_not_count_in_the_residual():
+    points = torch.randn(1, 3, 50, generator=torch.Generator().manual_seed(0)) * 50
+    pixels = camera_from_angles(20.0, 5.0, 0.0, 0.7, torch.zeros(1, 2)).project(points)
+    weights = torch.ones(1, 50)
+    pixels[..., 20:], weights[:, 20:] = 500.0, 0.0
+    assert fit_camera(points, pixels, weights).residual < 1e-2
+
+
+def test_a_fit_that_is_not_valid_has_an_infinite_residual():
+    fit = fit_camera(torch.zeros(1, 3, 10), torch.zeros(1, 2, 10), torch.ones(1, 10))
+    assert not fit.valid[0]
+    assert fit.residual[0] == torch.inf

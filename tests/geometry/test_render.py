@@ -9,6 +9,7 @@ from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.reference_render import RendererUnavailableError, render_reference
 from pifr.geometry.render import frontal_camera, rasterize, render, render_frontal
+from pifr.geometry.template import load_template
 
 FIVE = torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.5, 0.55], [0.38, 0.75], [0.62, 0.75]])
 YAWS = torch.linspace(-90, 90, 7)
@@ -249,3 +250,10 @@ def test_pyrender_draws_the_same(analytic_face):
 def test_the_reference_refuses_what_opengl_cannot_draw(analytic_face):
     with pytest.raises(ValueError, match="three colour channels"):
         render_reference(analytic_face(8)[None], torch.rand(1, 2, 8, 8), cameras(torch.zeros(1), 16), 16)
+
+
+def test_a_view_keeps_the_pitch_that_was_asked_for():
+    template = load_template()
+    landmarks = warp.points_at(template.position_map(64)[None], template.landmarks("five"))
+    angles = frontal_camera(landmarks, ARCFACE_112, 112, torch.tensor([20.0]), torch.tensor([12.0])).angles()[0]
+    assert angles[:2].tolist() == pytest.approx([20.0, 12.0], abs=1e-3)

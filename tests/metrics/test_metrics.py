@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from protocols import metrics
+from protocols.metrics import best_threshold
 
 SAME = np.array([True, True, True, False, False, False])
 
@@ -301,3 +302,21 @@ class TestCertainty:
 
     def test_no_replicates_give_no_interval(self) -> None:
         assert all(np.isnan(metrics.percentile_interval(np.array([np.nan]))))
+
+
+def test_three_expected_errors_suffice() -> None:
+    same = np.arange(303) < 3
+    score = np.where(same, 2.0, np.linspace(0, 1, 303))
+    assert metrics.fnmr_at_fmr(same, score, 0.01) == 0
+    assert np.isnan(metrics.fnmr_at_fmr(same, score, 0.0099))
+
+
+def test_a_threshold_whose_fmr_is_just_the_point_counts() -> None:
+    same = np.array([True] * 2 + [False] * 8)
+    score = np.array([0.9, 0.6, 0.8, 0.7, 0.6, 0.6, 0.1, 0.1, 0.1, 0.1])
+    assert metrics.fnmr_at_fmr(same, score, 0.5, minimum_false_matches=0) == 0.0
+    assert metrics.fnmr_at_fmr(same, score, 0.49, minimum_false_matches=0) == 0.5
+
+
+def test_the_threshold_lies_half_way_to_the_next_score() -> None:
+    assert best_threshold(np.array([True, True, False]), np.array([0.9, 0.8, 0.2])) == pytest.approx(0.5)

@@ -164,3 +164,13 @@ def test_a_wrong_switch_names_what_is_allowed(wrong: dict) -> None:
 def test_cameras_come_in_mirrored_pairs() -> None:
     assert sorted(CAMERA_YAW.values()) == [-yaw for yaw in sorted(CAMERA_YAW.values(), reverse=True)]
     assert len(CAMERA_YAW) == 13
+
+
+def test_flash_shots_are_01_to_18() -> None:
+    assert Switches(probe_shots="flash").shots == tuple(f"{shot:02d}" for shot in range(1, 19))
+
+
+def test_folders_that_are_no_subjects_are_no_people(tmp_path: Path) -> None:
+    for name in ("001", "002", "thumbnails"):
+        (tmp_path / "session01" / "multiview" / name).mkdir(parents=True)
+    assert MultiPie(tmp_path).attendance == {1: ("001", "002")}

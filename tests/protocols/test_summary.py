@@ -11,7 +11,7 @@ from pifr.errors import ConfigError, DataError
 from protocols import metrics
 from protocols.base import SCORE_COLUMNS
 from protocols.runs import load_run, load_runs, save_run
-from protocols.summary import count_failures, paired_differences, summarise
+from protocols.summary import Comparisons, count_failures, paired_differences, summarise
 
 
 def scores(seed: int = 0, gain: float = 0.0, frontalizer: str = "none", **columns: object) -> pd.DataFrame:
@@ -233,3 +233,39 @@ class TestRuns:
         (tmp_path / "file").write_text("", encoding="utf-8")
         with pytest.raises(DataError, match="cannot be written"):
             save_run(tmp_path / "file" / "run", scores(), {})
+
+
+def test_a_comparison_with_one_unknown_subject_is_a_subject_of_its_own() -> None:
+    table = pd.DataFrame(
+        {
+            "probe": ["p", "q"],
+            "reference": ["r", "r"],
+            "probe_subject": ["", "1"],
+            "reference_subject": ["2", "2"],
+            "same": [True, False],
+            "score": [1.0, 0.0],
+            "fold": ["1", "1"],
+        }
+    )
+    pairs = Comparisons.of(table)
+    assert pairs.first[0] == pairs.second[0] == "p against r"
+    assert (pairs.first[1], pairs.second[1]) == ("1", "2")
+
+
+def test_failures_count_below_every_score() -> None:
+    for scores in ([-0.5, np.nan, 0.3], [0.5, np.nan, 0.3], [np.nan, np.nan, np.nan]):
+        table = pd.DataFrame(
+            {
+                "probe": list("abc"),
+                "reference": list("def"),
+                "probe_subject": "",
+                "reference_subject": "",
+                "same": [True, True, False],
+                "score": scores,
+                "fold": "1",
+            }
+        )
+        score = Comparisons.of(table, failures_lowest=True).score
+        assert score[1] <= np.min(score)
+        assert np.isfinite(score).all()
+        assert np.isnan(scores[0]) or score[1] < min(score[0], score[2])

@@ -213,3 +213,11 @@ def register_theirs() -> None:
     @register(config(name="theirs"))
     def load(*arguments: object) -> None:
         raise NotImplementedError
+
+
+def test_black_becomes_the_low_end_of_the_range() -> None:
+    config = RecognizerConfig(
+        name="x", input_size=2, alignment=ARCFACE_112, embedding_size=1, licence="", origin="", value_range=(-1.0, 1.0)
+    )
+    batch = torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
+    assert config.normalise(batch).amax((1, 2, 3)).tolist() == [-1.0, 1.0]

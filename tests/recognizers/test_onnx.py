@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from feature_extractors import load_recognizer
-from feature_extractors.onnx import OnnxRecognizer
+from feature_extractors.onnx import SFACE, OnnxRecognizer
 from pifr.errors import CheckpointError, ConfigError
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -142,3 +142,7 @@ def test_a_recognizer_can_be_sent_to_another_process(tmp_path: Path) -> None:
     before = recognizer.embed(batch)
     again: OnnxRecognizer = pickle.loads(pickle.dumps(recognizer))
     torch.testing.assert_close(again.embed(batch), before)
+
+
+def test_sface_sees_0_to_255() -> None:
+    assert SFACE.normalise(torch.ones(1, 3, 112, 112)).unique().tolist() == [255.0]

@@ -235,3 +235,11 @@ def test_what_only_a_measurement_would_meet_is_named_before_any_prediction(tmp_p
     first, second = ShapeScans(tmp_path).validate()
     assert "landmarks.txt: the scan's seven points are needed" in first
     assert "one scan a subject, found 2" in second
+
+
+@pytest.mark.parametrize(("icp", "least"), [(False, 20), (True, 5)])
+def test_without_scale_a_prediction_keeps_its_size(icp: bool, least: float) -> None:
+    sphere = _sphere(80)
+    scan, large = (Surface(sphere.vertices * size, np.asarray(sphere.faces), POINTS * size) for size in (1.0, 1.5))
+    assert shape_errors(scan, large, ShapeOptions(icp=icp)).max() < 1e-6
+    assert shape_errors(scan, large, ShapeOptions(scale=False, icp=icp)).mean() > least

@@ -1,9 +1,10 @@
 """Augmentation keeps images, codes and masks together."""
 
+import cv2
 import numpy as np
 import pytest
 
-from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop
+from pifr.training.augment import Crop, Framing, _border, degrade, mirror_position_map, occlude, random_crop
 
 CANVAS = 192
 PLAIN = Framing((1.4, 1.4), 0.0).plain()
@@ -110,3 +111,20 @@ def test_mirroring_a_position_map_twice_changes_nothing() -> None:
     np.testing.assert_array_equal(mirror_position_map(mirrored), position)
     assert mirrored[0, 3, 0, 0] == -position[0, 3, 7, 0]
     assert mirrored[0, 3, 0, 2] == position[0, 3, 7, 2]
+
+
+def test_a_turned_crop_is_centred_on_the_mask() -> None:
+    y, x = np.mgrid[:192, :192].astype(float)
+    inside = ((x - 70) / 40) ** 2 + ((y - 115) / 50) ** 2 < 1
+    pncc = np.where(inside[..., None], 128, 0).astype(np.uint8).repeat(3, 2)
+    framing = Framing((1.4, 1.4), 0.0).plain()._replace(turn=25.0)
+    for seed in range(5):
+        crop = random_crop(pncc, pncc, framing, 128, np.random.default_rng(seed))
+        for places in np.nonzero(crop.mask):
+            assert (places.min() + places.max()) / 2 == pytest.approx(63.5, abs=1)
+
+
+def test_a_cut_photo_is_never_continued_by_a_reflection() -> None:
+    modes = {_border(True, np.random.default_rng(seed))[0] for seed in range(40)}
+    assert cv2.BORDER_REFLECT_101 not in modes
+    assert len(modes) == 2

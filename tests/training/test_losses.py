@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pifr.training import losses
+from pifr.training.losses import shading_loss
 
 
 def test_segmentation_loss_of_even_odds_is_log_two() -> None:
@@ -113,3 +114,8 @@ def test_shading_loss_is_a_weighted_mean_square() -> None:
 
 def test_displacement_penalty_is_the_mean_square() -> None:
     assert losses.displacement_penalty(torch.tensor([1.0, -3.0]).view(1, 1, 1, 2)).item() == pytest.approx(5.0)
+
+
+def test_shading_is_compared_by_squares_with_and_without_weights() -> None:
+    two, none = torch.full((1, 3, 2, 2), 2.0), torch.zeros(1, 3, 2, 2)
+    assert shading_loss(two, none) == shading_loss(two, none, torch.ones(1, 1, 2, 2)) == 4

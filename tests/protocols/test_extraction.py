@@ -1,0 +1,20 @@
+"""What a stored feature depends on."""
+
+from types import SimpleNamespace
+
+from pifr.faces import ARCFACE_112, AlignmentTemplate
+from protocols.extraction import _key
+
+
+def key(finder="a", maker="b", recognizer="c", **config):
+    config = SimpleNamespace(**({"alignment": ARCFACE_112, "input_size": 112} | config))
+    system = SimpleNamespace(
+        view_maker=SimpleNamespace(fingerprint=maker), recognizer=SimpleNamespace(fingerprint=recognizer, config=config)
+    )
+    return _key(b"1", SimpleNamespace(fingerprint=finder), system)
+
+
+def test_features_are_kept_apart_by_all_that_they_depend_on() -> None:
+    other = AlignmentTemplate("mine", 112, ARCFACE_112.points[::-1])
+    keys = {key(), key(finder="x"), key(maker="x"), key(recognizer="x"), key(input_size=96), key(alignment=other)}
+    assert len(keys) == 6
