@@ -93,11 +93,11 @@ _COLUMNS = (
 
 
 class _Table:
-    """faces.csv. Rows of photos that are not looked at again stay; it is saved on leaving, whatever happened.
+    """faces.csv. Rows of a photo stay until its first new one comes; it is saved on leaving, whatever happened.
 
     Args:
         file: may exist.
-        paths: photos whose rows are made anew, as the table writes them.
+        paths: photos that are looked at, as the table writes them.
 
     Raises:
         DataError: the file is there and is no such table.
@@ -105,11 +105,12 @@ class _Table:
 
     def __init__(self, file: Path, paths: Iterable[str]) -> None:
         self._file, self._saved = file, time.monotonic()
-        found = self._read() if file.exists() else []
-        anew = set(paths)
-        self._rows = [row for row in found if row["path"] not in anew]
-        self.names = {(row["path"], row["name"]) for row in found if row["path"] in anew}
-        """Photo and name of each face that is replaced."""
+        self._rows: dict[str, list[dict[str, str]]] = {}
+        for row in self._read() if file.exists() else ():
+            self._rows.setdefault(row["path"], []).append(row)
+        self._old = set(paths)
+        self.names = {(path, row["name"]) for path in self._old for row in self._rows.get(path, ())}
+        """Photo and name of each face that may be replaced."""
 
     def __enter__(self) -> None: ...
 
@@ -117,7 +118,11 @@ class _Table:
         self._save()
 
     def add(self, row: dict[str, str]) -> None:
-        self._rows.append(row)
+        path = row["path"]
+        if path in self._old:
+            self._old.remove(path)
+            self._rows[path] = []
+        self._rows[path].append(row)
 
     def save_now_and_then(self) -> None:
         if time.monotonic() - self._saved > _SAVE_SECONDS:
@@ -133,7 +138,7 @@ class _Table:
         with part.open("w", newline="", encoding="utf-8") as table:
             rows = csv.DictWriter(table, _COLUMNS)
             rows.writeheader()
-            rows.writerows(self._rows)
+            rows.writerows(row for of_photo in self._rows.values() for row in of_photo)
 
     def _read(self) -> list[dict[str, str]]:
         from pifr.errors import DataError

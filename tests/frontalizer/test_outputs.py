@@ -9,7 +9,7 @@ import pytest
 import torch
 import trimesh
 
-from pifr.cli.frontalize import _Names
+from pifr.cli.frontalize import _Names, _Table
 from pifr.cli.main import main
 from pifr.completion import blend
 from pifr.errors import UnknownNameError
@@ -166,6 +166,18 @@ def test_a_folder_that_is_used_again_replaces_the_faces_of_the_same_photos_alone
     assert run("c", "a") == {"a": "x-2", "b": "x-3", "c": "x-4"}
     assert (out / "x-2" / "pncc.png").stat().st_mtime_ns > first
     assert (out / "x" / "mask.png").read_bytes() == grey
+
+
+def test_a_table_keeps_what_was_known_of_photos_that_a_stopped_run_did_not_reach(tmp_path):
+    file = tmp_path / "faces.csv"
+    for paths, reached in ((("a", "b"), ("a", "b")), (("b", "a"), ("b",))):
+        table = _Table(file, paths)
+        with table:
+            for path in reached:
+                table.add({"path": path, "name": path, "status": f"{len(table.names)} before"})
+    with file.open(encoding="utf-8") as rows:
+        assert {row["path"]: row["status"] for row in csv.DictReader(rows)} == {"a": "0 before", "b": "2 before"}
+    assert _Table(file, ("a", "c")).names == {("a", "a")}
 
 
 def test_a_table_of_another_origin_is_not_replaced(random_weights, tmp_path, capsys):
