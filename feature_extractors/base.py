@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -55,7 +55,8 @@ class RecognizerConfig:
             raise ValueError(f"recognizer {self.name!r}: channels is {self.channels!r}, not 'RGB', 'BGR' or 'grey'")
         for field in ("input_size", "embedding_size"):
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 0:  # 0 while an ONNX file's free size is not known
+            # 0 while the free size of an ONNX file is not known.
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"recognizer {self.name!r}: {field} is {value!r}, not a whole number")
         if not isinstance(self.alignment, AlignmentTemplate):
             raise ValueError(

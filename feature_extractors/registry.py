@@ -1,5 +1,6 @@
 """Which recognizers there are, and how one is made from its name."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -84,16 +85,23 @@ def _made_by(place: str, device: torch.device) -> Recognizer:
     """What a function in a Python file of the user's makes; `place` is FILE.py:FUNCTION."""
     path, _, function = place.rpartition(":")
     file = Path(path).expanduser()
-    if not file.is_file():
+    if file.suffix != ".py" or not file.is_file():
         raise ConfigError(
             f"recognizer 'python:{place}': name an existing file and a function in it, python:FILE.py:NAME"
         )
-    spec = spec_from_file_location(file.stem, file)
-    module = module_from_spec(spec)
+    if (folder := str(file.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # what lies beside it can be imported, as by 'python FILE.py'
+    spec = spec_from_file_location(f"pifr_user_{file.stem}", file)
+    module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses and pickle look there
     spec.loader.exec_module(module)
     if not callable(make := getattr(module, function, None)):
         raise ConfigError(f"'{file}' has no function {function!r} that takes a device and returns a recognizer")
     recognizer = make(device)
+    if lacking := [name for name in ("config", "embed", "fingerprint") if not hasattr(recognizer, name)]:
+        raise ConfigError(
+            f"what {function!r} of '{file}' returns lacks {', '.join(lacking)}: a network becomes a recognizer by "
+            "ModuleRecognizer(network, config)"
+        )
     # What it does with its weights is written in that file, though not in what the file imports.
     recognizer.fingerprint += f"-{file_sha256(file)[:12]}"
     return recognizer

@@ -107,7 +107,8 @@ class Cfp:
     @cached_property
     def _contents(self) -> _Contents:
         problems: list[str] = []
-        images = {kind: self._read_list(kind, problems) for kind in ("F", "P")}
+        kinds = sorted({kind for setting in self.settings for kind in _LISTS[setting]})
+        images = {kind: self._read_list(kind, problems) for kind in kinds}
         pairs = {setting: self._read_folds(setting, images, problems) for setting in self.settings}
         for setting, rows in pairs.items():
             problems.extend(_shared_subjects(setting, rows))

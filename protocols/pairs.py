@@ -246,9 +246,10 @@ def read_bin(file: Path) -> tuple[list[bytes], list[bool]]:
 
 
 def consecutive_folds(labels: Sequence[bool]) -> list[int]:
-    """Fold, from 1, of each pair of a set that names none: ten consecutive ones, or one if any would be too small.
+    """Fold, from 1, of each pair of a set that names none.
 
-    Where all genuine pairs come first (CALFW, CPLFW), ten consecutive ones of each kind.
+    Ten consecutive parts; where one would hold fewer than 20 pairs of a kind (CALFW and CPLFW list all genuine pairs
+    first), ten consecutive parts of each kind; where that fails too, one fold.
     """
     same = np.asarray(labels, bool)
     everything = np.arange(len(same))
@@ -284,7 +285,7 @@ class _Array:
 
     def _fill(self, content: object, dtype: object) -> "_Array":
         if not isinstance(content, bytes | bytearray) or not isinstance(dtype, _Dtype) or not dtype.of_bytes:
-            raise pickle.UnpicklingError("a numpy array of something else than bytes")
+            raise pickle.UnpicklingError("a numpy array of neither bytes nor bools")
         self.content = bytes(content)
         return self
 
@@ -303,6 +304,7 @@ _NUMPY = {
     "dtype": _Dtype,
     "_reconstruct": lambda *_: _Array(),
     "_frombuffer": lambda content, dtype, *_: _Array()._fill(content, dtype),
+    "scalar": lambda dtype, content: _Array()._fill(content, dtype).content[0],
 }
 
 

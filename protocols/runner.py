@@ -202,7 +202,7 @@ def chosen_fusions(asked: Sequence[Fusion] | None, system: System, features: Fea
 
     A frontalizer with one view has nothing to fuse: it gets its own alone, whatever is asked for.
     """
-    return [system.view_maker.default_fusion] if asked is None or features.passes == 1 else asked
+    return [system.view_maker.default_fusion] if asked is None or features.features.shape[1] == 1 else asked
 
 
 def _dot(probes: Tensor, references: Tensor, probe: np.ndarray, reference: np.ndarray) -> np.ndarray:

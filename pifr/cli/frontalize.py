@@ -57,10 +57,10 @@ def frontalize(
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
     check_writable(out)
-    files, finder = image_files(images, out), make_finder(detector, policy)
-    table = _Table(out / "faces.csv", map(readable, files))
+    files = {path.absolute(): name for path, name in image_files(images, out).items()}
+    finder, table = make_finder(detector, policy), _Table(out / "faces.csv", map(readable, files))
     beside = ("_texture",) if mesh == "obj" else ()
-    names, seen, made = _Names(PANELS if everything else (), beside, _below(out), table.names), 0, 0
+    names, seen, made = _Names(PANELS if everything else (), beside, _below(out)), 0, 0
     frontalizer = load_frontalizer(device, f"{EVERY_NETWORK},{options}")
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar("frontalize") as progress, table:
@@ -70,7 +70,9 @@ def frontalize(
             frontals, steps = to_uint8(result.frontal), panels(faces, result) if everything else []
             figures = _figures(faces, result)
             for row, (path, usable) in enumerate(zip(paths, result.reliable.tolist(), strict=True)):
-                name = names(files[path], readable(path))
+                for old in table.renew(readable(path)):
+                    names.release(_remove(out, old))
+                name = names(files[path])
                 if usable:
                     _write_picture(out / f"{name}.png", frontals[row])
                 if usable and mesh is not None:
@@ -93,7 +95,7 @@ _COLUMNS = (
 
 
 class _Table:
-    """faces.csv. Rows of a photo stay until its first new one comes; it is saved on leaving, whatever happened.
+    """faces.csv. Rows of a photo stay until it is looked at again; it is saved on leaving, whatever happened.
 
     Args:
         file: may exist.
@@ -104,25 +106,25 @@ class _Table:
     """
 
     def __init__(self, file: Path, paths: Iterable[str]) -> None:
-        self._file, self._saved = file, time.monotonic()
+        self._file, self._saved, self._old = file, time.monotonic(), set(paths)
         self._rows: dict[str, list[dict[str, str]]] = {}
         for row in self._read() if file.exists() else ():
             self._rows.setdefault(row["path"], []).append(row)
-        self._old = set(paths)
-        self.names = {(path, row["name"]) for path in self._old for row in self._rows.get(path, ())}
-        """Photo and name of each face that may be replaced."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None:
         self._save()
 
+    def renew(self, path: str) -> list[dict[str, str]]:
+        """Takes the rows of a photo from an earlier call out; there are none at its second face."""
+        if path not in self._old:
+            return []
+        self._old.remove(path)
+        return self._rows.pop(path, [])
+
     def add(self, row: dict[str, str]) -> None:
-        path = row["path"]
-        if path in self._old:
-            self._old.remove(path)
-            self._rows[path] = []
-        self._rows[path].append(row)
+        self._rows.setdefault(row["path"], []).append(row)
 
     def save_now_and_then(self) -> None:
         if time.monotonic() - self._saved > _SAVE_SECONDS:
@@ -167,6 +169,22 @@ def _below(out: Path) -> set[str]:
     return {path.relative_to(out).with_suffix("").as_posix() for path in out.rglob("*") if path.is_file()}
 
 
+def _remove(out: Path, row: dict[str, str]) -> set[str]:
+    """Removes what an earlier call wrote of a face, and returns the names that are free then."""
+    from pifr.mesh import MESH_FORMATS
+    from pifr.panels import PANELS
+
+    name = row["name"]
+    files = [out / name / f"{panel}.png" for panel in PANELS if row["status"] != "failed"]
+    if row["picture"]:
+        files += [
+            out / f"{name}{end}" for end in (".png", "_texture.png", ".mtl", *(f".{form}" for form in MESH_FORMATS))
+        ]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return {file.relative_to(out).with_suffix("").as_posix() for file in files}
+
+
 class _Names:
     """Names of faces: their file's; numbered where that is taken.
 
@@ -174,29 +192,20 @@ class _Names:
         steps: pictures that are written below each name.
         beside: what files of the same face are called after its name.
         taken: names that are taken before.
-        own: photo and name of faces that may be replaced by faces of the same photo, as the table writes them.
     """
 
-    def __init__(
-        self, steps: Iterable[str], beside: Iterable[str], taken: set[str], own: Iterable[tuple[str, str]] = ()
-    ) -> None:
-        self._steps, self._beside, self._taken, self._own = tuple(steps), tuple(beside), set(taken), set(own)
+    def __init__(self, steps: Iterable[str], beside: Iterable[str], taken: set[str]) -> None:
+        self._steps, self._beside, self._taken = tuple(steps), tuple(beside), set(taken)
 
-    def __call__(self, file: str, path: str) -> str:
-        """The name of the next face of a photo.
-
-        Args:
-            file: the photo's name.
-            path: where it lies, as the table writes it.
-        """
+    def __call__(self, file: str) -> str:
         candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
-        name = next(candidate for candidate in candidates if self._free(candidate, path))
-        self._own.discard((path, readable(name)))
+        name = next(candidate for candidate in candidates if self._taken.isdisjoint(self._written(candidate)))
         self._taken.update(self._written(name))
         return name
 
-    def _free(self, name: str, path: str) -> bool:
-        return (path, readable(name)) in self._own or self._taken.isdisjoint(self._written(name))
+    def release(self, names: set[str]) -> None:
+        """These files are gone."""
+        self._taken -= names
 
     def _written(self, name: str) -> set[str]:
         return {name, *(f"{name}/{step}" for step in self._steps), *(name + end for end in self._beside)}

@@ -67,4 +67,4 @@ def test_files_below_a_folder_keep_their_place_and_results_are_no_images(files: 
 
 def test_names_of_pictures_never_meet() -> None:
     names = _Names((), (), set())
-    assert [names(name, name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]
+    assert [names(name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]

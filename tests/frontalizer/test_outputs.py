@@ -9,7 +9,7 @@ import pytest
 import torch
 import trimesh
 
-from pifr.cli.frontalize import _Names, _Table
+from pifr.cli.frontalize import _Names, _remove, _Table
 from pifr.cli.main import main
 from pifr.completion import blend
 from pifr.errors import UnknownNameError
@@ -170,14 +170,27 @@ def test_a_folder_that_is_used_again_replaces_the_faces_of_the_same_photos_alone
 
 def test_a_table_keeps_what_was_known_of_photos_that_a_stopped_run_did_not_reach(tmp_path):
     file = tmp_path / "faces.csv"
-    for paths, reached in ((("a", "b"), ("a", "b")), (("b", "a"), ("b",))):
-        table = _Table(file, paths)
+    for status, reached in (("first", ("a", "b", "b")), ("second", ("b",))):
+        table = _Table(file, ("a", "b"))
         with table:
             for path in reached:
-                table.add({"path": path, "name": path, "status": f"{len(table.names)} before"})
+                table.renew(path)
+                table.add({"path": path, "name": path, "status": status})
     with file.open(encoding="utf-8") as rows:
-        assert {row["path"]: row["status"] for row in csv.DictReader(rows)} == {"a": "0 before", "b": "2 before"}
-    assert _Table(file, ("a", "c")).names == {("a", "a")}
+        found = [(row["path"], row["status"]) for row in csv.DictReader(rows)]
+    assert found == [("a", "first"), ("b", "second")]
+
+
+def test_what_an_earlier_call_wrote_of_a_face_is_removed_and_nothing_else(tmp_path):
+    written = ("a.png", "a.glb", "a.obj", "a.mtl", "a_texture.png", "a/mask.png")
+    for name in (*written, "a.jpg", "a/b.png", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert not {"a", "a/mask"} & _remove(tmp_path, {"name": "a", "picture": "", "status": "failed"})
+    assert (tmp_path / "a.png").exists()
+    assert {"a", "a_texture", "a/mask"} <= _remove(tmp_path, {"name": "a", "picture": "a.png", "status": "ok"})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"a.jpg", "a/b.png", "b.png"}
 
 
 def test_a_table_of_another_origin_is_not_replaced(random_weights, tmp_path, capsys):
@@ -192,7 +205,7 @@ def test_a_table_of_another_origin_is_not_replaced(random_weights, tmp_path, cap
 
 def test_a_face_called_like_the_texture_of_another_gets_another_name():
     names = _Names((), ("_texture",), set())
-    assert [names(name, name) for name in ("a", "a_texture", "b")] == ["a", "a_texture-2", "b"]
+    assert [names(name) for name in ("a", "a_texture", "b")] == ["a", "a_texture-2", "b"]
 
 
 def test_folded_normalisation_is_the_same_function():

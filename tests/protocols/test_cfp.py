@@ -114,6 +114,11 @@ def test_a_set_of_ones_own_is_real_has_any_number_of_pairs_and_perhaps_one_setti
     assert protocol.validate() == []
     assert protocol.settings == ("FP",)
     assert begin_record("cfp", cfp_root, {})["dataset"]["name"] == "mine"
+    split = cfp_root / "Protocol" / "Split"
+    (split / "FP").rename(split / "FF")  # of frontal photos alone, if their lists are
+    (cfp_root / "Protocol" / "Pair_list_P.txt").unlink()
+    assert Cfp(cfp_root).settings == ("FF",)
+    assert not any("Pair_list_P" in problem for problem in Cfp(cfp_root).validate())
 
 
 @pytest.mark.parametrize("record", ['{"name": "a", "synthetic": "false"}', '{"name": 1, "synthetic": true}', "[]"])

@@ -127,11 +127,11 @@ def test_bin_of_any_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> No
 def test_bin_of_numpy_vectors_is_read_without_numpy(tmp_path: Path, protocol: int) -> None:
     images = [np.array([i, 255 - i, 0], np.uint8) for i in range(4)]  # as cv2.imencode gives them
     file = tmp_path / "lfw.bin"
-    for labels in ([True, False], np.array([True, False])):
+    for labels in ([True, False], list(np.array([True, False])), np.array([True, False])):
         file.write_bytes(pickle.dumps((images, labels), protocol=protocol))
         assert read_bin(file) == ([image.tobytes() for image in images], [True, False])
     file.write_bytes(pickle.dumps(([image.astype(float) for image in images], labels), protocol=protocol))
-    with pytest.raises(DataError, match="something else than bytes"):
+    with pytest.raises(DataError, match="neither bytes nor bools"):
         read_bin(file)
 
 

@@ -3,6 +3,7 @@
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,12 +64,17 @@ def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> No
         {"channels": "grey", "std": (1.0,) * 3},
         {"input_size": (112, 112)},
         {"embedding_size": -1},
+        {"input_size": True},
         {"alignment": "arcface"},
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="'small'"):
         config(**changes)
+
+
+def test_whole_numbers_of_numpy_are_sizes() -> None:
+    assert config(embedding_size=np.int64(3)).embedding_size == 3
 
 
 def test_any_module_is_a_recognizer_whose_fingerprint_is_its_weights() -> None:
@@ -105,10 +111,18 @@ def test_a_registered_builder_without_a_file_makes_its_network_itself(monkeypatc
 
 def test_a_function_in_a_file_makes_a_recognizer(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
+    (tmp_path / "beside_mine.py").write_text("SIZE = 3\n")
     file.write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
         "import torch\n"
+        "from beside_mine import SIZE\n"
         "from feature_extractors import ModuleRecognizer, RecognizerConfig\n"
         "from pifr.faces import ARCFACE_112\n"
+        "@dataclasses.dataclass\n"
+        "class Settings:\n"
+        "    size: int = SIZE\n"
+        "def nothing(device): ...\n"
         "def make(device):\n"
         "    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))\n"
         "    config = RecognizerConfig(name='mine', input_size=8, alignment=ARCFACE_112, embedding_size=3, licence='', "
@@ -121,6 +135,8 @@ def test_a_function_in_a_file_makes_a_recognizer(tmp_path: Path) -> None:
     assert load_recognizer(f"python:{file}:make").fingerprint[-12:] != made.fingerprint[-12:]
     with pytest.raises(ConfigError, match="no function 'other'"):
         load_recognizer(f"python:{file}:other")
+    with pytest.raises(ConfigError, match=r"'nothing' of .* lacks config, embed, fingerprint"):
+        load_recognizer(f"python:{file}:nothing")
     with pytest.raises(ConfigError, match=r"python:FILE\.py:NAME"):
         load_recognizer(f"python:{tmp_path / 'none.py'}:make")
 
