@@ -15,12 +15,13 @@ def inference() -> Iterator[None]:
     Results are ordinary tensors, which those of `torch.inference_mode` are not, even within it: they can be changed and
     trained on.
     """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator()  # whether it can be used is not asked: that would start CUDA
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))  # turns gradients on
         stack.enter_context(torch.no_grad())
         for device in {"cpu", "cpu" if accelerator is None else accelerator.type}:
-            stack.enter_context(torch.autocast(device, enabled=False))
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 

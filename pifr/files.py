@@ -34,7 +34,7 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
         os.chmod(temporary, mode)  # safetensors puts a file of its own there, which nobody else may read
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -99,12 +99,14 @@ class FrontalizedRecognizer:
         _check_batch_size(batch_size)
         batches = iter(lambda: list(islice(photos, batch_size)), [])
         templates = [self.embed_faces(self.finder(batch), batch_size) for batch in batches]
-        return torch.cat(templates or [self.embed_faces(self.finder([]))])
+        with inference():  # or these would be tensors of another kind than those of a single batch
+            return torch.cat(templates or [self.embed_faces(self.finder([]))])
 
     def embed_faces(self, faces: FaceCrops, batch_size: int = 32) -> Tensor:
         """Templates of detected faces: B x D' float32; NaN where a face failed. `batch_size` as in `templates`."""
         return self.templates(faces, batch_size).features
 
+    @inference()
     def templates(self, faces: FaceCrops, batch_size: int = 32) -> Templates:
         """Templates of detected faces, and what became of each face.
 
@@ -122,7 +124,6 @@ class FrontalizedRecognizer:
         features, yaw, status, reason = zip(*map(self._templates, batches), strict=True)
         return Templates(torch.cat(features), torch.cat(yaw), sum(status, ()), sum(reason, ()))
 
-    @inference()
     def _templates(self, faces: FaceCrops) -> Templates:
         """`templates` of one batch."""
         config = self.recognizer.config
@@ -148,10 +149,10 @@ def _check_parts(recognizer: object, view_maker: object, finder: object) -> None
         )
     if isinstance(view_maker, str):
         raise TypeError(f"view_maker is {view_maker!r}: load_view_maker({view_maker!r}) makes one of a name")
-    if not isinstance(view_maker, ViewMaker):
-        raise TypeError(f"a {type(view_maker).__name__} is no view maker: load_view_maker('srtc') makes one")
-    if isinstance(finder, str):
-        raise TypeError(f"finder is {finder!r}: FaceFinder({finder!r}) makes one of a detector's name")
+    if isinstance(view_maker, type) or not isinstance(view_maker, ViewMaker):
+        raise TypeError(f"view_maker is {view_maker!r}: load_view_maker('srtc') makes one")
+    if finder is not None and (isinstance(finder, type) or not callable(finder)):
+        raise TypeError(f"finder is {finder!r}: FaceFinder('yunet') makes one of a detector's name")
 
 
 def _check_batch_size(batch_size: int) -> None:

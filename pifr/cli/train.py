@@ -101,11 +101,9 @@ def render(
     """Render registered photos into shards of training pairs."""
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
-    from pifr.training.pairs import YAW_GRID, RenderSettings
+    from pifr.training.pairs import RenderSettings
     from pifr.training.pairs import render as run
 
-    if views is None:
-        views = len(YAW_GRID) if grid else 12
     settings = RenderSettings(views=views, seed=seed, grid=grid)
     licences = {}
     for entry in licence or ():

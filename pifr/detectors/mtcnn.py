@@ -15,8 +15,8 @@ _RECIPE = 2  # part of the fingerprint: raise it when the same image may give ot
 class Mtcnn:
     """facenet-pytorch's MTCNN (Zhang et al., SPL 2016); its weights come with that package.
 
-    It looks at the image scaled down. If that shows no face, or small faces are asked for as well, it looks again, at
-    the image's own scale.
+    It looks at the image scaled down. If that shows no face, or small faces are asked for as well, it looks again at up
+    to 2,000 pixels, which takes several times as long.
 
     Args:
         padding: on each side, as a fraction of the longer side.
@@ -44,7 +44,7 @@ class Mtcnn:
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         padded, margin = _pad(image, self.padding)
         found = self._look(padded, margin, self.side)
-        if (every or not len(found.boxes)) and max(padded.shape[:2]) > self.side:
+        if (every or not len(found.boxes)) and min(max(padded.shape[:2]), self._LARGEST_VIEW) > self.side:
             finer = self._look(padded, margin, self._LARGEST_VIEW)
             return finer if len(finer.boxes) else found
         return found

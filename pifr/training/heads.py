@@ -108,7 +108,8 @@ class TexturedHead:
         image: uint8 H x W x 3 RGB. fit: of that photo, in its pixels.
 
     Attributes:
-        smooth: the photo, blurred as much as a face of the canvas's size needs: everything is drawn from it.
+        smooth: the photo, blurred as much as a face of the canvas's size needs: everything is drawn from it (textures,
+            whose pixels are a little smaller, come out a little softer than they could).
     """
 
     def __init__(self, image: np.ndarray, fit: PhotoFit):

@@ -66,20 +66,23 @@ class RenderSettings:
     """What `pifr train render` draws.
 
     Attributes:
-        views: pairs a photo, the untouched one included; as many as `YAW_GRID` has with `grid`. seed: of everything.
+        views: pairs a photo, the untouched one included; None: 12, or with `grid` as many as `YAW_GRID` has.
+        seed: of everything.
         grid: the paper's poses, yaw -90..90 in 10-degree steps without pitch and roll, instead of random ones.
 
     Raises:
         ConfigError: another number of views than the grid has.
     """
 
-    views: int = 12
+    views: int | None = None
     seed: int = 1
     grid: bool = False
 
     def __post_init__(self) -> None:
+        if self.views is None:
+            object.__setattr__(self, "views", len(YAW_GRID) if self.grid else 12)
         if self.grid and self.views != len(YAW_GRID):
-            raise ConfigError(f"the grid has {len(YAW_GRID)} yaws, not {self.views}: leave --views away, or --grid")
+            raise ConfigError(f"the grid has {len(YAW_GRID)} yaws, not {self.views}: leave the number of views out")
 
 
 def render(
@@ -258,9 +261,10 @@ def draw_background(head: TexturedHead, yaw: float, other: Path, rng: np.random.
         # Half of the pieces come from the left edge, where portraits show background rather than a face.
         left = 0.0 if rng.random() < 0.5 else rng.uniform(0, image.shape[1] - side)
         top = rng.uniform(0, image.shape[0] - side)
+        # Cut first, for to blur all of a large photo would take long.
+        piece = image[int(top) : int(top + side), int(left) : int(left + side)]
         scale = CANVAS / side
-        image = prefiltered(image, scale)
-        to_canvas = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+        image, to_canvas = prefiltered(piece, scale), np.array([[scale, 0, 0], [0, scale, 0]])
     else:
         # Face profiling in the plane: the photo's surroundings shrink with the cosine and trail behind the head.
         image = head.smooth

@@ -14,7 +14,7 @@ from torch import Tensor
 from feature_extractors.base import RecognizerConfig
 from pifr import views as views_module
 from pifr.errors import ConfigError, UnknownNameError
-from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, cut
+from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder, cut
 from pifr.five_landmarks import nominal_landmarks
 from pifr.plugin import FrontalizedRecognizer, embed_views, failed_where_not_finite
 from pifr.views import Mirror, NoFrontalizer, ViewMaker, Views, list_view_makers, load_view_maker
@@ -212,13 +212,25 @@ def test_what_else_turns_faces_is_no_view_maker() -> None:
     class Frontalizer:
         def __call__(self, faces: FaceCrops) -> None: ...
 
-    with pytest.raises(TypeError, match=r"a Frontalizer is no view maker: load_view_maker"):
+    with pytest.raises(TypeError, match=r"view_maker is .*Frontalizer.*: load_view_maker"):
         FrontalizedRecognizer(Recording(), Frontalizer())  # type: ignore[arg-type]
 
+    with pytest.raises(TypeError, match=r"view_maker is .*Mirror.*: load_view_maker"):
+        FrontalizedRecognizer(Recording(), Mirror)  # type: ignore[arg-type]
 
-def test_a_finder_is_no_name() -> None:
+
+@pytest.mark.parametrize("finder", ["yunet", 3, FaceFinder])
+def test_a_finder_is_no_name_and_no_class(finder: object) -> None:
     with pytest.raises(TypeError, match=r"FaceFinder\('yunet'\) makes one"):
-        FrontalizedRecognizer(Recording(), Mirror(), finder="yunet")  # type: ignore[arg-type]
+        FrontalizedRecognizer(Recording(), Mirror(), finder=finder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_features_are_ordinary_tensors_however_many_batches_they_come_from(count: int) -> None:
+    plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=lambda images: faces(*images))
+    with torch.inference_mode():
+        features = [plugin.embed_images(["ok"] * count, 2), plugin.embed_faces(faces(*["ok"] * count), 2)]
+    assert not any(found.is_inference() for found in features)
 
 
 def test_what_the_config_of_a_recognizer_lacks_is_named() -> None:

@@ -89,3 +89,12 @@ def test_what_only_looks_like_a_killed_writers_stays(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "shard"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".shard.d", ".shard.part-list", "shard"]
+
+
+def test_the_error_of_a_writer_that_removed_its_file_is_passed_on(tmp_path: Path) -> None:
+    def write(part: Path) -> None:
+        part.unlink()
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        write_whole(tmp_path / "a", write)
