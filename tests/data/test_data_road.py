@@ -23,7 +23,7 @@ from pifr.geometry.face_model import load_face_model
 from pifr.training import landmark_sources, pairs, registration
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMeshSource
-from pifr.training.pairs import YAW_GRID, RenderSettings, render
+from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
