@@ -503,7 +503,7 @@ def _weakest(differences: Iterable[tuple[str, pd.DataFrame]]) -> list[tuple[str,
     found: dict[tuple[str, ...], tuple[str, Any]] = {}
     for control, table in differences:
         for key in table.itertuples(index=False):
-            found.setdefault((key.run, key.recognizer, key.frontalizer, key.fusion), (control, key))
+            found.setdefault(VerificationStudy._id(key), (control, key))
     return list(found.values())
 
 
