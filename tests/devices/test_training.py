@@ -91,6 +91,8 @@ def test_a_network_learns_the_same(
         written[place] = train(Run(name, config, shards, tmp_path / place, max_steps=1, threads=1), critics)
     metrics = {place: json.loads(read_metadata(file)["metrics"]) for place, file in written.items()}
     assert metrics["elsewhere"] == pytest.approx(metrics["here"], rel=1e-3)
-    expected = load_network(written["here"]).state_dict()
-    for key, value in load_network(written["elsewhere"]).state_dict().items():
-        torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
+    learned, expected = (load_network(written[place]).state_dict() for place in ("elsewhere", "here"))
+    assert learned.keys() == expected.keys()
+    alike = [torch.isclose(learned[key], expected[key], rtol=1e-3, atol=1e-4).flatten() for key in expected]
+    # Adam's first step has one length whatever the gradient's: where that is zero up to rounding, either way is right.
+    assert torch.cat(alike).float().mean() > 0.999

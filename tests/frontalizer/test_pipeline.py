@@ -137,7 +137,7 @@ def test_other_rows_do_not_change_a_face(frontalizer):
         [FaceCrops.failed(["unreadable"]), painted_faces([-50.0]), faces_of(torch.rand(1, 3, 256, 256))]
     )
     alone, among = frontalizer(painted_faces([-50.0])), frontalizer(mixed)
-    torch.testing.assert_close(among.frontal[1:2], alone.frontal, atol=1e-4, rtol=0)
+    torch.testing.assert_close(among.frontal[1:2], alone.frontal, atol=1e-3, rtol=0)  # a quarter of a grey level
     torch.testing.assert_close(among.yaw[1:2], alone.yaw, atol=1e-3, rtol=0)
 
 
