@@ -19,7 +19,7 @@ from pifr.zoo import file_sha256
 Builder = Callable[[RecognizerConfig, Path | None, str | torch.device, Precision], Recognizer]
 """Makes a recognizer from its configuration, its weight file (None if it names none), a device and a precision."""
 
-_BUILT_IN = ("lightcnn", "onnx", "resnet", "facenet")
+_BUILT_IN = ("lightcnn", "onnx", "resnet", "facenet", "dlib")
 _RECOGNIZERS: dict[str, tuple[RecognizerConfig, Builder]] = {}
 
 

@@ -23,8 +23,8 @@ REAL = os.environ.get("PIFR_TEST_DEVICE")
 
 TOLERANCE = {"rtol": 1e-3, "atol": 2e-3}
 """Other devices add up in another order: an H200 strayed by up to 5e-4 (brightness, NCC, relative length). So does the
-device without hardware, for which torch composes products of matrices otherwise: by up to 1e-4 on an AMD EPYC, where MKL
-rounds otherwise than torch's own loops do, and by nothing on an Intel Xeon."""
+device without hardware, for which torch composes products of matrices otherwise: by up to 1e-4 on an AMD EPYC, where
+MKL rounds otherwise than torch's own loops do, and by nothing on an Intel Xeon."""
 
 
 def pytest_collection_finish() -> None:

@@ -1,7 +1,8 @@
 """A device without hardware: shows on any machine what a GPU would refuse because tensors lie on different devices.
 
 `register` adds the device "foreign" to torch (an open registration of the PrivateUse1 backend). Its tensors compute on
-the CPU, so their results are the CPU's up to rounding, but torch and the code under test see another device: what mixes its tensors with those of the CPU fails, where and as CUDA makes it fail, and numpy cannot read them.
+the CPU, so their results are the CPU's up to rounding, but torch and the code under test see another device: what mixes
+its tensors with those of the CPU fails, where and as CUDA makes it fail, and numpy cannot read them.
 Kernels, precision and speed of a real device are not shown.
 """
 
