@@ -1,7 +1,6 @@
 """The view makers `align` and `srtc`: what a recognizer is shown of a face beside the detector's crop."""
 
 import hashlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,14 +87,16 @@ class Renderings(Config):
     """Which renderings `srtc` shows.
 
     Attributes:
-        render_yaw: degrees; 0 is frontal, others turn the face back only so far (a face turned less stays as it is).
-            60 is what measurement chose (docs/choosing-views.md): the photo is then hardly bent.
+        render_yaw: degrees; 0 is frontal, others turn the face back only so far.
+        render_share: of its yaw, what is left to a face at most: one turned by less than `render_yaw` is turned, too.
+            60 degrees and three quarters are what measurement chose (docs/choosing-views.md): the photo is hardly bent.
         render_mirror: show their mirror images, too.
         painted: paint what the photo hides, as `FrontalizerConfig.completion` says. Otherwise a view is the photo, bent
             as the turned face demands: what is invented costs recognizers more than what is missing.
     """
 
     render_yaw: tuple[NonNegativeFloat, ...] = Field((60.0,), min_length=1)
+    render_share: float = Field(0.75, ge=0, le=1)
     render_mirror: bool = True
     painted: bool = False
 
@@ -104,10 +105,10 @@ class Renderings(Config):
         names = ["frontal" if yaw == 0 else f"turned {yaw:g}" for yaw in self.render_yaw]
         return tuple(name + suffix for name in names for suffix in ("", " mirror")[: 1 + self.render_mirror])
 
-    @property
-    def largest_yaw(self) -> tuple[float, ...]:
-        """Of each rendering, as in `Views`."""
-        return tuple(yaw for yaw in self.render_yaw for _ in range(1 + self.render_mirror))
+    def shown_yaw(self, yaw: Tensor) -> Tensor:
+        """B degrees of faces -> B x R degrees at which each rendering shows them, before it is mirrored."""
+        largest = yaw.new_tensor([yaw for yaw in self.render_yaw for _ in range(1 + self.render_mirror)])
+        return yaw.sign()[:, None] * torch.minimum(self.render_share * yaw.abs()[:, None], largest)
 
 
 def _ramp(yaw: Tensor, start: float, full: float) -> Tensor:
@@ -169,7 +170,8 @@ class SrtcViews:
         shape = frontalizer.shape(faces.pixels, located)
         texture = frontalizer.complete(located.uv_partial, located.visibility) if self.renderings.painted else None
         rendered = [
-            frontalizer.turn(faces, located, shape, texture, alignment, size, yaw) for yaw in self.renderings.render_yaw
+            frontalizer.turn(faces, located, shape, texture, alignment, size, largest_yaw, self.renderings.render_share)
+            for largest_yaw in self.renderings.render_yaw
         ]
         if self.renderings.render_mirror:
             rendered = [image for view in rendered for image in (view, view.flip(-1))]
@@ -178,7 +180,9 @@ class SrtcViews:
         weights = torch.cat([weights * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names
-        shown = (math.inf,) * len(_ALIGN_NAMES) + self.renderings.largest_yaw
+        shown = torch.cat(
+            [located.yaw[:, None].expand(-1, aligned.shape[1]), self.renderings.shown_yaw(located.yaw)], 1
+        )
         return Views(images, weights, names, located.yaw, located.status, located.reason, shown)
 
 

@@ -235,6 +235,7 @@ class Frontalizer:
         alignment: AlignmentTemplate,
         size: int,
         largest_yaw: float = 0.0,
+        largest_share: float = 1.0,
     ) -> Tensor:
         """Faces turned to the front, or part of the way, aligned to a template: B x 3 x size x size in [0, 1].
 
@@ -245,9 +246,10 @@ class Frontalizer:
                 painted.
             alignment, size: where the five landmarks lie.
             largest_yaw: degrees to which |yaw| is brought down; yaw and pitch shrink alike. 0: frontal.
+            largest_share: of yaw and pitch, what is left at most.
         """
         angles = located.camera.angles().nan_to_num(0.0)
-        kept = (largest_yaw / angles[:, 0].abs().clamp_min(1e-6)).clamp(max=1.0)
+        kept = (largest_yaw / angles[:, 0].abs().clamp_min(1e-6)).clamp(max=largest_share)
         yaw, pitch = (angles[:, :2] * kept[:, None]).unbind(1)
         landmarks = warp.points_at(shape, self.locator.correspondence.template.landmarks("five"))
         camera = frontal_camera(landmarks, alignment, size, yaw, pitch)

@@ -232,6 +232,5 @@ def _spread(features: Tensor, rows: Tensor) -> Tensor:
 
 def _shown_yaw(faces: FaceCrops, views: Views, number: int) -> Tensor:
     """The yaw at which a view shows the faces, B degrees; of a mirror image, that before it was mirrored."""
-    yaw = torch.where(views.yaw.isnan(), angles_from_landmarks(faces.landmarks)[:, 0].to(views.yaw), views.yaw)
-    largest = views.largest_yaw[number]
-    return yaw.clamp(-largest, largest)
+    yaw = views.shown_yaw[:, number]
+    return torch.where(yaw.isnan(), angles_from_landmarks(faces.landmarks)[:, 0].to(yaw), yaw)

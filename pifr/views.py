@@ -6,7 +6,6 @@ callable `(device: str, argument: str) -> ViewMaker`, where the name `srtc:paper
 (which then loads networks of the configuration `paper`; what views are made and how they weigh stays the same).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,8 +35,8 @@ class Views:
         status: B of "ok", "fallback" or "failed", as in `FaceCrops`; "fallback" too where a frontalizer had to leave
             a face to its first view.
         reason: B of "" (ok) or a word.
-        largest_yaw: V degrees to which each view brings |yaw| down: 0 shows the face from the front, infinity as it is.
-            By default no view turns it.
+        shown_yaw: B x V float32 degrees, NaN where unknown: how far the face on each view is turned; of a mirror image,
+            before it was mirrored. By default as on the photo.
 
     Raises:
         ValueError: a field's shape, dtype or value is not as above; the message names it.
@@ -49,19 +48,22 @@ class Views:
     yaw: Tensor
     status: tuple[str, ...]
     reason: tuple[str, ...]
-    largest_yaw: tuple[float, ...] | None = None
+    shown_yaw: Tensor | None = None
 
     def __post_init__(self) -> None:
         count, views = len(self.status), len(self.names)
-        if self.largest_yaw is None:
-            object.__setattr__(self, "largest_yaw", (math.inf,) * views)
-        if len(self.largest_yaw) != views:
-            raise ValueError(f"Views.largest_yaw has {len(self.largest_yaw)} entries for {views} views")
         size = self.images.shape[-1]
-        shapes = {"images": (count, views, 3, size, size), "weights": (count, views), "yaw": (count,)}
+        shapes = {
+            "images": (count, views, 3, size, size),
+            "weights": (count, views),
+            "yaw": (count,),
+            "shown_yaw": (count, views),
+        }
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if tuple(value.shape) != shape or value.dtype != torch.float32:
+            if value is None and name == "shown_yaw":
+                object.__setattr__(self, name, self.yaw[:, None].expand(-1, views))
+            elif tuple(value.shape) != shape or value.dtype != torch.float32:
                 raise ValueError(f"Views.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
         if len(self.reason) != count:
             raise ValueError(f"Views.reason has {len(self.reason)} entries, status {count}")

@@ -90,6 +90,13 @@ def test_turning_stops_at_the_largest_yaw(frontalizer, faces, located):
         torch.testing.assert_close(views[0][row], views[2][row])
 
 
+def test_turning_leaves_at_most_a_share(frontalizer, faces, located):
+    arguments = (faces, located, located.fitted, None, ARCFACE_112, 112)
+    halved = frontalizer.turn(*arguments, 60.0, 0.5)
+    for row, yaw in enumerate(located.yaw.abs().tolist()):
+        torch.testing.assert_close(halved[row], frontalizer.turn(*arguments, yaw / 2)[row], atol=1e-3, rtol=0)
+
+
 # --- the mirrored completion ----------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """What recognizers are shown, and how much it counts."""
 
 import gc
-import math
 import weakref
 from dataclasses import replace
 
@@ -106,7 +105,12 @@ def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
     views = maker(faces, ARCFACE_112, 112)
     torch.testing.assert_close(views.images[:, :4], aligned.images)
     assert views.names[4:] == ("frontal", "frontal mirror", "turned 40", "turned 40 mirror")
-    assert views.largest_yaw == (math.inf,) * 4 + (0.0, 0.0, 40.0, 40.0)
+    yaw = views.yaw[:, None]
+    torch.testing.assert_close(views.shown_yaw[:, :4], yaw.expand(-1, 4))
+    assert (views.shown_yaw[:, 4:6] == 0).all()
+    torch.testing.assert_close(
+        views.shown_yaw[:, 6:], torch.cat([yaw[:1] * 0.75, torch.tensor([[-40.0]])]).expand(-1, 2)
+    )
     torch.testing.assert_close(views.images[:, 4], frontalizer(faces).frontal)
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
     torch.testing.assert_close(views.weights[1, 4:].sum(), torch.tensor(ViewWeights().frontal_share))

@@ -1,6 +1,5 @@
 """The frontalizer slot, and the plugin that goes through it."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -254,11 +253,17 @@ def test_plugin_follows_the_view_makers_fusion_unless_told_otherwise() -> None:
 
 def test_a_recognizer_that_asks_for_yaw_gets_what_each_view_shows() -> None:
     recognizer = Recording(uses_yaw=True)
-    views = views_of(
-        images=torch.rand(2, 3, 3, 16, 16), yaw=torch.tensor([70.0, -30.0]), largest_yaw=(math.inf, 45.0, 0.0)
-    )
+    shown = torch.tensor([[70.0, 45.0, 0.0], [-30.0, -22.5, 0.0]])
+    views = views_of(images=torch.rand(2, 3, 3, 16, 16), yaw=torch.tensor([70.0, -30.0]), shown_yaw=shown)
     embed_views(recognizer, faces("ok", "ok"), views)
-    assert [yaw.tolist() for _, yaw in recognizer.asked] == [[70.0, -30.0], [45.0, -30.0], [0.0, 0.0]]
+    assert [yaw.tolist() for _, yaw in recognizer.asked] == shown.T.tolist()
+
+
+def test_a_view_shows_the_photos_yaw_unless_it_says_otherwise() -> None:
+    yaw = torch.tensor([70.0, -30.0])
+    assert views_of(images=torch.rand(2, 3, 3, 16, 16), yaw=yaw).shown_yaw.tolist() == [[70.0] * 3, [-30.0] * 3]
+    with pytest.raises(ValueError, match="shown_yaw"):
+        views_of(images=torch.rand(2, 3, 3, 16, 16), yaw=yaw, shown_yaw=torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize("uses_yaw", [False, True])
