@@ -141,7 +141,7 @@ class AlignViews:
 
 
 class SrtcViews:
-    """`srtc`: the views of `align`, and the photo turned towards the front: to 60 degrees by default, see `Renderings`.
+    """`srtc`: the views of `align`, and the photo turned part of the way to the front, as `Renderings` says.
 
     Args:
         frontalizer: frontalizes the faces.

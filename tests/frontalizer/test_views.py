@@ -144,6 +144,16 @@ def test_an_intermediate_rendering_is_turned_to_the_side_of_the_photo(frontalize
     assert (views.images[0, 4] - realigned).abs()[:, both].median() < 0.05
 
 
+def test_a_face_below_the_largest_yaw_is_turned_by_a_share(frontalizer):
+    faces = painted_faces([-50.0])
+    maker = SrtcViews(frontalizer, ViewWeights(), Renderings(render_share=0.5))
+    views, located = maker(faces, ARCFACE_112, 112), frontalizer.locator(faces)
+    torch.testing.assert_close(views.shown_yaw[:, 4:], (located.yaw / 2)[:, None].expand(-1, 2))
+    shape, half = frontalizer.shape(faces.pixels, located), located.yaw.abs().item() / 2
+    turned = frontalizer.turn(faces, located, shape, None, ARCFACE_112, 112, half)
+    torch.testing.assert_close(views.images[:, 4], turned, atol=1e-3, rtol=0)
+
+
 def test_autocast_around_it_changes_nothing_and_views_are_ordinary_tensors(frontalizer):
     faces = painted_faces([-80.0])
     for maker in (SrtcViews(frontalizer, ViewWeights(), Renderings()), AlignViews(frontalizer.locator, ViewWeights())):
