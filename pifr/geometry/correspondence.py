@@ -402,7 +402,7 @@ def without_nan(pncc: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """A PNCC and its mask (B x C x H x W each) that show nothing where either is NaN: networks make NaN of NaN."""
     if torch.isfinite(pncc.sum() + mask.sum()):  # nearly always, and much cheaper to find out than to repair
         return pncc, mask
-    known = mask + 0 * pncc.sum(1, keepdim=True)  # NaN where either is: cheaper than to ask for it
+    known = mask + 0 * pncc.sum(1, keepdim=True)  # NaN where either is
     return pncc.nan_to_num(0.0), known.nan_to_num(0.0)
 
 
