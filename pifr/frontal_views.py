@@ -105,10 +105,10 @@ class Renderings(Config):
         names = ["frontal" if yaw == 0 else f"turned {yaw:g}" for yaw in self.render_yaw]
         return tuple(name + suffix for name in names for suffix in ("", " mirror")[: 1 + self.render_mirror])
 
-    def shown_yaw(self, yaw: Tensor) -> Tensor:
-        """B degrees of faces -> B x R degrees at which each rendering shows them, before it is mirrored."""
-        largest = yaw.new_tensor([yaw for yaw in self.render_yaw for _ in range(1 + self.render_mirror)])
-        return yaw.sign()[:, None] * torch.minimum(self.render_share * yaw.abs()[:, None], largest)
+    def shown_yaw(self, yaw: Tensor) -> list[Tensor]:
+        """B degrees of faces -> for each of `render_yaw`, the B degrees at which it shows them."""
+        left = self.render_share * yaw
+        return [left.clamp(-largest, largest) for largest in self.render_yaw]
 
 
 def _ramp(yaw: Tensor, start: float, full: float) -> Tensor:
@@ -169,21 +169,17 @@ class SrtcViews:
         faces = faces.to(located.pncc.device)
         shape = frontalizer.shape(faces.pixels, located)
         texture = frontalizer.complete(located.uv_partial, located.visibility) if self.renderings.painted else None
-        rendered = [
-            frontalizer.turn(faces, located, shape, texture, alignment, size, largest_yaw, self.renderings.render_share)
-            for largest_yaw in self.renderings.render_yaw
-        ]
-        if self.renderings.render_mirror:
-            rendered = [image for view in rendered for image in (view, view.flip(-1))]
+        rendered, shown = [], [located.yaw] * len(_ALIGN_NAMES)
+        for yaw in self.renderings.shown_yaw(located.yaw):
+            view = frontalizer.turn(faces, located, shape, texture, alignment, size, yaw.abs())
+            both = [view, view.flip(-1)][: 1 + self.renderings.render_mirror]
+            rendered, shown = rendered + both, shown + [yaw] * len(both)
         aligned, weights = _aligned(faces, located, self.weights, alignment, size)
         share = self.weights.frontalized(located.yaw)[:, None]
         weights = torch.cat([weights * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names
-        shown = torch.cat(
-            [located.yaw[:, None].expand(-1, aligned.shape[1]), self.renderings.shown_yaw(located.yaw)], 1
-        )
-        return Views(images, weights, names, located.yaw, located.status, located.reason, shown)
+        return Views(images, weights, names, located.yaw, located.status, located.reason, torch.stack(shown, 1))
 
 
 def _aligned(

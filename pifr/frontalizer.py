@@ -234,8 +234,7 @@ class Frontalizer:
         texture: Tensor | None,
         alignment: AlignmentTemplate,
         size: int,
-        largest_yaw: float = 0.0,
-        largest_share: float = 1.0,
+        largest_yaw: float | Tensor = 0.0,
     ) -> Tensor:
         """Faces turned to the front, or part of the way, aligned to a template: B x 3 x size x size in [0, 1].
 
@@ -245,11 +244,11 @@ class Frontalizer:
             texture: B x 3 x N x N in [0, 1], complete; None, only if `surround` is "photo": what the photo hides is not
                 painted.
             alignment, size: where the five landmarks lie.
-            largest_yaw: degrees to which |yaw| is brought down; yaw and pitch shrink alike. 0: frontal.
-            largest_share: of yaw and pitch, what is left at most.
+            largest_yaw: degrees to which |yaw| is brought down, for all faces or B; NaN: not at all. Yaw and pitch
+                shrink alike. 0: frontal.
         """
         angles = located.camera.angles().nan_to_num(0.0)
-        kept = (largest_yaw / angles[:, 0].abs().clamp_min(1e-6)).clamp(max=largest_share)
+        kept = (largest_yaw / angles[:, 0].abs().clamp_min(1e-6)).clamp(max=1.0).nan_to_num(1.0)
         yaw, pitch = (angles[:, :2] * kept[:, None]).unbind(1)
         landmarks = warp.points_at(shape, self.locator.correspondence.template.landmarks("five"))
         camera = frontal_camera(landmarks, alignment, size, yaw, pitch)

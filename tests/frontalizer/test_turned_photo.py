@@ -90,11 +90,13 @@ def test_turning_stops_at_the_largest_yaw(frontalizer, faces, located):
         torch.testing.assert_close(views[0][row], views[2][row])
 
 
-def test_turning_leaves_at_most_a_share(frontalizer, faces, located):
+def test_each_face_can_be_turned_to_a_yaw_of_its_own(frontalizer, faces, located):
     arguments = (faces, located, located.fitted, None, ARCFACE_112, 112)
-    halved = frontalizer.turn(*arguments, 60.0, 0.5)
+    halved = frontalizer.turn(*arguments, located.yaw.abs() / 2)
     for row, yaw in enumerate(located.yaw.abs().tolist()):
         torch.testing.assert_close(halved[row], frontalizer.turn(*arguments, yaw / 2)[row], atol=1e-3, rtol=0)
+    left = frontalizer.turn(*arguments, torch.full_like(located.yaw, torch.nan))
+    torch.testing.assert_close(left, frontalizer.turn(*arguments, 180.0))
 
 
 # --- the mirrored completion ----------------------------------------------------------------------------------------
