@@ -17,7 +17,7 @@ from pifr.zoo import file_sha256, packaged_file, packaged_weights
 Precision = Literal["auto", "float32", "bfloat16"]
 
 CONFIGURATIONS = ("lite", "paper")
-"""Of `configs/train`; weights of the first are packaged."""
+"""Of `pifr/training/configs`; weights of the first are packaged."""
 
 
 class Pretrained:
@@ -113,13 +113,13 @@ def _weights_file(name: str, network: str, folder: Path | None) -> Path:
                 return file
         raise WeightsError(
             f"there are no weights of the network {network!r} below {folder}: "
-            f"train them with 'pifr train {network} --config configs/train/{name}.yaml --out {folder / network}'"
+            f"train them with 'pifr train {network} --config {name} --out {folder / network}'"
         )
     packaged = f"{name}-{network}"
     if packaged not in packaged_weights():
         raise WeightsError(
             f"the network {network!r} of the configuration {name!r} is not part of this installation: train it with "
-            f"'pifr train {network} --config configs/train/{name}.yaml' and name the folder of the results, or choose "
+            f"'pifr train {network} --config {name}' and name the folder of the results, or choose "
             f"options that do without it"
         )
     return packaged_file(packaged)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-Config = Annotated[Path, typer.Option(help="Training configuration (YAML).")]
+Config = Annotated[str, typer.Option(help="Training configuration: lite, paper, or a YAML file.")]
 Data = Annotated[Path, typer.Option(help="Shard folder, as 'pifr train render' writes it.")]
 Out = Annotated[Path, typer.Option(help="Folder for weights, checkpoint, logs and pictures.")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Length of the schedule in steps.")]
@@ -123,7 +123,7 @@ def _add_network(name: str, line: str) -> None:
     def train_one(
         data: Data,
         out: Out,
-        config: Config = Path("configs/train/lite.yaml"),
+        config: Config = "lite",
         max_steps: MaxSteps = None,
         max_minutes: MaxMinutes = None,
         resume: Resume = False,
@@ -155,7 +155,7 @@ for _name, _line in _NETWORKS.items():
 def train_all(
     data: Data,
     out: Out,
-    config: Config = Path("configs/train/lite.yaml"),
+    config: Config = "lite",
     max_steps: MaxSteps = None,
     max_minutes: MaxMinutes = None,
     resume: Resume = False,
@@ -207,7 +207,7 @@ def package(
         typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
 
 
-def _train(name: str, config: Path, **options: Any) -> None:
+def _train(name: str, config: str, **options: Any) -> None:
     """Trains one network; the options are those of `pifr.training.trainer.Run`."""
     import logging
 

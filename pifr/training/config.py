@@ -16,7 +16,9 @@ from pifr.networks.config import (
     PnccConfig,
     SegmentationConfig,
 )
-from pifr.pretrained import Precision
+from pifr.pretrained import CONFIGURATIONS, Precision
+
+_PACKAGED = Path(__file__).parent / "configs"
 
 TaskName = Literal["segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine"]
 
@@ -151,18 +153,22 @@ class TrainingConfig(Config):
         return getattr(self, name.replace("-", "_"))
 
 
-def load_training_config(path: Path) -> TrainingConfig:
+def load_training_config(source: str | Path) -> TrainingConfig:
     """Reads a training file.
+
+    Args:
+        source: a packaged configuration, "lite" or "paper", or a YAML file.
 
     Raises:
         ConfigError: if the file is missing, no YAML, or wrong; names every wrong key.
     """
+    path = _PACKAGED / f"{source}.yaml" if source in CONFIGURATIONS else Path(source)
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read ({error.strerror or error}): name a configuration by --config; the repository has "
-            "lite.yaml and paper.yaml in configs/train"
+            f"{path} cannot be read ({error.strerror or error}): --config wants {' or '.join(CONFIGURATIONS)}, "
+            "or a YAML file"
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error

@@ -65,7 +65,7 @@ class Run:
 
     Attributes:
         name: which network.
-        config: the YAML file.
+        config: as `load_training_config` takes it.
         data: shard folder.
         out: folder for checkpoint, weights, logs and pictures.
         max_steps, max_minutes: length of the schedule; at most one is set; neither: the configuration's `max_steps`.
@@ -79,7 +79,7 @@ class Run:
     """
 
     name: TaskName
-    config: Path
+    config: str | Path
     data: Path
     out: Path
     max_steps: int | None = None

@@ -20,7 +20,6 @@ from pifr.networks import build_network, save_network
 from pifr.networks.pncc import PnccPrediction
 from pifr.training.config import load_training_config
 
-LITE = Path(__file__).parents[2] / "configs" / "train" / "lite.yaml"
 NETWORKS = ("segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine")
 
 SCALE = 0.68  # pixels per mm: the face fills half of the crop
@@ -98,7 +97,7 @@ def frontalizer(locator: FaceLocator) -> Frontalizer:
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of untrained `lite` networks, as `pifr train` writes it."""
     folder = tmp_path_factory.mktemp("weights")
-    config = load_training_config(LITE)
+    config = load_training_config("lite")
     for name in NETWORKS:
         torch.manual_seed(0)
         save_network(build_network(config.task(name).network), folder / name / "weights.safetensors", {})

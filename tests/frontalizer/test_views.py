@@ -254,13 +254,13 @@ def test_weights_of_nothing_are_refused():
 
 
 def test_a_network_without_weights_says_how_to_get_them(tmp_path):
-    with pytest.raises(WeightsError, match=r"pifr train segmentation --config configs/train/lite\.yaml"):
+    with pytest.raises(WeightsError, match=r"pifr train segmentation --config lite "):
         load_view_maker(f"srtc:{tmp_path}")
 
 
 def test_a_configuration_that_is_not_packaged_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("pifr.pretrained.packaged_weights", dict)
-    with pytest.raises(WeightsError, match=r"pifr train segmentation --config configs/train/paper\.yaml"):
+    with pytest.raises(WeightsError, match=r"pifr train segmentation --config paper"):
         load_view_maker("align:paper")
 
 

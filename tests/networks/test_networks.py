@@ -23,7 +23,7 @@ from pifr.networks.inpainting import NoisyConvolution
 from pifr.networks.shape import EVIDENCE_CHANNELS, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_network, load_weights, read_metadata, save_network
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+CONFIGS = Path(__file__).parents[2] / "pifr" / "training" / "configs"
 SMALL_UNET = ResidualConfig(widths=(8, 8, 8), encoder_blocks=(0, 1), decoder_blocks=(1, 1))
 SMALL_PNCC = PnccConfig(input_size=32, segmented_input=False, predicts_mask=True, unet=SMALL_UNET)
 

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from pifr.cli.doctor import examine
 from pifr.cli.main import COMMANDS
+from pifr.pretrained import CONFIGURATIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +52,12 @@ def test_a_package_is_shipped_with_the_mark_that_it_is_typed(package: str) -> No
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "py.typed" in settings["package-data"][package]
     assert (ROOT / package / "py.typed").is_file()
+
+
+def test_the_configurations_are_shipped_with_the_package() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["pifr"]
+    shipped = {path.stem for pattern in patterns for path in (ROOT / "pifr").glob(pattern) if path.suffix == ".yaml"}
+    assert shipped == set(CONFIGURATIONS)
 
 
 def test_help_answers_in_half_a_second() -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 CANVAS, SQUARE = 192, 192 / 1.9
-CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+CONFIGS = Path(__file__).parents[2] / "pifr" / "training" / "configs"
 NAMES = ("segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine")
 UNET = {"kind": "residual", "widths": [8, 8, 8], "encoder_blocks": [0, 1], "decoder_blocks": [1, 1]}
 

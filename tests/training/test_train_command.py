@@ -37,9 +37,8 @@ def test_registering_ends_with_what_became_of_the_photos(tmp_path: Path, monkeyp
 
 def test_missing_shards_and_configurations_are_named(tmp_path: Path) -> None:
     arguments = ["segmentation", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
-    lite = Path(__file__).parents[2] / "configs" / "train" / "lite.yaml"
     with pytest.raises(DataError, match="pifr train render"):
-        CliRunner().invoke(app, [*arguments, "--config", str(lite)], catch_exceptions=False)
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         CliRunner().invoke(app, [*arguments, "--config", str(tmp_path / "none.yaml")], catch_exceptions=False)
 
@@ -61,7 +60,7 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trained(folder: Path, name: str, network: str) -> Path:
-    lite = load_training_config(Path(__file__).parents[2] / "configs" / "train" / "lite.yaml")
+    lite = load_training_config("lite")
     config = lite.task(network).network
     small = {"unet": config.unet.model_copy(update={"widths": (8,) * len(config.unet.widths)})}
     save_network(build_network(config.model_copy(update=small)), folder / name / "weights.safetensors", {})
@@ -112,7 +111,7 @@ def test_keeping_the_person_needs_a_torch_network_of_images(monkeypatch: pytest.
         )
 
     monkeypatch.setattr("feature_extractors.load_recognizer", lambda name: Onnx())
-    lite = load_training_config(Path(__file__).parents[2] / "configs" / "train" / "lite.yaml")
+    lite = load_training_config("lite")
     task = lite.inpainting.model_copy(update={"identity": IdentityConfig(recognizer="flat"), "perceptual": None})
     with pytest.raises(ConfigError, match="flat is none"):
         train._critics(task)
