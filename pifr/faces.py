@@ -29,7 +29,7 @@ from pifr.geometry.warp import (
     transform_points,
 )
 from pifr.images import Photo, each_photo, read_image
-from pifr.rows import Index, check_status, describe, positions_of
+from pifr.rows import Rows, joined
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ _LARGEST_ROLL = 30.0
 """Degrees; the squares around heads that are rolled further are turned with them."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceCrops:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FaceCrops(Rows):
     """B faces, each a square cut from its photo: upright in the photo, or, heads that are rolled far, in the head.
 
     Attributes:
@@ -71,42 +71,10 @@ class FaceCrops:
     edges: Tensor | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.status)
         if self.edges is None:
             endless = torch.tensor([0.0, 0.0, torch.inf], dtype=torch.float32, device=self.pixels.device)
-            object.__setattr__(self, "edges", endless.repeat(count, 4, 1))
-        shapes = {
-            "pixels": (count, 3, CROP_SIZE, CROP_SIZE),
-            "crop_to_image": (count, 2, 3),
-            "landmarks": (count, 5, 2),
-            "edges": (count, 4, 3),
-        }
-        for name, shape in shapes.items():
-            value = getattr(self, name)
-            if tuple(value.shape) != shape or value.dtype != torch.float32:
-                raise ValueError(f"FaceCrops.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
-        if len(self.reason) != count:
-            raise ValueError(f"FaceCrops.reason has {len(self.reason)} entries, status {count}")
-        check_status(self.status, "FaceCrops")
-
-    def __len__(self) -> int:
-        return len(self.status)
-
-    def __getitem__(self, index: Index) -> "FaceCrops":
-        """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch."""
-        positions = positions_of(index, len(self), "FaceCrops")
-        rows = torch.tensor(positions, dtype=torch.long, device=self.pixels.device)
-        return FaceCrops(
-            self.pixels[rows],
-            self.crop_to_image[rows],
-            self.landmarks[rows],
-            tuple(self.status[i] for i in positions),
-            tuple(self.reason[i] for i in positions),
-            self.edges[rows],
-        )
-
-    def __repr__(self) -> str:
-        return describe("FaceCrops", self.status)
+            object.__setattr__(self, "edges", endless.repeat(len(self), 4, 1))
+        self.check({"pixels": (3, CROP_SIZE, CROP_SIZE), "crop_to_image": (2, 3), "landmarks": (5, 2), "edges": (4, 3)})
 
     @property
     def usable(self) -> Tensor:
@@ -150,30 +118,11 @@ class FaceCrops:
         )
         return faces, to_turned
 
-    def to(self, device: str | torch.device) -> "FaceCrops":
-        """The same faces with all tensors on a device."""
-        return replace(
-            self,
-            pixels=self.pixels.to(device),
-            crop_to_image=self.crop_to_image.to(device),
-            landmarks=self.landmarks.to(device),
-            edges=self.edges.to(device),
-        )
-
     @staticmethod
     def concatenate(batches: Iterable["FaceCrops"]) -> "FaceCrops":
         """All faces of several batches in order; of no batch, an empty one."""
         batches = [FaceCrops.failed(()), *batches]
-        device = batches[-1].pixels.device
-        batches = [batch.to(device) for batch in batches]
-        return FaceCrops(
-            torch.cat([batch.pixels for batch in batches]),
-            torch.cat([batch.crop_to_image for batch in batches]),
-            torch.cat([batch.landmarks for batch in batches]),
-            sum((batch.status for batch in batches), ()),
-            sum((batch.reason for batch in batches), ()),
-            torch.cat([batch.edges for batch in batches]),
-        )
+        return joined([batch.to(batches[-1].pixels.device) for batch in batches])
 
     @staticmethod
     def failed(reasons: Sequence[str]) -> "FaceCrops":

@@ -1,7 +1,7 @@
 """What a frontalizer knows of a batch of faces."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -11,14 +11,14 @@ from pifr.devices import inference
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
-from pifr.rows import Index, check_status, describe, positions_of
+from pifr.rows import Rows, joined
 
 POOR = ("no_mask", "uncertain_mask", "inconsistent_pncc", "beyond_profile", "low_visibility")
 """Reasons for which a frontalization is not to be used but the face's own crop; of several, the first one is given."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LocatedFaces:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LocatedFaces(Rows):
     """B faces of which is known where each point of the template lies in the photo.
 
     Maps live in one of three frames: the crop of `FaceCrops` (256 x 256), C-Net's tighter crop in it (n x n), and UV
@@ -57,17 +57,9 @@ class LocatedFaces:
     reason: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        count = len(self.status)
-        for name, shape in self._shapes().items():
-            value = getattr(self, name)
-            if tuple(value.shape) != (count, *shape) or value.dtype != torch.float32:
-                raise ValueError(
-                    f"{type(self).__name__}.{name} is {value.dtype} {tuple(value.shape)}, "
-                    f"not torch.float32 {(count, *shape)}"
-                )
-        if len(self.camera) != count or len(self.reason) != count:
-            raise ValueError(f"{len(self.camera)} cameras and {len(self.reason)} reasons for {count} faces")
-        check_status(self.status, type(self).__name__)
+        self.check(self._shapes())
+        if len(self.camera) != len(self):
+            raise ValueError(f"{type(self).__name__}.camera has {len(self.camera)} cameras for {len(self)} faces")
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         n, texture, shape = self.pncc.shape[-1], self.uv_partial.shape[-1], self.fitted.shape[-1]
@@ -82,18 +74,6 @@ class LocatedFaces:
             "fitted": (3, shape, shape),
             "residual": (),
         }
-
-    def __len__(self) -> int:
-        return len(self.status)
-
-    def __getitem__(self, index: Index) -> Self:
-        """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch."""
-        positions = positions_of(index, len(self), type(self).__name__)
-        rows = torch.tensor(positions, dtype=torch.long, device=self.pncc.device)
-        return self._map(lambda value: value[rows], lambda words: tuple(words[i] for i in positions))
-
-    def __repr__(self) -> str:
-        return describe(type(self).__name__, self.status)
 
     @property
     def reliable(self) -> Tensor:
@@ -149,25 +129,6 @@ class LocatedFaces:
             camera=self.camera.mapped(similarity),
         )
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same with all tensors on a device."""
-        return self._map(lambda value: value.to(device), lambda words: words)
-
-    def detached(self) -> Self:
-        """The same in other tensors that share their memory with these, but nothing that is asked of gradients."""
-        return self._map(Tensor.detach, lambda words: words)
-
-    def _map(self, of_tensors, of_words) -> Self:  # type: ignore[no-untyped-def]
-        changed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Camera):
-                value = Camera(*(of_tensors(part) for part in (value.scale, value.rotation, value.translation)))
-            else:
-                value = of_words(value) if isinstance(value, tuple) else of_tensors(value)
-            changed[field.name] = value
-        return type(self)(**changed)
-
     @classmethod
     def concatenate(cls, batches: Iterable[Self]) -> Self:
         """All faces of one batch or more, in order.
@@ -178,15 +139,7 @@ class LocatedFaces:
         batches = list(batches)
         if not batches:
             raise ValueError(f"{cls.__name__}.concatenate needs one batch or more")
-        joined = {}
-        for field in fields(cls):
-            values = [getattr(batch, field.name) for batch in batches]
-            if isinstance(values[0], Camera):
-                parts = [(value.scale, value.rotation, value.translation) for value in values]
-                joined[field.name] = Camera(*(torch.cat(part) for part in zip(*parts, strict=True)))
-            else:
-                joined[field.name] = sum(values, ()) if isinstance(values[0], tuple) else torch.cat(values)
-        return cls(**joined)
+        return joined(batches)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

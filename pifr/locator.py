@@ -4,8 +4,6 @@ face crop --segmentation--> mask --crop--> PNCC --correspondence--> camera, fitt
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,6 +19,7 @@ from pifr.geometry.camera import Camera
 from pifr.geometry.correspondence import Correspondence, without_nan
 from pifr.networks.config import Config
 from pifr.pretrained import Precision, Pretrained
+from pifr.rows import tensors_of
 
 _MUCH_BETTER = 0.7
 """Share of the residual that a turned face may leave of one that would be used as it comes."""
@@ -82,17 +81,8 @@ class _Latest:
 
     def _read_versions(self) -> list[int] | None:
         """How often each tensor has been changed; None if one does not say so, as those of `torch.inference_mode`."""
-        tensors = [*_tensors(self.faces), *_tensors(self.located)]
+        tensors = [*tensors_of(self.faces), *tensors_of(self.located)]
         return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
-
-
-def _tensors(batch: FaceCrops | LocatedFaces | Camera) -> Iterator[Tensor]:
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, Camera):
-            yield from _tensors(value)
-        elif isinstance(value, Tensor):
-            yield value
 
 
 class FaceLocator:

@@ -1,6 +1,8 @@
-"""What batches of faces share: how they are indexed, and how they present themselves."""
+"""What batches of faces share: rows are chosen, moved, joined and checked in one way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +11,67 @@ from torch import Tensor
 Index = slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor
 
 STATUSES = ("ok", "fallback", "failed")
+
+_Batch = TypeVar("_Batch")
+
+
+class Rows:
+    """Base of frozen dataclasses of B faces.
+
+    Fields are tensors, tuples of words, and dataclasses of tensors (a `Camera`), all of B rows; `status` and `reason`
+    are among them.
+    """
+
+    __slots__ = ()
+    status: tuple[str, ...]
+    reason: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __repr__(self) -> str:
+        counts = [f"{self.status.count(word)} {word}" for word in STATUSES if word in self.status]
+        return f"{type(self).__name__}({len(self)}: {', '.join(counts) or 'empty'})"
+
+    def __getitem__(self, index: Index) -> Self:
+        """The faces at a slice, a boolean mask of length B, or a list of positions; always a batch.
+
+        Raises:
+            TypeError: a single position.
+            IndexError: a mask of another length, or a position that does not exist.
+        """
+        positions = positions_of(index, len(self), type(self).__name__)
+        rows = torch.tensor(positions, dtype=torch.long, device=next(tensors_of(self)).device)
+        return changed(self, lambda tensor: tensor[rows], lambda words: tuple(words[i] for i in positions))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same faces with all tensors on a device."""
+        return changed(self, lambda tensor: tensor.to(device))
+
+    def detached(self) -> Self:
+        """The same in other tensors that share their memory with these, but nothing that is asked of gradients."""
+        return changed(self, Tensor.detach)
+
+    def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Checks tensors, status and reason.
+
+        Args:
+            shapes: of one row, by field; all are float32.
+
+        Raises:
+            ValueError: one is not as it has to be; the message names it.
+        """
+        owner, count = type(self).__name__, len(self)
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if tuple(value.shape) != (count, *shape) or value.dtype != torch.float32:
+                raise ValueError(
+                    f"{owner}.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {(count, *shape)}"
+                )
+        if len(self.reason) != count:
+            raise ValueError(f"{owner}.reason has {len(self.reason)} entries, status {count}")
+        if not set(self.status) <= set(STATUSES):
+            raise ValueError(f"{owner}.status holds {set(self.status)}: use 'ok', 'fallback' or 'failed'")
 
 
 def positions_of(index: Index, count: int, owner: str) -> list[int]:
@@ -35,13 +98,36 @@ def positions_of(index: Index, count: int, owner: str) -> list[int]:
     return [range(count)[position] for position in chosen.long().tolist()]
 
 
-def describe(owner: str, status: Sequence[str]) -> str:
-    """`repr` of a batch: how many rows have which status."""
-    counts = [f"{status.count(word)} {word}" for word in STATUSES if word in status]
-    return f"{owner}({len(status)}: {', '.join(counts) or 'empty'})"
+def tensors_of(batch: Any) -> Iterator[Tensor]:
+    """All tensors of a dataclass, also those of the dataclasses that it holds."""
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            yield value
+        elif not isinstance(value, tuple):
+            yield from tensors_of(value)
 
 
-def check_status(status: Sequence[str], owner: str) -> None:
-    """Raises ValueError if there is a status that is none of `STATUSES`."""
-    if not set(status) <= set(STATUSES):
-        raise ValueError(f"{owner}.status holds {set(status)}: use 'ok', 'fallback' or 'failed'")
+def changed(
+    batch: _Batch,
+    of_tensors: Callable[[Tensor], Tensor],
+    of_words: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words,
+) -> _Batch:
+    """The dataclass with all its tensors and tuples of words changed, also those of the dataclasses that it holds."""
+    return joined([batch], lambda tensors: of_tensors(tensors[0]), lambda words: of_words(words[0]))
+
+
+def joined(
+    batches: Sequence[_Batch],
+    of_tensors: Callable[[list[Tensor]], Tensor] = torch.cat,
+    of_words: Callable[[list[tuple[str, ...]]], tuple[str, ...]] = lambda words: sum(words, ()),
+) -> _Batch:
+    """One dataclass of one or more: field by field, tensors and tuples of words are joined."""
+
+    def join(values: list[Any]) -> Any:
+        if isinstance(values[0], Tensor):
+            return of_tensors(values)
+        return of_words(values) if isinstance(values[0], tuple) else joined(values, of_tensors, of_words)
+
+    names = [field.name for field in fields(batches[0])]
+    return type(batches[0])(**{name: join([getattr(batch, name) for batch in batches]) for name in names})

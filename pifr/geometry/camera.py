@@ -44,9 +44,6 @@ class Camera:
     def __getitem__(self, rows: Tensor | slice) -> "Camera":
         return Camera(self.scale[rows], self.rotation[rows], self.translation[rows])
 
-    def to(self, device: torch.device | str) -> "Camera":
-        return Camera(self.scale.to(device), self.rotation.to(device), self.translation.to(device))
-
     @property
     def linear(self) -> Tensor:
         """B x 2 x 3: the linear part of the projection, in pixels per millimetre."""
