@@ -76,7 +76,7 @@ def measure(count: int = 200, seed: int = 0, batch: int = 25) -> dict[str, float
         front = warp.sample(raster.depth.clamp_min(-1e4), places)
         facing = (surface_normals(positions) * camera.rotation[:, 2, :, None, None]).sum(1, keepdim=True)
         seen = (camera.depth(positions) > front - 3) & (facing > 0.2)
-        pixel_errors.append((found.pixels - places).norm(dim=1, keepdim=True)[seen])
+        pixel_errors.append((found.image_map - places).norm(dim=1, keepdim=True)[seen])
         angle_errors.append((found.fit.camera.angles() - angles).abs())
         squares = (found.texture - textures).square().mean(1, keepdim=True)
         error = (squares * found.visibility).sum((1, 2, 3)) / found.visibility.sum((1, 2, 3))

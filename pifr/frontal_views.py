@@ -1,6 +1,5 @@
 """The view makers `align` and `srtc`: what a recognizer is shown of a face beside the detector's crop."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
 from torch import Tensor
 
+from pifr.config import Config, explain
 from pifr.devices import inference
 from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
@@ -20,7 +20,6 @@ from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera
 from pifr.geometry.template import load_template
 from pifr.locator import CNET, FaceLocator, LocatorConfig
-from pifr.networks.config import Config
 from pifr.pretrained import CONFIGURATIONS, weights_files, weights_fingerprint
 from pifr.views import Views
 
@@ -130,7 +129,7 @@ class AlignViews:
 
     def __init__(self, locator: FaceLocator, weights: AlignedWeights) -> None:
         self.locator, self.weights = locator, weights
-        self.fingerprint = f"{self.name}|{locator.fingerprint}|{_digest(weights)}|v{_RECIPE}"
+        self.fingerprint = f"{self.name}|{locator.fingerprint}|{weights.digest}|v{_RECIPE}"
 
     @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
@@ -160,7 +159,7 @@ class SrtcViews:
         if surround != "photo" and not renderings.painted:
             raise ConfigError(f"surround={surround} shows the texture instead of the photo: it needs painted=true")
         self.frontalizer, self.weights, self.renderings = frontalizer, weights, renderings
-        self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{_digest(weights, renderings)}|v{_RECIPE}"
+        self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{weights.digest}|{renderings.digest}|v{_RECIPE}"
 
     @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
@@ -284,8 +283,7 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
     try:
         options = {kind: kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in kinds}
     except ValidationError as error:
-        wrong = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
-        raise ConfigError(f"options of a frontalizer: {wrong}") from error
+        raise ConfigError(f"options of a frontalizer: {explain(error)}") from error
     return _Asked(name, folder, options)
 
 
@@ -300,7 +298,3 @@ def _shared_locator(name: str, folder: Path | None, weights: str, device: str, c
     if locator is None:
         locator = _locators[key] = FaceLocator.from_pretrained(name, weights=folder, device=device, config=config)
     return locator
-
-
-def _digest(*configs: Config) -> str:
-    return hashlib.sha256("".join(config.model_dump_json() for config in configs).encode()).hexdigest()[:16]

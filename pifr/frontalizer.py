@@ -10,7 +10,6 @@
 `pifr.locator.FaceLocator`.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pifr.completion import MARGIN, WASHED, blend, certain, mirrored, pull_push
+from pifr.config import Config
 from pifr.devices import inference
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
@@ -28,7 +28,6 @@ from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
 from pifr.images import Photo, each_photo
 from pifr.locator import FaceLocator, LocatorConfig
-from pifr.networks.config import Config
 from pifr.networks.shape import INPUT_SIZE
 from pifr.pretrained import Pretrained
 from pifr.turned_photo import turn_photo
@@ -84,8 +83,7 @@ class Frontalizer:
     def __init__(self, locator: FaceLocator, pretrained: Pretrained, config: FrontalizerConfig) -> None:
         self.locator, self.pretrained, self.config = locator, pretrained, config
         self.device = locator.device
-        settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
-        self.fingerprint = f"{locator.fingerprint}|{pretrained.fingerprint}|{settings}|v{_RECIPE}"
+        self.fingerprint = f"{locator.fingerprint}|{pretrained.fingerprint}|{config.digest}|v{_RECIPE}"
 
     @classmethod
     def from_pretrained(

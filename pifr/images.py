@@ -107,8 +107,6 @@ def read_image(source: Photo) -> np.ndarray:
                     f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read: scale it down"
                 )
             return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
-    except ImageError:
-        raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down") from error
     except UnidentifiedImageError as error:

@@ -3,13 +3,13 @@
 face crop --segmentation--> mask --crop--> PNCC --correspondence--> camera, fitted shape, texture, visibility
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from pifr.config import Config
 from pifr.devices import inference
 from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops, inside_photo
 from pifr.framing import bounding_squares, resized_to, square_to_image
@@ -17,9 +17,9 @@ from pifr.frontalized import POOR, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.correspondence import Correspondence, without_nan
-from pifr.networks.config import Config
 from pifr.pretrained import Precision, Pretrained
 from pifr.rows import tensors_of
+from pifr.zoo import ASSETS, file_sha256
 
 _MUCH_BETTER = 0.7
 """Share of the residual that a turned face may leave of one that would be used as it comes."""
@@ -102,8 +102,8 @@ class FaceLocator:
         self.pretrained, self.config = pretrained, config
         self.device = pretrained.device
         self.correspondence = Correspondence().to(self.device)
-        settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
-        self.fingerprint = f"{pretrained.fingerprint}|{settings}|v{_RECIPE}"
+        geometry = ",".join(file_sha256(ASSETS / name)[:16] for name in ("template.npz", "face_model.npz"))
+        self.fingerprint = f"{pretrained.fingerprint}|{geometry}|{config.digest}|v{_RECIPE}"
         self._latest: _Latest | None = None
 
     @classmethod
@@ -170,7 +170,7 @@ class FaceLocator:
             faces.pixels, pncc, mask, self.config.texture_size, pncc_to_crop, self.config.pncc_deviation
         )
         camera = seen.fit.camera.mapped(pncc_to_crop)
-        image_map = warp.transform_maps(pncc_to_crop, seen.pixels)
+        image_map = warp.transform_maps(pncc_to_crop, seen.image_map)
         # C-Net sees the crop's border, repeated, as part of the face.
         visibility = seen.visibility * inside_photo(image_map, faces.edges)
         residual = torch.where(seen.fit.valid, seen.fit.residual, torch.inf)

@@ -113,13 +113,13 @@ def _weights_file(name: str, network: str, folder: Path | None) -> Path:
                 return file
         raise WeightsError(
             f"there are no weights of the network {network!r} below {folder}: "
-            f"train them with 'pifr train {network} --config {name} --out {folder / network}'"
+            f"train them with 'pifr train {network} --config {name} --data SHARDS --out {folder / network}'"
         )
     packaged = f"{name}-{network}"
     if packaged not in packaged_weights():
         raise WeightsError(
             f"the network {network!r} of the configuration {name!r} is not part of this installation: train it with "
-            f"'pifr train {network} --config {name}' and name the folder of the results, or choose "
-            f"options that do without it"
+            f"'pifr train {network} --config {name} --data SHARDS --out FOLDER' and name the folder, or choose options "
+            f"that do without it"
         )
     return packaged_file(packaged)

@@ -1,7 +1,7 @@
 """Lets torchvision be imported where its compiled operators cannot be loaded.
 
 The torchvision wheel of the Python package index is built against the CUDA build of torch. Beside a CPU-only torch its
-library does not load, and then already ``import torchvision`` fails with "operator torchvision::nms does not exist",
+library does not load, and then already `import torchvision` fails with "operator torchvision::nms does not exist",
 although facenet-pytorch needs nothing of it but this one operator. It is defined here, in plain torch, in that case
 only.
 """
@@ -16,7 +16,7 @@ _LIBRARY: list[torch.library.Library] = []  # definitions live as long as their 
 
 
 def ensure_operators() -> None:
-    """Make ``import torchvision`` and its non-maximum suppression work; call it before importing facenet_pytorch.
+    """Make `import torchvision` and its non-maximum suppression work; call it before importing facenet_pytorch.
 
     Does nothing where the compiled operators load.
     """
@@ -36,8 +36,9 @@ def ensure_operators() -> None:
 def _compiled_operators_load() -> bool:
     """Try to load torchvision's library as torchvision itself does, without importing torchvision."""
     spec = importlib.util.find_spec("torchvision")
-    folder = Path(spec.origin).parent if spec and spec.origin else Path()
-    for library in folder.glob("_C.*"):
+    if spec is None or spec.origin is None:
+        return False
+    for library in Path(spec.origin).parent.glob("_C.*"):
         try:
             torch.ops.load_library(library)
         except OSError:
@@ -63,7 +64,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     corner = torch.minimum(ranked[:, None, 2:], ranked[None, :, 2:])
     overlap = (corner - torch.maximum(ranked[:, None, :2], ranked[None, :, :2])).clamp_min(0).prod(2)
     suppresses = overlap > iou_threshold * (area[:, None] + area[None, :] - overlap)
-    kept = torch.ones(len(boxes), dtype=torch.bool)
+    kept = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
     # Only the greedy choice is sequential; it runs on the CPU over rows that are ready.
     for rank, row in enumerate(suppresses.cpu()):
         if kept[rank]:

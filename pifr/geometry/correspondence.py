@@ -56,12 +56,12 @@ class Observation:
     """What a PNCC says about each pixel of a UV map.
 
     Attributes:
-        pixels: B x 2 x n x n, where the UV pixel is seen, (x, y) in pixels of the PNCC; only meaningful where
-            `weight` is not small.
+        places: B x 2 x n x n, where the UV pixel is seen, (x, y) in pixels of the PNCC; only meaningful where `weight`
+            is not small.
         weight: B x 1 x n x n, number of PNCC pixels that say so, weighted by mask and plausibility.
     """
 
-    pixels: Tensor
+    places: Tensor
     weight: Tensor
 
 
@@ -90,14 +90,14 @@ class Unwrapped:
         texture: B x 3 x N x N, colours at every UV pixel, also where they are not of the face (see `visibility`); black
             where the photo holds NaN.
         visibility: B x 1 x N x N float in [0, 1], weight of evidence.
-        pixels: B x 2 x N x N, the image map: where each UV pixel lies, (x, y) in pixels of the PNCC.
+        image_map: B x 2 x N x N, where each UV pixel lies, (x, y) in pixels of the PNCC.
         positions: B x 3 x n x n mm, the fitted shape (identity and expression).
         fit: camera, coefficients, residual, validity.
     """
 
     texture: Tensor
     visibility: Tensor
-    pixels: Tensor
+    image_map: Tensor
     positions: Tensor
     fit: ShapeFit
 
@@ -175,8 +175,8 @@ class Correspondence(nn.Module):
             weight = weight / (1 + distance)
             summed = _splat(torch.cat([difference * weight, weight], 1).flatten(2), uv.flatten(2), self.size)
         total = summed[:, 2:]
-        pixels = camera.project(self.mean.expand(batch, -1, -1, -1)) + summed[:, :2] / total.clamp_min(1e-6)
-        return Observation(pixels, total)
+        places = camera.project(self.mean.expand(batch, -1, -1, -1)) + summed[:, :2] / total.clamp_min(1e-6)
+        return Observation(places, total)
 
     def fit_shape(self, observed: Observation, deviation: float = _PNCC_DEVIATION, iterations: int = 2) -> ShapeFit:
         """Fits camera, identity and expression to an observation.
@@ -191,21 +191,21 @@ class Correspondence(nn.Module):
             iterations: of the alternation.
         """
         modes = len(self.precision)
-        pixels, weight = self._thinned(observed)
+        places, weight = self._thinned(observed)
         prior = self._prior.diag()
 
-        coefficients = self.precision.new_zeros(len(pixels), modes)
-        shape, robust = self.fit_mean.expand(len(pixels), -1, -1), torch.ones_like(weight)
+        coefficients = self.precision.new_zeros(len(places), modes)
+        shape, robust = self.fit_mean.expand(len(places), -1, -1), torch.ones_like(weight)
         for iteration in range(iterations):
-            camera = fit_camera(shape, pixels, weight * robust, robust_steps=0 if iteration else 2).camera
-            matrix, vector = self._normal_equations(camera, shape, pixels, weight * robust, deviation)
+            camera = fit_camera(shape, places, weight * robust, robust_steps=0 if iteration else 2).camera
+            matrix, vector = self._normal_equations(camera, shape, places, weight * robust, deviation)
             factor, trouble = torch.linalg.cholesky_ex(matrix + prior)
             solution = torch.cholesky_solve(vector[..., None], factor)[..., 0]
             # A PNCC of one value, say, leaves a system that float32 cannot solve.
             coefficients = torch.where(trouble[:, None] == 0, solution[:, :modes], 0.0)
             shape = self._thin_shape(coefficients)
-            robust = _robust(camera, shape, pixels)
-        final = fit_camera(shape, pixels, weight * robust, robust_steps=0)
+            robust = _robust(camera, shape, places)
+        final = fit_camera(shape, places, weight * robust, robust_steps=0)
         coefficients = torch.where(final.valid[:, None], coefficients, 0.0)
         return ShapeFit(coefficients, final.camera, final.residual / final.camera.scale, final.valid)
 
@@ -226,10 +226,10 @@ class Correspondence(nn.Module):
             B x I x I and B x I float64, matrix and right-hand side of the I identity modes; 0 in rows that are not
             valid.
         """
-        pixels, weight = self._thinned(observed)
+        places, weight = self._thinned(observed)
         shape = self._thin_shape(fit.coefficients)
-        weight = weight * _robust(fit.camera, shape, pixels)
-        equations = self._normal_equations(fit.camera, shape, pixels, weight, deviation)
+        weight = weight * _robust(fit.camera, shape, places)
+        equations = self._normal_equations(fit.camera, shape, places, weight, deviation)
         matrix, vector = (part.double() for part in equations)
         known = self.identities
         others = matrix[:, known:, known:] + self._prior[known:].double().diag()
@@ -258,9 +258,9 @@ class Correspondence(nn.Module):
     def _thinned(self, observed: Observation) -> tuple[Tensor, Tensor]:
         """An observation on the grid of the fit: places B x 2 x n pixels, weights B x n up to 1."""
         weight = _shrink(observed.weight, self.fit_size)
-        pixels = _shrink(observed.pixels * observed.weight, self.fit_size) / weight.clamp_min(1e-6)
+        places = _shrink(observed.places * observed.weight, self.fit_size) / weight.clamp_min(1e-6)
         weight = weight.flatten(1)
-        return pixels.flatten(2), weight / weight.amax(1, keepdim=True).clamp_min(1e-6)
+        return places.flatten(2), weight / weight.amax(1, keepdim=True).clamp_min(1e-6)
 
     def _thin_shape(self, coefficients: Tensor) -> Tensor:
         """B x 3 x n mm of coefficients B x K on the grid of the fit."""
@@ -268,15 +268,15 @@ class Correspondence(nn.Module):
         return self.fit_mean + torch.einsum("bk,dkn->bdn", coefficients, modes)
 
     def _normal_equations(
-        self, camera: Camera, shape: Tensor, pixels: Tensor, weight: Tensor, deviation: float
+        self, camera: Camera, shape: Tensor, places: Tensor, weight: Tensor, deviation: float
     ) -> tuple[Tensor, Tensor]:
         """Of coefficients and the camera's change: B x (K + 6) x (K + 6) and B x (K + 6), without any prior."""
-        modes = (camera.linear @ self.fit_modes).view(len(pixels), 2, len(self.precision), -1).transpose(1, 2)
+        modes = (camera.linear @ self.fit_modes).view(len(places), 2, len(self.precision), -1).transpose(1, 2)
         columns = torch.cat([modes, camera.derivatives(shape)], 1)
         share = weight * (_INDEPENDENT / weight.sum(1, keepdim=True).clamp_min(1e-6))
         share = (share / (camera.scale[:, None] * deviation).square())[:, None, None]
         weighted, columns = (columns * share).flatten(2), columns.flatten(2)
-        target = (pixels - camera.project(self.fit_mean)).flatten(1)
+        target = (places - camera.project(self.fit_mean)).flatten(1)
         return weighted @ columns.mT, (weighted @ target[..., None])[..., 0]
 
     def positions(self, coefficients: Tensor) -> Tensor:
@@ -295,13 +295,13 @@ class Correspondence(nn.Module):
             B x 2 x n x n, (x, y) in pixels of the PNCC; beyond what was observed it falls back to the projection.
         """
         model = fit.camera.project(positions)
-        rest = observed.pixels - model
+        rest = observed.places - model
         distance = rest.square().sum(1, keepdim=True) / (fit.camera.scale[:, None, None, None] * _OUTLIER).square()
         confidence = observed.weight / (observed.weight + 0.5) / (1 + distance)
         rest, total = _blur(rest * confidence, smoothing), _blur(confidence, smoothing)
         return model + rest / (total + 0.1)
 
-    def visibility(self, fit: ShapeFit, positions: Tensor, pixels: Tensor, pncc: Tensor, mask: Tensor) -> Tensor:
+    def visibility(self, fit: ShapeFit, positions: Tensor, image_map: Tensor, pncc: Tensor, mask: Tensor) -> Tensor:
         """Weight of evidence of each UV pixel: how much of what its place in the image shows is that point of the face.
 
         The product of: not hidden behind the face (z-buffer), turned towards the camera (a smooth ramp), inside the
@@ -309,7 +309,7 @@ class Correspondence(nn.Module):
 
         Args:
             fit, positions: the fitted shape.
-            pixels: B x 2 x N x N, the image map (any N).
+            image_map: B x 2 x N x N, the image map (any N).
             pncc, mask: as in `splat_to_uv`.
 
         Returns:
@@ -317,7 +317,7 @@ class Correspondence(nn.Module):
         """
         pncc, mask = without_nan(pncc, mask)
         batch, _, height, width = mask.shape
-        size = pixels.shape[-1]
+        size = image_map.shape[-1]
         # Half of the PNCC's resolution is enough for a test with millimetres of slack, and four times as fast.
         half = mask.new_tensor([[0.5, 0.0, -0.25], [0.0, 0.5, -0.25]]).expand(batch, -1, -1)
         raster = rasterize(positions, fit.camera.mapped(half), max(height, width) // 2)
@@ -332,12 +332,12 @@ class Correspondence(nn.Module):
         evidence = _resample(evidence, size, "bilinear")
 
         own = _resample(self.mean, size, "bicubic")
-        if compilable(evidence, pncc, mask, pixels):
+        if compilable(evidence, pncc, mask, image_map):
             evidence = evidence.contiguous()
             bounds = self.ncc_lower.flatten(), self.ncc_extent.flatten()
-            over_images(_agree_images, batch, pncc, mask, pixels, own, *bounds, evidence)
+            over_images(_agree_images, batch, pncc, mask, image_map, own, *bounds, evidence)
         else:
-            seen = warp.sample(torch.cat([pncc * mask, mask], 1), pixels, padding="zeros")
+            seen = warp.sample(torch.cat([pncc * mask, mask], 1), image_map, padding="zeros")
             inside = seen[:, 3:]
             named = self.ncc_lower + self.ncc_extent * seen[:, :3] / inside.clamp_min(1e-3)
             agreement = torch.exp(-(named - own).square().sum(1, keepdim=True) / (2 * _OUTLIER) ** 2)
@@ -345,13 +345,13 @@ class Correspondence(nn.Module):
         return warp.eroded(evidence, max(1, size // 128)) * fit.valid[:, None, None, None]
 
     def evidence(
-        self, camera: Camera, pixels: Tensor, positions: Tensor, visibility: Tensor, texture: Tensor
+        self, camera: Camera, image_map: Tensor, positions: Tensor, visibility: Tensor, texture: Tensor
     ) -> Tensor:
         """All that is known of a face's shape, as UV maps.
 
         Args:
             camera: B cameras into an image.
-            pixels: B x 2 x N x N, where each UV pixel lies in that image.
+            image_map: B x 2 x N x N, where each UV pixel lies in that image.
             positions: B x 3 x n x n mm, the fitted shape.
             visibility: B x 1 x N x N in [0, 1].
             texture: B x 3 x N x N in [0, 1].
@@ -361,9 +361,9 @@ class Correspondence(nn.Module):
             units of 5 mm of the model frame), the direction to the camera in the model frame (3), visibility (1), and
             what is seen (3, in [-1, 1], 0 where nothing is).
         """
-        size = pixels.shape[-1]
+        size = image_map.shape[-1]
         mean, moved = (_resample(maps, size, "bilinear") for maps in (self.mean, positions - self.mean))
-        seen = camera.lift(pixels - camera.project(mean.expand(len(pixels), -1, -1, -1)))
+        seen = camera.lift(image_map - camera.project(mean.expand(len(image_map), -1, -1, -1)))
         shifts = (torch.cat([seen * visibility, moved], 1) / _EVIDENCE_UNIT).clamp(-6, 6)
         towards = camera.rotation[:, 2, :, None, None].expand(-1, -1, size, size)
         return torch.cat([shifts, towards, visibility, (2 * texture - 1) * visibility], 1)
@@ -390,12 +390,12 @@ class Correspondence(nn.Module):
         observed = self.splat_to_uv(pncc, mask)
         fit = self.fit_shape(observed, deviation)
         positions = self.positions(fit.coefficients)
-        pixels = self.image_map(fit, positions, observed)
-        pixels = _resample(pixels, size, "bicubic")
-        visibility = self.visibility(fit, positions, pixels, pncc, mask)
-        places = pixels if pncc_to_image is None else warp.transform_maps(pncc_to_image, pixels)
+        image_map = self.image_map(fit, positions, observed)
+        image_map = _resample(image_map, size, "bicubic")
+        visibility = self.visibility(fit, positions, image_map, pncc, mask)
+        places = image_map if pncc_to_image is None else warp.transform_maps(pncc_to_image, image_map)
         texture = warp.sample(images, places).nan_to_num(0.0)
-        return Unwrapped(texture, visibility, pixels, positions, fit)
+        return Unwrapped(texture, visibility, image_map, positions, fit)
 
 
 def without_nan(pncc: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -406,9 +406,9 @@ def without_nan(pncc: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return pncc.nan_to_num(0.0), known.nan_to_num(0.0)
 
 
-def _robust(camera: Camera, shape: Tensor, pixels: Tensor) -> Tensor:
+def _robust(camera: Camera, shape: Tensor, places: Tensor) -> Tensor:
     """Weights B x n in (0, 1] of measurements by their residuals (Cauchy)."""
-    distance = torch.hypot(*(camera.project(shape) - pixels).unbind(1)) / camera.scale[:, None]
+    distance = torch.hypot(*(camera.project(shape) - places).unbind(1)) / camera.scale[:, None]
     return 1 / (1 + (distance / _OUTLIER).square())
 
 
@@ -515,11 +515,11 @@ def _splat_images(first, last, pncc, weights, table, mean, linear, translation, 
 
 
 @compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
-def _agree_images(first, last, pncc, mask, pixels, own, lower, extent, evidence):
+def _agree_images(first, last, pncc, mask, image_map, own, lower, extent, evidence):
     """The compiled loop of `Correspondence.visibility`: multiplies evidence (B x 1 x N x N), in place.
 
     Args:
-        pncc, mask, pixels: B x 3 x H x W, B x 1 x H x W, B x 2 x N x N.
+        pncc, mask, image_map: B x 3 x H x W, B x 1 x H x W, B x 2 x N x N.
         own: 1 x 3 x N x N mm, the template.
         lower, extent: 3 mm, what NCC coordinates mean.
     """
@@ -527,12 +527,12 @@ def _agree_images(first, last, pncc, mask, pixels, own, lower, extent, evidence)
     zero, one, narrow = np.float32(0), np.float32(1), np.float32(1 / (2 * _OUTLIER) ** 2)
     least, low, ramp = np.float32(1e-3), np.float32(0.2), np.float32(1 / 0.4)
     for b in range(first, last):
-        for j in range(pixels.shape[2]):
-            for i in range(pixels.shape[3]):
+        for j in range(image_map.shape[2]):
+            for i in range(image_map.shape[3]):
                 known = evidence[b, 0, j, i]
                 if known <= 0:
                     continue
-                x, y = pixels[b, 0, j, i], pixels[b, 1, j, i]
+                x, y = image_map[b, 0, j, i], image_map[b, 1, j, i]
                 inside, ncc_x, ncc_y, ncc_z = zero, zero, zero, zero
                 if -1 < x < width and -1 < y < height:
                     left, top = np.int64(math.floor(x)), np.int64(math.floor(y))
@@ -576,7 +576,5 @@ def _blur(maps: Tensor, deviation: float) -> Tensor:
     place = torch.arange(maps.shape[-1], dtype=maps.dtype, device=maps.device)
     offset = (place - place[:, None]).abs()
     kernel = torch.exp(-0.5 * (offset / deviation).square()).where(offset <= reach, 0.0)
-    steps = torch.arange(-reach, reach + 1, dtype=torch.float32, device="cpu")
-    weights = torch.exp(-0.5 * (steps / deviation).square())
-    along = kernel / weights.sum().item()
+    along = kernel / sum(math.exp(-0.5 * (step / deviation) ** 2) for step in range(-reach, reach + 1))
     return along @ maps @ along.t()

@@ -1,19 +1,12 @@
-"""Configurations of the networks: frozen, validated, and written into every weights file.
-
-An unknown or missing key raises `pydantic.ValidationError`, which names the key by its full path.
-"""
+"""Configurations of the networks: they are written into every weights file."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pifr.config import Config
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
-
-
-class Config(BaseModel):
-    """Base of all configurations: immutable; strangers, NaN and infinity are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Pix2PixConfig(Config):

@@ -114,7 +114,7 @@ def _rotation(radians: float) -> np.ndarray:
 
 
 def _outline(pncc: np.ndarray) -> np.ndarray:
-    """Points (x, y) on the mask's outline, K x 2; the centre of the image if the mask is empty."""
+    """Points (x, y) on the mask's outline, K x 2; if the mask is empty, corners of the middle of the image."""
     contours, _ = cv2.findContours(_face(pncc), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if not contours:
         return np.array([[pncc.shape[1] / 4, pncc.shape[0] / 4], [pncc.shape[1] * 0.75, pncc.shape[0] * 0.75]])
@@ -316,8 +316,9 @@ def degrade(image: np.ndarray, face_side: float, rng: np.random.Generator) -> np
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 10))
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
-        _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])
-        image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _, code = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])
+        image = cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     if small != size:
         mode = cv2.INTER_CUBIC if rng.random() < 0.3 else cv2.INTER_LINEAR
         image = cv2.resize(image, (size, size), interpolation=mode)

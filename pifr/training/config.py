@@ -6,10 +6,10 @@ from typing import Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from pifr.config import Config, explain
 from pifr.errors import ConfigError
 from pifr.networks.config import (
     CoarseShapeConfig,
-    Config,
     DiscriminatorConfig,
     FineShapeConfig,
     InpaintingConfig,
@@ -175,5 +175,4 @@ def load_training_config(source: str | Path) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(content)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"{path}: {wrong}") from error
+        raise ConfigError(f"{path}: {explain(error)}") from error

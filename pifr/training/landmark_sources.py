@@ -123,7 +123,7 @@ class CNetSource:
         seen = locator.correspondence.unwrap(
             pixels, pncc, mask, locator.config.texture_size, frames, locator.config.pncc_deviation
         )
-        image_map = torch.cat([located.image_map, warp.transform_maps(frames, seen.pixels)])
+        image_map = torch.cat([located.image_map, warp.transform_maps(frames, seen.image_map)])
         in_crop = warp.points_at(image_map, self._uv).transpose(1, 2)
         return FoundLandmarks(warp.transform_points(face.crop_to_image, in_crop.mean(0, keepdim=True))[0].cpu().numpy())
 

@@ -484,7 +484,9 @@ class CoarseShapeTraining(NetworkTraining):
         prediction = self.run(cnet, images, mask_of(batch))
         mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.sigmoid()
         seen = correspondence.unwrap(images, prediction.pncc.clamp(0, 1), mask, INPUT_SIZE, deviation=self._deviation)
-        evidence = correspondence.evidence(seen.fit.camera, seen.pixels, seen.positions, seen.visibility, seen.texture)
+        evidence = correspondence.evidence(
+            seen.fit.camera, seen.image_map, seen.positions, seen.visibility, seen.texture
+        )
         return evidence, seen.positions
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -17,6 +17,7 @@ from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
 from pifr.geometry.warp import pixel_grid
+from pifr.locator import FaceLocator
 from pifr.networks.pncc import PnccPrediction
 
 from .conftest import SCALE, PaintReader, faces_of, painted_faces, photo_edges
@@ -373,6 +374,11 @@ def test_a_person_without_a_reliable_picture_has_no_shape(locator):
         shape, used = reader(faces)
         assert shape.isnan().all()
         assert not used.any()
+
+
+def test_another_template_changes_the_fingerprint(locator, monkeypatch):
+    monkeypatch.setattr("pifr.locator.file_sha256", lambda path: f"another {path.name}")
+    assert FaceLocator(locator.pretrained, locator.config).fingerprint != locator.fingerprint
 
 
 def test_other_weights_change_the_fingerprint(locator):

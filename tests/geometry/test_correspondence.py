@@ -49,9 +49,9 @@ class People:
 def test_a_residual_is_in_millimetres_whatever_the_size_of_the_image(correspondence):
     people = People([30.0])
     observed = correspondence.splat_to_uv(people.pncc, people.mask)
-    noise = torch.randn(observed.pixels.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(observed.places.shape, generator=torch.Generator().manual_seed(0))
     fits = [
-        correspondence.fit_shape(Observation(zoom * (observed.pixels + noise), observed.weight)) for zoom in (1.0, 3.0)
+        correspondence.fit_shape(Observation(zoom * (observed.places + noise), observed.weight)) for zoom in (1.0, 3.0)
     ]
     assert fits[0].residual.item() > 0.5
     assert fits[1].residual.item() == pytest.approx(fits[0].residual.item(), rel=0.02)
@@ -87,7 +87,7 @@ def test_the_table_names_the_nearest_template_point(correspondence):
 def test_the_splat_says_where_each_uv_pixel_is_seen(correspondence, people):
     observed = correspondence.splat_to_uv(people.pncc, people.mask)
     positions = torch.nn.functional.interpolate(people.positions, size=correspondence.size, mode="area")
-    error = (observed.pixels - people.camera.project(positions)).norm(dim=1)[observed.weight[:, 0] > 1]
+    error = (observed.places - people.camera.project(positions)).norm(dim=1)[observed.weight[:, 0] > 1]
     assert error.median() < 0.1
     assert error.quantile(0.95) < 0.5
 
@@ -107,9 +107,9 @@ def test_compiled_loops_give_what_torch_gives(correspondence, people, unwrapped,
     plain = correspondence.splat_to_uv(people.pncc, people.mask)
     torch.testing.assert_close(splatted.weight, plain.weight, atol=1e-3, rtol=1e-4)
     seen = plain.weight[:, 0] > 0.01
-    assert (splatted.pixels - plain.pixels).abs().amax(1)[seen].max() < 5e-3
+    assert (splatted.places - plain.places).abs().amax(1)[seen].max() < 5e-3
     expected = correspondence.unwrap(images, people.pncc, people.mask, SIZE)
-    torch.testing.assert_close(unwrapped.pixels, expected.pixels, atol=0.02, rtol=0)
+    torch.testing.assert_close(unwrapped.image_map, expected.image_map, atol=0.02, rtol=0)
     assert (unwrapped.visibility - expected.visibility).abs().quantile(0.999) < 0.01
 
 
@@ -128,7 +128,7 @@ def test_nan_is_no_face_and_leaves_other_rows_alone(correspondence, people, monk
         images[0] = torch.nan
     found = correspondence.unwrap(images, pncc, mask, SIZE)
     assert found.fit.valid.tolist() == [False, True]
-    for name in ("texture", "visibility", "pixels", "positions"):
+    for name in ("texture", "visibility", "image_map", "positions"):
         assert getattr(found, name).isfinite().all()
         assert torch.equal(getattr(found, name)[1], getattr(expected, name)[1])
     assert not found.visibility[0].any()
@@ -140,7 +140,7 @@ def test_a_pixel_whose_code_is_nan_counts_as_hidden(correspondence, people):
     mask[..., :50] = 0
     spoilt = correspondence.splat_to_uv(pncc, people.mask[2:3])
     hidden = correspondence.splat_to_uv(people.pncc[2:3], mask)
-    torch.testing.assert_close(spoilt.pixels, hidden.pixels, atol=1e-3, rtol=0)
+    torch.testing.assert_close(spoilt.places, hidden.places, atol=1e-3, rtol=0)
     torch.testing.assert_close(spoilt.weight, hidden.weight, atol=1e-3, rtol=1e-4)
 
 
@@ -164,7 +164,7 @@ def test_a_true_pncc_gives_the_pose(unwrapped, people):
 
 
 def test_a_true_pncc_gives_the_image_map(unwrapped, people):
-    error = (unwrapped.pixels - people.camera.project(people.positions)).norm(dim=1, keepdim=True)
+    error = (unwrapped.image_map - people.camera.project(people.positions)).norm(dim=1, keepdim=True)
     assert error[unwrapped.visibility > 0.5].median() < 0.3
     assert error[unwrapped.visibility > 0.5].max() < 4
 
@@ -221,7 +221,7 @@ def test_a_useless_mask_is_said_and_stays_finite(correspondence, people, case):
     found = correspondence.unwrap(torch.rand(2, 3, SIZE, SIZE), pncc, mask, 64)
     assert not found.fit.valid.any()
     assert found.visibility.max() == 0
-    for tensor in (found.texture, found.pixels, found.positions, found.fit.coefficients, found.fit.camera.rotation):
+    for tensor in (found.texture, found.image_map, found.positions, found.fit.coefficients, found.fit.camera.rotation):
         assert tensor.isfinite().all()
 
 
@@ -295,7 +295,7 @@ def test_evidence_of_the_mean_face_is_no_displacement(correspondence):
 
 def test_landmarks_of_the_fit_include_hidden_ones(unwrapped, people):
     uv = load_template().landmarks("multipie68")
-    found = warp.points_at(unwrapped.pixels, uv).transpose(1, 2)
+    found = warp.points_at(unwrapped.image_map, uv).transpose(1, 2)
     truth = people.camera.project(warp.points_at(people.positions, uv)).transpose(1, 2)
     error = (found - truth).norm(dim=2)
     assert error.mean(1).max() < 2  # pixels of 128; about 4 mm, half of the points unseen at the largest yaw
