@@ -38,6 +38,17 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_arrays(target: Path, arrays: dict[str, Any]) -> None:
+    """Writes a compressed NumPy archive of arrays by name, as `write_whole` writes files."""
+    import numpy as np
+
+    def write(whole: Path) -> None:
+        with whole.open("wb") as file:  # to a path without .npz numpy would add it
+            np.savez_compressed(file, **arrays)
+
+    write_whole(target, write)
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A folder to be filled beside `target`, which takes that name when all went well; one writer at a time.

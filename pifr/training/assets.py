@@ -26,6 +26,7 @@ from scipy.spatial import cKDTree
 
 from pifr.errors import DataError
 from pifr.facemesh import LIPS, FaceMesh
+from pifr.files import write_arrays, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.rasterize import rasterize, vertex_normals
@@ -77,7 +78,7 @@ def build_assets(out: Path, *, ict: Path | None = None, shards: Path | None = No
 
         found = find_links(face_model, read_source_template(source)[:2], find_weights("face-mesh").fetch())
         links = out / "links.json"
-        links.write_text(json.dumps(found))
+        write_whole(links, lambda whole: whole.write_text(json.dumps(found)))
     build_template(source, face_model, links, out / "template.npz")
     if shards is not None:
         build_texture_model(shards, out / "texture_model.npz")
@@ -92,11 +93,10 @@ def build_face_model(ict: Path, out: Path) -> None:
     Raises:
         DataError: if a key is missing or the shapes disagree.
     """
-    with np.load(ict) as archive:
-        missing = {"mean", "identity", "expression", "expression_names", "quads", "landmarks68"} - set(archive)
-        if missing:
-            raise DataError(f"{ict}: not a packed ICT face model, missing {sorted(missing)}")
-        source = {key: archive[key] for key in archive}
+    source = _read(ict)
+    missing = {"mean", "identity", "expression", "expression_names", "quads", "landmarks68"} - set(source)
+    if missing:
+        raise DataError(f"{ict}: not a packed ICT face model, missing {sorted(missing)}")
     count = len(source["mean"])
     for key in ("identity", "expression"):
         if source[key].shape[1:] != (count, 3):
@@ -129,8 +129,13 @@ def build_face_model(ict: Path, out: Path) -> None:
         scale = np.abs(deltas).max((1, 2)) / 127
         arrays[key] = np.round(deltas / scale[:, None, None]).astype(np.int8)
         arrays[f"{key}_scale"] = scale.astype(np.float32)
-    np.savez_compressed(out, **arrays)
+    write_arrays(out, arrays)
     log.info("face model: %d vertices, %d triangles, %s", len(mean), len(triangles), out)
+
+
+def _read(archive: Path) -> dict[str, np.ndarray]:
+    with np.load(archive) as arrays:
+        return dict(arrays)
 
 
 # --- 2. links ----------------------------------------------------------------------------------------------------
@@ -143,7 +148,7 @@ def find_links(face_model: Path, template: tuple[np.ndarray, np.ndarray], model:
         `facemesh`, `head_vertex`: landmark and vertex of the face model, for registration;
         `template_point` (in the source template's own frame), `template_head_vertex`: pairs that guide the warp.
     """
-    head = dict(np.load(face_model))
+    head = _read(face_model)
     vertices, triangles, landmarks68 = head["mean"].astype(np.float64), head["triangles"], head["landmarks68"]
     detector = FaceMesh(model)
     on_head = _landmarks_on_mesh(detector, vertices, triangles, _paint(head))
@@ -482,7 +487,7 @@ def build_template(source: Path, face_model: Path, links: Path, out: Path) -> No
     """Warp, unwrap, link to the face model, place the landmark sets, and write the shipped template."""
     import igl
 
-    head = dict(np.load(face_model))
+    head = _read(face_model)
     vertices, triangles, mirror = read_source_template(source)
     vertices = warp_template(vertices, triangles, mirror, head, json.loads(links.read_text()))
     uv = unwrap_template(vertices, triangles, mirror)
@@ -496,17 +501,17 @@ def build_template(source: Path, face_model: Path, links: Path, out: Path) -> No
     _, face, closest = igl.point_mesh_squared_distance(wanted, vertices, triangles)[:3]
     landmark_uv = (uv[triangles[face]] * _barycentric(closest, vertices[triangles[face]])[..., None]).sum(1)
 
-    np.savez_compressed(
-        out,
-        vertices=vertices.astype(np.float32),
-        triangles=triangles,
-        uv=uv,
-        mirror=mirror.astype(np.int32),
-        link_vertices=link_vertices.astype(np.int32),
-        link_weights=link_weights.astype(np.float32),
-        landmark_uv=landmark_uv.astype(np.float32),
-        head_inside=_inside_template(head, vertices, triangles),
-    )
+    arrays = {
+        "vertices": vertices.astype(np.float32),
+        "triangles": triangles,
+        "uv": uv,
+        "mirror": mirror.astype(np.int32),
+        "link_vertices": link_vertices.astype(np.int32),
+        "link_weights": link_weights.astype(np.float32),
+        "landmark_uv": landmark_uv.astype(np.float32),
+        "head_inside": _inside_template(head, vertices, triangles),
+    }
+    write_arrays(out, arrays)
 
 
 def _barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -564,12 +569,12 @@ def build_texture_model(shards: Path, out: Path) -> None:
     deviations = np.sqrt(analysis.explained_variance_)
     components = (analysis.components_ * deviations[:, None]).reshape(-1, *both.shape[1:])
     scale = np.abs(components).max((1, 2, 3)) / 127
-    np.savez_compressed(
-        out,
-        mean=analysis.mean_.reshape(both.shape[1:]).astype(np.float32),
-        components=np.round(components / scale[:, None, None, None]).astype(np.int8),
-        scale=scale.astype(np.float32),
-    )
+    arrays = {
+        "mean": analysis.mean_.reshape(both.shape[1:]).astype(np.float32),
+        "components": np.round(components / scale[:, None, None, None]).astype(np.int8),
+        "scale": scale.astype(np.float32),
+    }
+    write_arrays(out, arrays)
     log.info(
         "texture model: %d textures, %d components carry %.1f %% of the variance",
         len(textures),

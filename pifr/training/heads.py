@@ -179,14 +179,14 @@ class TexturedHead:
 
     def photo_view(self) -> HeadRender:
         """The untouched photo, cut to the canvas, with the fit's own PNCC."""
-        to_canvas = self._canvas_transform(self.pixels[:, :2])
+        to_canvas = _canvas_transform(self.pixels[:, :2])
         image = cv2.warpAffine(
             self.smooth, to_canvas, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         placed = self.pixels.copy()
         placed[:, :2] = placed[:, :2] * to_canvas[0, 0] + to_canvas[:, 2]
         raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)
-        _, pncc = _mask_and_pncc(raster, raster.interpolate(_head_attributes()))
+        pncc = _pncc(raster, raster.interpolate(_head_attributes()))
         return HeadRender(image, pncc, self.vertices, *self.fit.angles)
 
     def render(
@@ -213,7 +213,7 @@ class TexturedHead:
         lifted = vertices + (_hair_weight()[:, None] * hair_mm) * self.normals if hair_mm else vertices
         rotation = rotation_from_angles(torch.tensor([angles], dtype=torch.float64))[0].numpy()
         turned = (lifted @ rotation.T * [1, -1, 1]).astype(np.float32)
-        to_canvas = self._canvas_transform(turned[:, :2])
+        to_canvas = _canvas_transform(turned[:, :2])
         placed = turned * to_canvas[0, 0]
         placed[:, :2] += to_canvas[:, 2]
         raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)
@@ -230,28 +230,33 @@ class TexturedHead:
         # A soft edge: real cameras mix head and background in the pixels between them.
         alpha = cv2.GaussianBlur(raster.covered.astype(np.float32), (3, 3), 0.7) * raster.covered
         image = colours * alpha[..., None] + background * (1 - alpha[..., None])
-        _, pncc = _mask_and_pncc(raster, surface[..., 6:10])
+        pncc = _pncc(raster, surface[..., 6:10])
         return HeadRender(np.clip(np.round(image), 0, 255).astype(np.uint8), pncc, vertices, *angles)
-
-    def _canvas_transform(self, points: np.ndarray) -> np.ndarray:
-        """2 x 3 affine that puts the face mask's bounding square (of V x 2 pixels) in the middle of the canvas."""
-        face = points[_head_attributes()[:, 3] > 0.5]
-        lower, upper = face.min(0), face.max(0)
-        scale = CANVAS * MASK_FRACTION / (upper - lower).max()
-        centre = (CANVAS - 1) / 2 - scale * (lower + upper) / 2
-        return np.array([[scale, 0, centre[0]], [0, scale, centre[1]]])
 
     def face_box(self) -> tuple[np.ndarray, float]:
         """Centre (x, y) and longer side of the face in the photo, pixels."""
-        face = self.pixels[_head_attributes()[:, 3] > 0.5, :2]
-        lower, upper = face.min(0), face.max(0)
-        return (lower + upper) / 2, float((upper - lower).max())
+        return _face_square(self.pixels[:, :2])
 
 
-def _mask_and_pncc(raster: Raster, attributes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _canvas_transform(points: np.ndarray) -> np.ndarray:
+    """2 x 3 affine that puts the face mask's bounding square (of V x 2 pixels) in the middle of the canvas."""
+    middle, side = _face_square(points)
+    scale = CANVAS * MASK_FRACTION / side
+    centre = (CANVAS - 1) / 2 - scale * middle
+    return np.array([[scale, 0, centre[0]], [0, scale, centre[1]]])
+
+
+def _face_square(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre and longer side of the face mask's box, given the head's vertices, V x 2 pixels."""
+    face = points[_head_attributes()[:, 3] > 0.5]
+    lower, upper = face.min(0), face.max(0)
+    return (lower + upper) / 2, float((upper - lower).max())
+
+
+def _pncc(raster: Raster, attributes: np.ndarray) -> np.ndarray:
+    """Codes as of `HeadRender`; attributes are those of `_head_attributes`, H x W x 4."""
     mask = raster.covered & (attributes[..., 3] > 0.5)
-    pncc = np.round(np.where(mask[..., None], np.clip(1 + 254 * attributes[..., :3], 1, 255), 0)).astype(np.uint8)
-    return mask, pncc
+    return np.round(np.where(mask[..., None], np.clip(1 + 254 * attributes[..., :3], 1, 255), 0)).astype(np.uint8)
 
 
 def prefiltered(image: np.ndarray, scale: float) -> np.ndarray:

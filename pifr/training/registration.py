@@ -26,7 +26,7 @@ import numpy as np
 
 from pifr.errors import DataError, ImageError
 from pifr.faces import FaceFinder
-from pifr.files import claim_folder, write_whole
+from pifr.files import claim_folder, write_arrays, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
@@ -140,7 +140,7 @@ def estimate_noise(errors: np.ndarray, rotations: np.ndarray) -> LandmarkNoise:
 
 def write_landmark_noise(noise: LandmarkNoise, path: Path) -> None:
     """Write the file that `load_landmark_noise` reads."""
-    np.savez_compressed(path, **{key: value.astype(np.float32) for key, value in asdict(noise).items()})
+    write_arrays(path, {key: value.astype(np.float32) for key, value in asdict(noise).items()})
 
 
 def noise_file(source: str) -> str:
