@@ -18,7 +18,7 @@ from torch.nn import functional
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, fit_camera
 from pifr.geometry.compiled import compilable, compiled, over_images
-from pifr.geometry.face_model import FaceModel, load_face_model
+from pifr.geometry.face_model import load_face_model
 from pifr.geometry.lighting import surface_normals
 from pifr.geometry.render import rasterize
 from pifr.geometry.template import Template
@@ -46,6 +46,9 @@ _EVIDENCE_UNIT = 5.0
 
 _OUTLIER = 4.0
 """Residuals in mm at which a measurement's weight is halved (Cauchy)."""
+
+_SMOOTHING = 2.0
+"""Standard deviation, in UV pixels of `Correspondence.size`, of the Gaussian that smooths what a fit leaves over."""
 
 _WILD = 20.0
 """Distance in mm from the mean face's projection at which a PNCC pixel counts half: more than faces differ by."""
@@ -107,31 +110,30 @@ class Correspondence(nn.Module):
 
     Holds the table from NCC to UV and the face model's modes on UV grids as buffers; `.to(device)` moves them.
 
-    Args:
-        face_model: gives the template as well; None loads the shipped one.
-        identities: leading identity modes to fit.
+    Attributes:
+        template: the shipped one, as is the face model.
+        identities: leading identity modes that are fitted.
         size: side of the UV grid of geometry and observations.
         fit_size: side of the coarser UV grid on which coefficients are fitted; divides `size`.
     """
 
-    def __init__(
-        self, face_model: FaceModel | None = None, identities: int = 40, size: int = 64, fit_size: int = 16
-    ) -> None:
+    identities, size, fit_size = 40, 64, 16
+
+    def __init__(self) -> None:
         super().__init__()
-        model = face_model or load_face_model()
+        model = load_face_model()
         self.template = model.template
-        self.identities, self.size, self.fit_size = identities, size, fit_size
-        mean = self.template.position_map(size)
-        modes = torch.cat([model.identity_maps(identities, size), model.expression_maps(size)])
+        mean = self.template.position_map(self.size)
+        modes = torch.cat([model.identity_maps(self.identities, self.size), model.expression_maps(self.size)])
         deviation = modes.new_ones(len(modes))
-        deviation[identities:] = _EXPRESSION_DEVIATION
+        deviation[self.identities :] = _EXPRESSION_DEVIATION
         lower, upper = (torch.from_numpy(bound) for bound in self.template.ncc_bounds)
         for name, buffer in {
             "table": ncc_to_uv_table(self.template),
             "mean": mean[None],
             "modes": modes.flatten(1),
-            "fit_mean": _shrink(mean[None], fit_size).flatten(2),
-            "fit_modes": _shrink(modes, fit_size).permute(1, 0, 2, 3).flatten(1),
+            "fit_mean": _shrink(mean[None], self.fit_size).flatten(2),
+            "fit_modes": _shrink(modes, self.fit_size).permute(1, 0, 2, 3).flatten(1),
             "precision": deviation.pow(-2),
             "ncc_lower": lower[:, None, None],
             "ncc_extent": (upper - lower)[:, None, None],
@@ -283,13 +285,12 @@ class Correspondence(nn.Module):
         """Position maps B x 3 x n x n mm, n = `size`, of coefficients B x K (identity modes, then expressions)."""
         return self.mean + (coefficients @ self.modes).view(-1, *self.mean.shape[1:])
 
-    def image_map(self, fit: ShapeFit, positions: Tensor, observed: Observation, smoothing: float = 2.0) -> Tensor:
+    def image_map(self, fit: ShapeFit, positions: Tensor, observed: Observation) -> Tensor:
         """Where each UV pixel lies in the image: the fitted shape's projection plus what the fit left over, smoothed.
 
         Args:
             fit, positions: the fitted shape.
             observed: what it was fitted to.
-            smoothing: standard deviation of the Gaussian in UV pixels of `size`.
 
         Returns:
             B x 2 x n x n, (x, y) in pixels of the PNCC; beyond what was observed it falls back to the projection.
@@ -298,7 +299,7 @@ class Correspondence(nn.Module):
         rest = observed.places - model
         distance = rest.square().sum(1, keepdim=True) / (fit.camera.scale[:, None, None, None] * _OUTLIER).square()
         confidence = observed.weight / (observed.weight + 0.5) / (1 + distance)
-        rest, total = _blur(rest * confidence, smoothing), _blur(confidence, smoothing)
+        rest, total = _blur(rest * confidence, _SMOOTHING), _blur(confidence, _SMOOTHING)
         return model + rest / (total + 0.1)
 
     def visibility(self, fit: ShapeFit, positions: Tensor, image_map: Tensor, pncc: Tensor, mask: Tensor) -> Tensor:
@@ -412,12 +413,8 @@ def _robust(camera: Camera, shape: Tensor, places: Tensor) -> Tensor:
     return 1 / (1 + (distance / _OUTLIER).square())
 
 
-def ncc_to_uv_table(template: Template, step: float = _TABLE_STEP) -> Tensor:
-    """UV coordinates of the nearest template point on a regular grid over the NCC cube.
-
-    Args:
-        template: the template.
-        step: spacing in mm.
+def ncc_to_uv_table(template: Template) -> Tensor:
+    """UV coordinates of the template point that is nearest, on a regular grid over its NCC cube.
 
     Returns:
         1 x 2 x depth x height x width float32 (NCC z, y, x), to be read with `align_corners=True`. Near the surface the
@@ -425,7 +422,7 @@ def ncc_to_uv_table(template: Template, step: float = _TABLE_STEP) -> Tensor:
     """
     fine = 256
     lower, upper = template.ncc_bounds
-    counts = np.ceil((upper - lower) / step).astype(int) + 1
+    counts = np.ceil((upper - lower) / _TABLE_STEP).astype(int) + 1
     axes = [np.linspace(low, high, count) for low, high, count in zip(lower, upper, counts, strict=True)]
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
     surface = template.position_map(fine).flatten(1).t().double().numpy()

@@ -15,7 +15,7 @@ from pifr.training.registration import read_fit
 COLUMNS = 6
 
 
-def write_contact_sheet(registration: Path, photos: Path, out: Path, per_row: int = COLUMNS) -> None:
+def write_contact_sheet(registration: Path, photos: Path, out: Path) -> None:
     """Best, median, worst accepted and rejected fits, a row of pairs (photo, fitted PNCC over it) each.
 
     The sheet shows photos: keep it beside them, never in a repository.
@@ -26,22 +26,22 @@ def write_contact_sheet(registration: Path, photos: Path, out: Path, per_row: in
     table = pd.read_parquet(registration / "registration.parquet")
     fitted = table[table["residual_mm"].notna()].sort_values("residual_mm")
     accepted, rejected = fitted[fitted["status"] == "ok"], fitted[fitted["status"] != "ok"]
-    middle = max(0, len(accepted) // 2 - per_row // 2)
+    middle = max(0, len(accepted) // 2 - COLUMNS // 2)
     rows = {
-        "best": accepted.head(per_row),
-        "median": accepted.iloc[middle : middle + per_row],
-        "worst": accepted.tail(per_row),
-        "rejected": rejected.iloc[np.linspace(0, len(rejected) - 1, min(per_row, len(rejected))).astype(int)],
+        "best": accepted.head(COLUMNS),
+        "median": accepted.iloc[middle : middle + COLUMNS],
+        "worst": accepted.tail(COLUMNS),
+        "rejected": rejected.iloc[np.linspace(0, len(rejected) - 1, min(COLUMNS, len(rejected))).astype(int)],
     }
-    sheet = np.vstack([_row(name, chosen, photos, per_row) for name, chosen in rows.items()])
+    sheet = np.vstack([_row(name, chosen, photos) for name, chosen in rows.items()])
     if not cv2.imwrite(str(out), sheet[..., ::-1]):
         raise OSError(f"{out} could not be written")
 
 
-def _row(name: str, chosen: pd.DataFrame, photos: Path, per_row: int) -> np.ndarray:
+def _row(name: str, chosen: pd.DataFrame, photos: Path) -> np.ndarray:
     cells = [_cell(name, row, photos) for row in chosen.itertuples()]
     empty = np.zeros((CANVAS, 2 * CANVAS, 3), np.uint8)
-    return np.hstack(cells + [empty] * (per_row - len(cells)))
+    return np.hstack(cells + [empty] * (COLUMNS - len(cells)))
 
 
 def _cell(name: str, row, photos: Path) -> np.ndarray:

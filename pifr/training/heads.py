@@ -166,9 +166,9 @@ class TexturedHead:
             borderMode=cv2.BORDER_REPLICATE,
         ).astype(np.float32)  # fmt: skip
 
-    def texture(self, size: int = UV_TEXTURE_SIZE) -> tuple[np.ndarray, np.ndarray]:
-        """UV texture uint8 size x size x 3, complete, and the photo's evidence uint8 size x size (255 = well seen)."""
-        maps = self.model.template.to_uv_map(self.model.at_template(self.sources), size)
+    def texture(self) -> tuple[np.ndarray, np.ndarray]:
+        """Complete UV texture, uint8 N x N x 3, and the photo's evidence, uint8 N x N (255 = well seen)."""
+        maps = self.model.template.to_uv_map(self.model.at_template(self.sources), UV_TEXTURE_SIZE)
         sources = np.ascontiguousarray(maps.transpose(1, 2, 0))
         colours = np.clip(np.round(self.colours(sources)), 0, 255).astype(np.uint8)
         return colours, np.round(255 * np.clip(sources[..., 4], 0, 1)).astype(np.uint8)
