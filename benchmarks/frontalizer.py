@@ -115,9 +115,11 @@ def _timed_stages(frontalizer: "Frontalizer") -> Iterator[dict[str, float]]:
 
     for stage, (owner, name) in stages.items():
         setattr(owner, name, timed(stage, getattr(owner, name)))
-    yield seconds
-    for owner, name in stages.values():
-        delattr(owner, name)
+    try:
+        yield seconds
+    finally:
+        for owner, name in stages.values():
+            delattr(owner, name)
 
 
 def _resident_memory(frontalizer: "Frontalizer", crops: "FaceCrops", faces: int) -> dict[str, float]:

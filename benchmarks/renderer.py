@@ -31,7 +31,7 @@ def main(
     holes = _holes(ours)
     rows = []
     for low in range(0, 90, 30):
-        chosen = (angles[:, 0].abs() >= low) & (angles[:, 0].abs() <= low + 30)
+        chosen = angles[:, 0].abs().clamp(max=89.9) // 30 == low // 30  # 90 belongs to the last
         if not chosen.any():
             continue
         both = (ours.mask * theirs.mask)[chosen] > 0

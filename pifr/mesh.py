@@ -28,11 +28,13 @@ def face_mesh(faces: "FrontalizedFaces", row: int) -> "trimesh.Trimesh":
     import trimesh
     from PIL import Image
 
+    from pifr.images import to_uint8
+
     surface = faces.surface[row].cpu().numpy()
     size = surface.shape[-1]
     places = (np.arange(size) + 0.5) / size
     u, v = np.meshgrid(places, 1 - places)
-    texture = (faces.uv_texture[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    (texture,) = to_uint8(faces.uv_texture[[row]])
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
     )

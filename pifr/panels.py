@@ -12,6 +12,7 @@ from pifr.geometry import warp
 from pifr.geometry.lighting import surface_normals
 from pifr.geometry.render import render_frontal
 from pifr.geometry.template import load_template
+from pifr.images import to_uint8
 
 _LIGHT = (0.35, 0.35, 0.87)  # direction to the light of shaded shapes, model frame
 
@@ -63,8 +64,3 @@ def _dotted(pictures: np.ndarray, points: np.ndarray) -> np.ndarray:
             centre = (round(float(x) * 8), round(float(y) * 8))
             cv2.circle(picture, centre, 12, (25, 240, 50), -1, cv2.LINE_AA, shift=3)
     return dotted
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """B x 3 x H x W in [0, 1] to uint8 B x H x W x 3."""
-    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -173,7 +173,8 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
     from pifr.errors import DataError
     from pifr.faces import ARCFACE_112, FaceFinder
     from pifr.frontal_views import load_srtc
-    from pifr.panels import panels, to_uint8
+    from pifr.images import to_uint8
+    from pifr.panels import panels
 
     if not root.is_dir():
         raise DataError(f"'{root}' is no folder: name the one that the names of samples are relative to")

@@ -51,8 +51,9 @@ def frontalize(
     from pifr.faces import ARCFACE_112
     from pifr.files import check_writable
     from pifr.frontal_views import load_frontalizer
+    from pifr.images import to_uint8
     from pifr.mesh import MESH_FORMATS, write_mesh
-    from pifr.panels import PANELS, panels, to_uint8
+    from pifr.panels import PANELS, panels
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from pifr.geometry.camera import Camera
 from pifr.geometry.rasterize import grid_triangles
 from pifr.geometry.render import Rendering
+from pifr.images import to_uint8
 
 _NEAR, _FAR = 1.0, 1001.0
 _MIDDLE = 0.5 * (_NEAR + _FAR)
@@ -41,7 +42,7 @@ def render_reference(
     batch, side = len(camera), size * supersampling
     positions, attributes = positions.expand(batch, -1, -1, -1), attributes.expand(batch, -1, -1, -1)
     vertices = _clip_vertices(positions, camera, size).numpy(force=True)
-    textures = (attributes.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy(force=True)
+    textures = to_uint8(attributes)
     rows, columns = positions.shape[-2:]
     triangles, coordinates = grid_triangles(rows, columns), _texture_coordinates(rows, columns)
 

@@ -12,7 +12,8 @@ from importlib import resources
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from pifr.geometry.warp import resized
 
 
 class TextureModel:
@@ -33,9 +34,7 @@ class TextureModel:
         count = coefficients.shape[1]
         flat = self.mean.flatten() + coefficients @ self.components[:count].flatten(1)
         result = flat.view(-1, *self.mean.shape)
-        if size is not None and size != result.shape[-1]:
-            result = functional.interpolate(result, size=(size, size), mode="bilinear", align_corners=False)
-        return result.clamp(0, 1)
+        return resized(result, size or result.shape[-1]).clamp(0, 1)
 
     def sample(self, generator: torch.Generator, count: int, size: int | None = None, spread: float = 0.8) -> Tensor:
         """Textures of `count` random people, float32 count x 3 x size x size in [0, 1].

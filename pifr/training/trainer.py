@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from pifr.errors import CheckpointError, ConfigError
 from pifr.files import write_whole
 from pifr.geometry.template import load_template
+from pifr.images import to_uint8
 from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
 from pifr.pretrained import Pretrained
@@ -293,7 +294,7 @@ class _Keeper(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image("validation", picture, module.completed_steps)
-            pixels = (picture.permute(1, 2, 0).clamp(0, 1) * 255).byte().cpu().numpy()
+            (pixels,) = to_uint8(picture[None])
             cv2.imwrite(str(folder / f"{module.completed_steps:07d}.jpg"), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 
     def on_train_end(self, trainer: L.Trainer, module: NetworkTraining) -> None:
