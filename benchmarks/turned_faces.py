@@ -106,10 +106,10 @@ def turned_photos(
     return originals, turned, labels
 
 
-def extract(recognizer_name: str, slot: str, originals: list, turned: list, labels: list) -> TurnedFeatures:
+def extract(recognizer_name: str, frontalizer: str, originals: list, turned: list, labels: list) -> TurnedFeatures:
     """Embed photos and the views of their turned renders."""
     recognizer = load_recognizer(recognizer_name)
-    plain, maker = load_view_maker("none"), load_view_maker(slot)
+    plain, maker = load_view_maker("none"), load_view_maker(frontalizer)
     finder = FaceFinder(fallback="centre-crop")
     size, template = recognizer.config.input_size, recognizer.config.alignment
     reference = []
@@ -153,15 +153,15 @@ def _people(reference: np.ndarray) -> np.ndarray:
 def main(
     photos: Annotated[Path, typer.Argument(help="Folder of photos with the sets london and canada.")],
     registration: Annotated[Path, typer.Argument(help="Folder of 'pifr train register' on it.")],
-    slot: Annotated[str, typer.Option(help="View maker whose views are embedded.")] = "srtc",
+    frontalizer: Annotated[str, typer.Option(help="View maker whose views are embedded.")] = "srtc",
     recognizer: Annotated[list[str], typer.Option(help="May be repeated.")] = ["sface"],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Keep the features in this folder.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use the first photos only.")] = None,
 ) -> None:
-    """Print EER, rank-1 and cosines by yaw for each single view and for the weights of mirror, align and the slot."""
+    """Print EER, rank-1 and cosines by yaw for each single view and for mirror, align and the frontalizer."""
     originals, turned, labels = turned_photos(photos, registration, limit)
     for name in recognizer:
-        features = extract(name, slot, originals, turned, labels)
+        features = extract(name, frontalizer, originals, turned, labels)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             np.savez(out / f"{slug(name)}.npz", **{k: getattr(features, k) for k in TurnedFeatures.__slots__})
@@ -170,7 +170,7 @@ def main(
         views = np.eye(len(features.names))
         systems = dict(zip(features.names, views, strict=True))
         aligned = AlignedWeights().aligned(torch.zeros(1)).numpy()[0] @ views[:4]
-        systems |= {"mirror": views[:2].mean(0), "align": aligned, slot: features.weights}
+        systems |= {"mirror": views[:2].mean(0), "align": aligned, frontalizer: features.weights}
         for share in (0.1, 0.2, 0.3, 0.4):
             rendered = views[4:].mean(0) if len(views) > 4 else views[0]
             systems[f"align + {share:g} renderings"] = (1 - share) * aligned + share * rendered

@@ -1,4 +1,4 @@
-"""The frontalizer slot: a view maker turns each face into the views that a recognizer will see.
+"""View makers turn each face into the views that a recognizer will see: what `--frontalizer` names.
 
 The simplest ones live here: `none` (the aligned crop alone) and `mirror` (the crop and its mirror image: the honest
 control that every frontalizer has to beat). Others join by the entry point group `pifr.frontalizers`; an entry is a
@@ -92,7 +92,7 @@ class ViewMaker(Protocol):
         ...
 
 
-class NoFrontalizer:
+class PlainCrop:
     """`none`: the detector-aligned crop alone."""
 
     name = "none"
@@ -124,7 +124,7 @@ def _views(faces: FaceCrops, images: Tensor, names: tuple[str, ...]) -> Views:
     return Views(images, weights, names, yaw, faces.status, faces.reason)
 
 
-def _without_options(maker: type[NoFrontalizer] | type[Mirror]) -> Callable[[str, str], ViewMaker]:
+def _without_options(maker: type[PlainCrop] | type[Mirror]) -> Callable[[str, str], ViewMaker]:
     def load(device: str, argument: str) -> ViewMaker:
         if argument:
             raise ConfigError(f"frontalizer {maker.name!r} takes no options, got {argument!r}")
@@ -142,7 +142,7 @@ def _from_frontalizer(kind: str) -> Callable[[str, str], ViewMaker]:
 
 
 _BUILT_IN: dict[str, Callable[[str, str], ViewMaker]] = {
-    "none": _without_options(NoFrontalizer),
+    "none": _without_options(PlainCrop),
     "mirror": _without_options(Mirror),
     "align": _from_frontalizer("load_align"),
     "srtc": _from_frontalizer("load_srtc"),

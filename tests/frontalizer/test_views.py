@@ -58,9 +58,9 @@ def test_crops_in_which_the_face_lies_on_its_side_do_not_count():
 
 
 @pytest.mark.parametrize("tilt, counts", [(30.0, True), (-100.0, False)])
-@pytest.mark.parametrize("slot", ["align", "srtc"])
+@pytest.mark.parametrize("name", ["align", "srtc"])
 def test_a_detector_that_takes_a_lying_head_for_an_upright_one_does_not_spoil_its_template(
-    locator, frontalizer, slot, tilt, counts
+    locator, frontalizer, name, tilt, counts
 ):
     # What the detector takes for the five landmarks of the head, which is upright, is rolled about their middle.
     faces = painted_faces([0.0, 80.0])
@@ -73,7 +73,7 @@ def test_a_detector_that_takes_a_lying_head_for_an_upright_one_does_not_spoil_it
         "align": AlignViews(locator, ViewWeights()),
         "srtc": SrtcViews(frontalizer, ViewWeights(), Renderings(painted=True)),
     }
-    views = makers[slot](faces, ARCFACE_112, 64)
+    views = makers[name](faces, ARCFACE_112, 64)
     assert ((views.weights[:, :2] > 0) == counts).all()
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
 

@@ -1,4 +1,4 @@
-"""The frontalizer slot, and the plugin that goes through it."""
+"""View makers, and the plugin that goes through one."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +16,7 @@ from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder, cut
 from pifr.five_landmarks import nominal_landmarks
 from pifr.plugin import FrontalizedRecognizer, embed_views, failed_where_not_finite
-from pifr.views import Mirror, NoFrontalizer, ViewMaker, Views, list_view_makers, load_view_maker
+from pifr.views import Mirror, PlainCrop, ViewMaker, Views, list_view_makers, load_view_maker
 
 
 def faces(*status: str) -> FaceCrops:
@@ -52,7 +52,7 @@ class Recording:
 
 
 def test_none_is_the_aligned_crop_and_mirror_adds_its_mirror_image() -> None:
-    one, two = (maker(faces("ok", "ok"), ARCFACE_112, 64) for maker in (NoFrontalizer(), Mirror()))
+    one, two = (maker(faces("ok", "ok"), ARCFACE_112, 64) for maker in (PlainCrop(), Mirror()))
     assert one.images.shape == (2, 1, 3, 64, 64)
     torch.testing.assert_close(two.images[:, 0], one.images[:, 0], rtol=0, atol=0)
     torch.testing.assert_close(two.images[:, 1], one.images[:, 0].flip(-1), rtol=0, atol=0)
@@ -60,7 +60,7 @@ def test_none_is_the_aligned_crop_and_mirror_adds_its_mirror_image() -> None:
     assert two.names == ("crop", "mirror")
 
 
-@pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
+@pytest.mark.parametrize("maker", [PlainCrop(), Mirror()])
 def test_autocast_around_a_maker_changes_no_view(maker: ViewMaker) -> None:
     expected = maker(faces("ok"), ARCFACE_112, 64)
     with torch.autocast("cpu", torch.bfloat16):
@@ -73,7 +73,7 @@ def test_failed_faces_keep_their_row_and_reason() -> None:
     assert views.reason == ("", "no_face", "no_face")
 
 
-@pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
+@pytest.mark.parametrize("maker", [PlainCrop(), Mirror()])
 def test_built_in_makers_are_view_makers(maker: object) -> None:
     assert isinstance(maker, ViewMaker)
 
@@ -115,9 +115,9 @@ def test_a_package_can_add_a_frontalizer(monkeypatch: pytest.MonkeyPatch) -> Non
     entry = EntryPoint("theirs", "their_package:load", views_module.ENTRY_POINT_GROUP)
     asked = []
 
-    def load(device: str, argument: str) -> NoFrontalizer:
+    def load(device: str, argument: str) -> PlainCrop:
         asked.append((device, argument))
-        return NoFrontalizer()
+        return PlainCrop()
 
     monkeypatch.setattr(EntryPoint, "load", lambda self: load)
     monkeypatch.setattr(
@@ -126,7 +126,7 @@ def test_a_package_can_add_a_frontalizer(monkeypatch: pytest.MonkeyPatch) -> Non
         lambda group, name="theirs": [entry] if (group, name) == (entry.group, "theirs") else [],
     )
     assert "theirs" in list_view_makers()
-    assert isinstance(load_view_maker("theirs:fast", "cuda"), NoFrontalizer)
+    assert isinstance(load_view_maker("theirs:fast", "cuda"), PlainCrop)
     assert asked == [("cuda", "fast")]
 
 
@@ -167,7 +167,7 @@ def test_plugin_numbers_what_is_no_photo_through_all_batches() -> None:
 
 def test_plugin_takes_faces_in_batches() -> None:
     recognizer = Recording()
-    plugin = FrontalizedRecognizer(recognizer, NoFrontalizer())
+    plugin = FrontalizedRecognizer(recognizer, PlainCrop())
     many = faces("ok", "failed", "ok", "fallback", "ok")
     whole = plugin.templates(many)
     recognizer.asked.clear()
@@ -290,7 +290,7 @@ def test_a_view_that_two_frontalizers_share_is_embedded_once() -> None:
 
 def test_yaw_that_the_frontalizer_does_not_know_comes_from_the_landmarks() -> None:
     recognizer = Recording(uses_yaw=True)
-    views = NoFrontalizer()(faces("ok"), ARCFACE_112, 16)
+    views = PlainCrop()(faces("ok"), ARCFACE_112, 16)
     assert views.yaw.isnan().all()
     embed_views(recognizer, faces("ok"), views)
     assert abs(recognizer.asked[0][1].item()) < 20  # the average landmarks are those of a frontal face
@@ -332,12 +332,12 @@ def test_what_is_no_batch_of_features_is_named(features: object, words: str) -> 
             return features  # type: ignore[return-value]
 
     with pytest.raises(TypeError, match=rf"Wrong\.embed {words}"):
-        FrontalizedRecognizer(Wrong(), NoFrontalizer()).templates(faces("ok", "ok"))
+        FrontalizedRecognizer(Wrong(), PlainCrop()).templates(faces("ok", "ok"))
 
 
 def test_a_bare_network_is_no_recognizer() -> None:
     with pytest.raises(TypeError, match=r"a Linear is no recognizer: ModuleRecognizer"):
-        FrontalizedRecognizer(torch.nn.Linear(2, 2), NoFrontalizer())  # type: ignore[arg-type]
+        FrontalizedRecognizer(torch.nn.Linear(2, 2), PlainCrop())  # type: ignore[arg-type]
 
 
 def test_a_face_whose_features_are_not_finite_failed() -> None:
@@ -353,7 +353,7 @@ def test_a_face_whose_features_are_not_finite_failed() -> None:
     assert templates.features.isnan().all(1).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("maker", [NoFrontalizer(), Mirror()])
+@pytest.mark.parametrize("maker", [PlainCrop(), Mirror()])
 def test_no_faces_have_no_templates(maker: ViewMaker) -> None:
     """What `FaceFinder.every_face` gives of a photo without a face."""
     assert FrontalizedRecognizer(Recording(), maker).embed_faces(FaceCrops.failed(())).shape == (0, 3)
