@@ -66,12 +66,8 @@ class Camera:
         return flat.view(len(self), 1, *points.shape[2:])
 
     def angles(self) -> Tensor:
-        """B x 3 degrees: yaw, pitch, roll. Pitch lies within [-90, 90]; at its ends yaw and roll are not unique."""
-        rotation = self.rotation
-        yaw = torch.atan2(-rotation[:, 2, 0], rotation[:, 2, 2])
-        pitch = torch.asin((-rotation[:, 2, 1]).clamp(-1, 1))
-        roll = torch.atan2(rotation[:, 0, 1], rotation[:, 1, 1])
-        return torch.rad2deg(torch.stack([yaw, pitch, roll], 1))
+        """B x 3 degrees: yaw, pitch, roll."""
+        return angles_from_rotation(self.rotation)
 
     def derivatives(self, points: Tensor) -> Tensor:
         """How projections of points (B or 1 x 3 x n mm) change with the camera: B x 6 x 2 x n pixels.
@@ -126,6 +122,17 @@ def rotation_from_angles(angles: Tensor) -> Tensor:
     pitch = torch.stack([one, zero, zero, zero, cp, sp, zero, -sp, cp], 1).view(-1, 3, 3)
     roll = torch.stack([cr, sr, zero, -sr, cr, zero, zero, zero, one], 1).view(-1, 3, 3)
     return roll @ pitch @ yaw
+
+
+def angles_from_rotation(rotation: Tensor) -> Tensor:
+    """B x 3 x 3 to B x 3 degrees (yaw, pitch, roll): undoes `rotation_from_angles`.
+
+    Pitch lies within [-90, 90]; at its ends yaw and roll are not unique.
+    """
+    yaw = torch.atan2(-rotation[:, 2, 0], rotation[:, 2, 2])
+    pitch = torch.asin((-rotation[:, 2, 1]).clamp(-1, 1))
+    roll = torch.atan2(rotation[:, 0, 1], rotation[:, 1, 1])
+    return torch.rad2deg(torch.stack([yaw, pitch, roll], 1))
 
 
 @dataclass(frozen=True, slots=True)

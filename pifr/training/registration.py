@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import torch
 
 from pifr.errors import DataError, ImageError
 from pifr.faces import FaceFinder
 from pifr.files import claim_folder, write_arrays, write_whole
 from pifr.five_landmarks import five_of_68
+from pifr.geometry.camera import angles_from_rotation
 from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
 from pifr.threads import start_worker
@@ -84,11 +86,8 @@ class PhotoFit:
     @property
     def angles(self) -> tuple[float, float, float]:
         """Yaw, pitch, roll in degrees (docs/architecture.md)."""
-        r = self.rotation
-        yaw = np.arctan2(-r[2, 0], r[2, 2])
-        pitch = np.arcsin(np.clip(-r[2, 1], -1, 1))
-        roll = np.arctan2(r[0, 1], r[1, 1])
-        return float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll))
+        yaw, pitch, roll = angles_from_rotation(torch.from_numpy(self.rotation)[None])[0].tolist()
+        return yaw, pitch, roll
 
     @property
     def residual_mm(self) -> float:
