@@ -79,6 +79,8 @@ class NetworkTraining(L.LightningModule):
         average: the network with exponentially averaged weights; validated and exported.
         completed_steps: batches trained on so far, over all resumptions.
         elapsed: seconds of training so far, over all resumptions.
+        in_step: a step has begun and is not counted yet: weights, statistics and optimisers may be half a step ahead.
+        stop_asked: end the training, as Ctrl-C does, when this step is counted.
         origin: what a checkpoint can only be resumed with: network, data, and what decides the order of the data.
     """
 
@@ -91,6 +93,7 @@ class NetworkTraining(L.LightningModule):
         self.average.requires_grad_(False)
         self.completed_steps = 0
         self.elapsed = 0.0
+        self.in_step = self.stop_asked = False
         self.origin: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self._clock = 0.0
@@ -125,6 +128,8 @@ class NetworkTraining(L.LightningModule):
         self._clock = time.monotonic()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        if self.stop_asked:
+            raise KeyboardInterrupt
         now = time.monotonic()
         self.elapsed, self._clock = self.elapsed + now - self._clock, now
         if self.schedule.progress(self.completed_steps, self.elapsed) >= 1:
@@ -136,6 +141,7 @@ class NetworkTraining(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        self.in_step = True
         return None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -145,6 +151,7 @@ class NetworkTraining(L.LightningModule):
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         self.completed_steps += 1
         self.average.update_parameters(self.network)
+        self.in_step = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["pifr"] = {

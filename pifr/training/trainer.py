@@ -3,7 +3,11 @@
 import json
 import logging
 import pickle
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,17 +164,37 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         use_distributed_sampler=False,
         deterministic="warn" if torch.cuda.is_available() else False,
     )
-    trainer.fit(
-        module,
-        train_dataloaders=training_loader(batches, start, settings.workers),
-        val_dataloaders=validation_loader(validation),
-        ckpt_path=checkpoint,
-        weights_only=True,
-    )
+    with _interrupted_between_steps(module):
+        trainer.fit(
+            module,
+            train_dataloaders=training_loader(batches, start, settings.workers),
+            val_dataloaders=validation_loader(validation),
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
     if len(validation):
         trainer.validate(module, validation_loader(validation), verbose=False)
         keeper.save(trainer, module)
     return run.out / WEIGHTS
+
+
+@contextmanager
+def _interrupted_between_steps(module: NetworkTraining) -> Iterator[None]:
+    """Ctrl-C waits until the step is counted, so that what is saved can be resumed exactly; a second one does not."""
+    if threading.current_thread() is not threading.main_thread():  # only it is told of signals
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        if not module.in_step or module.stop_asked:
+            raise KeyboardInterrupt
+        module.stop_asked = True
+
+    usual = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def refuse_used_folder(out: Path) -> None:
@@ -301,7 +325,9 @@ class _Keeper(Callback):
         self.save(trainer, module)
 
     def on_exception(self, trainer: L.Trainer, module: NetworkTraining, exception: BaseException) -> None:
-        if module.completed_steps:
+        if module.in_step:
+            log.info("stopped within a step: the last checkpoint stays as it is")
+        elif module.completed_steps:
             self.save(trainer, module)
 
     def save(self, trainer: L.Trainer, module: NetworkTraining) -> None:

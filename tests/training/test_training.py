@@ -1,7 +1,9 @@
 """Training end to end on tiny shards: it learns, resumes exactly, and exports what it validated."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,6 +75,48 @@ def test_a_periodic_checkpoint_is_of_whole_steps(
     run(name, config, shards, tmp_path / "parts", 6, resume=True)
     parts = torch.load(tmp_path / "parts" / trainer.CHECKPOINT, weights_only=False)["state_dict"]
     assert all(torch.equal(value, parts[key]) for key, value in whole["state_dict"].items())
+
+
+@pytest.mark.parametrize("name", ["pncc", "inpainting"])
+def test_an_interrupt_waits_for_the_end_of_the_step(
+    name: str, config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pifr.training import modules
+    from pifr.training.trainer import CHECKPOINT
+
+    def interrupt(module: modules.NetworkTraining, optimizer: torch.optim.Optimizer) -> None:
+        if module.completed_steps == 2 and not module.stop_asked:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(module, optimizer)
+
+    run(name, config, shards, tmp_path / "whole", 5)
+    original = modules.NetworkTraining.on_before_optimizer_step
+    monkeypatch.setattr(modules.NetworkTraining, "on_before_optimizer_step", interrupt)
+    with pytest.raises(SystemExit):
+        run(name, config, shards, tmp_path / "parts", 5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    third = torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=False)
+    assert third["pifr"]["completed_steps"] == 3  # so the resumed run is not interrupted again
+    run(name, config, shards, tmp_path / "parts", 5, resume=True)
+    whole, parts = (torch.load(tmp_path / folder / CHECKPOINT, weights_only=False) for folder in ("whole", "parts"))
+    assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
+
+
+def test_an_error_within_a_step_leaves_the_checkpoint_as_it_was(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pifr.training import modules
+    from pifr.training.trainer import CHECKPOINT
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    run("pncc", config, shards, tmp_path, 2)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    monkeypatch.setattr(modules.NetworkTraining, "on_before_optimizer_step", fail)
+    with pytest.raises(MemoryError):
+        run("pncc", config, shards, tmp_path, 4, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
 def test_a_training_is_not_begun_over_another(config: Path, shards: Path, tmp_path: Path) -> None:
