@@ -12,7 +12,7 @@ import typer
 
 from benchmarks.timing import JsonFile, Repeats, interleaved_seconds, report
 from pifr.faces import FaceCrops, FaceFinder
-from pifr.views import NoFrontalizer
+from pifr.views import PlainCrop
 from protocols.extraction import Image, System, Timings, extract
 from protocols.store import FeatureStore
 
@@ -31,7 +31,7 @@ def main(
     from feature_extractors import load_recognizer
 
     model = load_recognizer(recognizer)
-    system = System(recognizer, model, "none", NoFrontalizer())
+    system = System(recognizer, model, "none", PlainCrop())
     rng = np.random.default_rng(0)
     contents = [_encoded(rng) for _ in range(images)]
     pictures = [Image(str(number), partial(bytes, content)) for number, content in enumerate(contents)]

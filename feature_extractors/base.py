@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from math import isfinite
 from numbers import Integral, Real
 from typing import Literal, Protocol, get_args
 
@@ -65,7 +66,7 @@ class RecognizerConfig:
             )
         for field in ("mean", "std", "value_range"):
             value = getattr(self, field)
-            if not isinstance(value, tuple) or not all(isinstance(number, Real) for number in value):
+            if not isinstance(value, tuple) or not all(isinstance(x, Real) and isfinite(x) for x in value):
                 raise ValueError(f"recognizer {self.name!r}: {field} is {value!r}, not a tuple of numbers")
         if len(self.value_range) != 2 or 0 in self.std:
             raise ValueError(f"recognizer {self.name!r}: value_range needs two numbers, and std none that is 0")
@@ -125,8 +126,8 @@ class ModuleRecognizer:
     """Any torch network as a recognizer.
 
     Args:
-        network: takes what `config.normalise` gives (and yaw, B degrees without NaN, if `config.uses_yaw`), returns
-            B x D. It is put into evaluation mode and moved to the device.
+        network: takes what `config.normalise` gives (and yaw, B degrees without NaN, if `config.uses_yaw`), in its
+            parameters' dtype; returns B x D. It is put into evaluation mode and moved to the device.
         config: its input and its name.
         fingerprint: name and weight hash, to which the input settings are added; by default a hash of all parameters
             and buffers is taken.
@@ -155,6 +156,8 @@ class ModuleRecognizer:
         self.device = usable_device(device)
         self.network = network.eval().to(self.device)
         self.precision = precision
+        floats = (value.dtype for value in network.parameters() if value.is_floating_point())
+        self._dtype = next(floats, torch.float32)  # networks in half or double precision are shown their own kind
         weights = fingerprint or f"{config.name}-{_state_sha256(network)[:16]}"
         self.fingerprint = f"{weights}-{config.input_settings}"
         if precision != "float32":
@@ -164,10 +167,10 @@ class ModuleRecognizer:
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         if not len(batch):
             return batch.new_zeros(0, self.config.embedding_size)
-        inputs = [self.config.normalise(batch.to(self.device))]
+        inputs = [self.config.normalise(batch.to(self.device)).to(self._dtype)]
         if self.config.uses_yaw:
             yaw = batch.new_zeros(len(batch)) if yaw is None else yaw
-            inputs.append(yaw.to(self.device, torch.float32).nan_to_num(0.0))
+            inputs.append(yaw.to(self.device, self._dtype).nan_to_num(0.0))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.network(*inputs)
         wanted = (len(batch), self.config.embedding_size)

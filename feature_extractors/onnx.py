@@ -90,7 +90,7 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
     if not _is_recognizer(inputs, list(graph.output)):
         raise CheckpointError(
             f"'{file}' is not a recognizer: it needs one float32 input B x C x S x S (C is 1 or 3) and one output "
-            f"B x D, and has {[_shape(value) for value in inputs]} -> {[_shape(value) for value in graph.output]}"
+            f"B x D, and has {', '.join(map(_described, inputs))} -> {', '.join(map(_described, graph.output))}"
         )
     del graph.input[:]
     graph.input.extend(inputs)
@@ -111,6 +111,13 @@ def _is_recognizer(inputs: list, outputs: list) -> bool:  # type: ignore[type-ar
 def _shape(value) -> list[int]:  # type: ignore[no-untyped-def]
     """Dimensions of a graph's input or output, 0 where free."""
     return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+def _described(value) -> str:  # type: ignore[no-untyped-def]
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return f"{kind} {' x '.join(str(side or '?') for side in _shape(value))}"
 
 
 def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyped-def]
@@ -154,8 +161,8 @@ def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
     import yaml
 
     try:
-        changes = yaml.safe_load(sidecar.read_text()) or {}
-    except yaml.YAMLError as error:
+        changes = yaml.safe_load(sidecar.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{sidecar}' is not YAML: {error}") from error
     allowed = {"channels", "value_range", "mean", "std", "licence", "origin", "alignment", "input_size"}
     if not isinstance(changes, dict) or (unknown := set(changes) - allowed):
@@ -165,10 +172,12 @@ def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
         changes[key] = changes[key] if isinstance(changes[key], list) else [changes[key]]
     try:
         if "alignment" in changes:
-            points = tuple(map(tuple, changes["alignment"].pop("points")))
-            changes["alignment"] = AlignmentTemplate(points=points, **changes["alignment"])
+            alignment = changes["alignment"]
+            if not isinstance(alignment, dict) or set(alignment) != {"name", "size", "points"}:
+                raise ValueError("alignment is a table of name, size and points")
+            changes["alignment"] = AlignmentTemplate(**alignment | {"points": tuple(map(tuple, alignment["points"]))})
         return replace(config, **{key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"'{sidecar}': {error}") from error
 
 

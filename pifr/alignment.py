@@ -1,6 +1,8 @@
 """Where recognizers want a face to lie."""
 
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ class AlignmentTemplate:
     def __post_init__(self) -> None:
         if np.shape(self.points) != (5, 2):
             raise ValueError(f"template {self.name!r}: points have shape {np.shape(self.points)}, not (5, 2)")
+        if not all(isinstance(number, Real) and isfinite(number) for point in self.points for number in point):
+            raise ValueError(f"template {self.name!r}: points are {self.points}, not pairs of numbers")
 
     def scaled(self, size: int) -> Tensor:
         """The points for an output of another size: 5 x 2 float64. Resizing an image moves them the same way."""

@@ -1,6 +1,7 @@
 """What configurations have in common."""
 
 import hashlib
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,5 +22,12 @@ class Config(BaseModel):
 
 def explain(error: ValidationError) -> str:
     """What is wrong with a configuration, in a line that names every wrong key by its path."""
-    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in innermost(error)]
     return "; ".join(f"{key}: {message}" if key else message for key, message in problems)
+
+
+def innermost(error: ValidationError) -> list[Any]:
+    """The errors, without those of a whole whose parts are wrong: pydantic says of such a list that it is too short."""
+    found = error.errors()
+    wholes = {problem["loc"][:depth] for problem in found for depth in range(len(problem["loc"]))}
+    return [problem for problem in found if problem["loc"] not in wholes]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pifr.config import Config, explain
 from pifr.devices import inference
-from pifr.errors import ConfigError
+from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.frontalized import LocatedFaces
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
@@ -209,7 +209,7 @@ def load_align(device: str = "cpu", argument: str = "") -> AlignViews:
 
     Raises:
         WeightsError: C-Net has no weights.
-        ConfigError: the argument is not understood.
+        ConfigError, UnknownNameError: the argument is not understood.
     """
     asked = _parse(argument, LocatorConfig, AlignedWeights)
     return AlignViews(asked.locator(device), asked[AlignedWeights])
@@ -226,8 +226,8 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
 
     Raises:
         WeightsError: a network that is needed has no weights.
-        ConfigError: the argument is not understood, or asks for what no view shows: fine detail, or a completion where
-            nothing is painted.
+        ConfigError, UnknownNameError: the argument is not understood, or asks for what no view shows: fine detail, or
+            a completion where nothing is painted.
     """
     asked = _parse(argument, LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
     config, renderings = asked[FrontalizerConfig], asked[Renderings]
@@ -267,8 +267,8 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
     """What an argument, as in `load_srtc`, asks for, with options of these kinds."""
     name, folder = "lite", None
     values: dict[str, Any] = {}
-    for item in filter(None, argument.split(",")):
-        key, equals, value = item.partition("=")
+    for item in filter(None, map(str.strip, argument.split(","))):
+        key, equals, value = map(str.strip, item.partition("="))
         if equals:
             values[key] = value.split("/") if "/" in value or key == "render_yaw" else value
         elif item in CONFIGURATIONS:
@@ -279,7 +279,7 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
             raise ConfigError(f"{item!r} is neither 'lite' nor 'paper', nor a folder of weights, nor KEY=VALUE")
     known = [key for kind in kinds for key in kind.model_fields]
     if unknown := set(values) - set(known):
-        raise ConfigError(f"no option {', '.join(sorted(unknown))} here; there are {', '.join(known)}")
+        raise UnknownNameError("option of a frontalizer", min(unknown), known)
     try:
         options = {kind: kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in kinds}
     except ValidationError as error:

@@ -37,9 +37,8 @@ def each_photo(images: Iterable[Photo]) -> Iterator[Photo]:
         TypeError: it is one photo.
         TypeError, ValueError: as `read_image`, when it comes to what is no photo; says which it is, counted from 0.
     """
-    if isinstance(images, str | Path | bytes | Image.Image) or (
-        isinstance(images, np.ndarray | Tensor) and images.ndim < 4
-    ):
+    pixels = isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "USO")
+    if isinstance(images, str | Path | bytes | Image.Image) or (pixels and images.ndim < 4):
         raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
     return map(_checked, count(), images)
 
@@ -111,8 +110,10 @@ def read_image(source: Photo) -> np.ndarray:
         raise ImageError(f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, AssertionError) as error:
         # Pillow reports damaged files by all of these, depending on the format's decoder, once the pixels are needed.
+        if isinstance(source, Image.Image):
+            raise ImageError(f"{name} cannot be read ({error or 'it is closed'}): give one that is open") from error
         raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error
 
 

@@ -129,7 +129,7 @@ class FrontalizedRecognizer:
         config = self.recognizer.config
         views = self.view_maker(faces, config.alignment, config.input_size)
         features = embed_views(self.recognizer, faces, views)
-        views = failed_where_not_finite(views, features)
+        views = failed_without_direction(views, features)
         templates = fuse(features, views.weights, views.yaw, self.fusion)
         failed = torch.tensor(
             [status == "failed" for status in views.status], dtype=torch.bool, device=templates.device
@@ -160,17 +160,23 @@ def _check_batch_size(batch_size: int) -> None:
         raise ValueError(f"batch_size is {batch_size}: 1 or more are needed")
 
 
-def failed_where_not_finite(views: Views, features: Tensor) -> Views:
-    """Views of which those faces failed, too, of which a recognizer made features that count and are not finite.
+def failed_without_direction(views: Views, features: Tensor) -> Views:
+    """Views of which those faces failed, too, of which a recognizer made features that count and have no direction.
+
+    Their length is not finite ("features_not_finite"), or zero ("features_zero"): no cosine could be taken of them.
 
     Args:
         views: of B faces.
         features: B x V x D.
     """
-    finite = (features.isfinite().all(-1) | (views.weights == 0)).all(1).tolist()
+    length = features.float().norm(dim=-1)
+    counts = views.weights > 0
+    flaws = torch.stack([(~length.isfinite() & counts).any(1), ((length == 0) & counts).any(1)], 1).tolist()
     judged = [
-        (status, reason) if kept or status == "failed" else ("failed", "features_not_finite")
-        for status, reason, kept in zip(views.status, views.reason, finite, strict=True)
+        (status, reason)
+        if status == "failed" or not (endless or zero)
+        else ("failed", "features_not_finite" if endless else "features_zero")
+        for status, reason, (endless, zero) in zip(views.status, views.reason, flaws, strict=True)
     ]
     return replace(views, status=tuple(status for status, _ in judged), reason=tuple(reason for _, reason in judged))
 

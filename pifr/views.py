@@ -165,7 +165,9 @@ def load_view_maker(name: str, device: str = "cpu") -> ViewMaker:
         UnknownNameError: no such view maker.
         ConfigError: it does not understand what follows the colon.
     """
-    key, _, argument = name.partition(":")
+    key, colon, argument = name.partition(":")
+    if colon and not argument:
+        raise ConfigError(f"frontalizer {name!r}: nothing follows the colon; {key!r} is the one without options")
     if key in _BUILT_IN:
         return _BUILT_IN[key](device, argument)
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=key):

@@ -23,7 +23,7 @@ from torch import Tensor
 from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
-from pifr.plugin import EmbeddedView, embed_views, failed_where_not_finite
+from pifr.plugin import EmbeddedView, embed_views, failed_without_direction
 from pifr.threads import start_worker
 from pifr.views import ViewMaker, Views
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
@@ -265,7 +265,7 @@ def _embed_batch(
 
 
 def _faces(features: Tensor, views: Views) -> Iterator[FaceFeatures]:
-    views = failed_where_not_finite(views, features)
+    views = failed_without_direction(views, features)
     values, weights, yaw = features.cpu().numpy(), views.weights.cpu().numpy(), views.yaw.tolist()
     for row, (status, reason) in enumerate(zip(views.status, views.reason, strict=True)):
         if status == "failed":

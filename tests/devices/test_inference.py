@@ -32,7 +32,7 @@ from pifr.panels import panels
 from pifr.plugin import FrontalizedRecognizer
 from pifr.pretrained import Pretrained
 from pifr.training.landmark_sources import CNetSource
-from pifr.views import Mirror, NoFrontalizer, ViewMaker
+from pifr.views import Mirror, PlainCrop, ViewMaker
 from protocols.extraction import FeatureTable, Image, System, extract
 from protocols.store import FeatureStore
 
@@ -169,7 +169,7 @@ def view_makers_on(device: torch.device | str) -> list[ViewMaker]:
 def test_views_are_alike(device, faces):
     for elsewhere, here in zip(view_makers_on(device), view_makers_on("cpu"), strict=True):
         assert_alike(elsewhere(faces, ARCFACE_112, 64), here(faces, ARCFACE_112, 64), device)
-    for maker in (NoFrontalizer(), Mirror()):
+    for maker in (PlainCrop(), Mirror()):
         assert_alike(maker(faces.to(device), ARCFACE_112, 64), maker(faces, ARCFACE_112, 64), device)
 
 

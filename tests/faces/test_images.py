@@ -83,6 +83,22 @@ def test_among_several_what_is_no_photo_is_numbered(wrong: object, kind: type[Ex
         next(photos)
 
 
+def test_an_array_of_file_names_is_several_photos() -> None:
+    assert list(each_photo(np.array(["a.png", "b.png"]))) == ["a.png", "b.png"]
+    assert len(list(each_photo(np.array([Path("a.png"), gradient()], dtype=object)))) == 2
+
+
+def test_a_pillow_image_that_is_closed_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(gradient())))
+    for load in (False, True):
+        with Image.open(tmp_path / "a.png") as image:
+            if load:
+                image.load()
+        image.close()
+        with pytest.raises(ImageError, match=r"the image cannot be read .*closed.*: give one that is open"):
+            read_image(image)
+
+
 def test_a_pillow_image_is_read_as_its_file_would_be() -> None:
     for mode in ("RGB", "L", "P", "RGBA", "CMYK"):
         image = Image.fromarray(gradient()).convert(mode)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pifr.errors import ConfigError, WeightsError
+from pifr.errors import ConfigError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112, FaceCrops, align
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights, load_align, load_srtc
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
@@ -198,11 +198,11 @@ def test_settings_that_change_views_change_the_fingerprint(random_weights):
 
 @pytest.mark.parametrize("option", ["painted=true", "render_yaw=30", "frontal_share=0.2", "completion=smooth"])
 def test_options_of_renderings_are_nothing_to_align(option, random_weights):
-    with pytest.raises(ConfigError, match="no option"):
+    with pytest.raises(UnknownNameError, match="no option"):
         load_align("cpu", f"{random_weights},{option}")
 
 
-@pytest.mark.parametrize("name", ["none:x", "mirror:crop=1", "srtc:render_yaw=-30"])
+@pytest.mark.parametrize("name", ["none:x", "mirror:crop=1", "srtc:render_yaw=-30", "none:", "srtc:"])
 def test_options_without_a_meaning_are_refused(name):
     with pytest.raises(ConfigError):
         load_view_maker(name)
@@ -228,8 +228,21 @@ def test_a_folder_called_paper_does_not_stand_for_the_packaged_configuration(tmp
 
 
 def test_an_unknown_option_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no option colour .*mirrored_pass.*completion.*frontal_share.*render_yaw"):
-        load_srtc("cpu", "colour=blue")
+    with pytest.raises(UnknownNameError, match=r"'zzz'.*completion.*frontal_share.*mirrored_pass.*render_yaw"):
+        load_srtc("cpu", "zzz=1")
+    with pytest.raises(UnknownNameError, match="Did you mean 'render_yaw'"):
+        load_srtc("cpu", "render_yw=30")
+
+
+def test_blanks_between_options_do_not_matter(random_weights):
+    spaced = load_srtc("cpu", f" {random_weights} , render_yaw = 30/45 ,frontal_share=0.7")
+    assert spaced.renderings.render_yaw == (30.0, 45.0)
+    assert spaced.weights.frontal_share == 0.7
+
+
+def test_of_a_list_with_a_wrong_entry_only_the_entry_is_wrong():
+    with pytest.raises(ConfigError, match=r"frontalizer: render_yaw\.0: [^;]*$"):
+        load_srtc("cpu", "render_yaw=abc")
 
 
 def test_a_completion_that_nobody_would_see_is_refused(random_weights):

@@ -15,7 +15,7 @@ from pifr import views as views_module
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder, cut
 from pifr.five_landmarks import nominal_landmarks
-from pifr.plugin import FrontalizedRecognizer, embed_views, failed_where_not_finite
+from pifr.plugin import FrontalizedRecognizer, embed_views, failed_without_direction
 from pifr.views import Mirror, PlainCrop, ViewMaker, Views, list_view_makers, load_view_maker
 
 
@@ -353,6 +353,17 @@ def test_a_face_whose_features_are_not_finite_failed() -> None:
     assert templates.features.isnan().all(1).tolist() == [True, False]
 
 
+@pytest.mark.parametrize(("value", "reason"), [(0.0, "features_zero"), (1e25, "features_not_finite")])
+def test_a_face_whose_features_have_no_direction_failed(value: float, reason: str) -> None:
+    class Broken(Recording):
+        def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
+            return torch.full_like(super().embed(batch, yaw), value)
+
+    templates = FrontalizedRecognizer(Broken(), Mirror()).templates(faces("ok"))
+    assert (templates.status, templates.reason) == (("failed",), (reason,))
+    assert templates.features.isnan().all()
+
+
 @pytest.mark.parametrize("maker", [PlainCrop(), Mirror()])
 def test_no_faces_have_no_templates(maker: ViewMaker) -> None:
     """What `FaceFinder.every_face` gives of a photo without a face."""
@@ -364,15 +375,15 @@ def test_a_failed_face_keeps_its_reason() -> None:
     views = Views(
         torch.zeros(1, 1, 3, 4, 4), torch.ones(1, 1), ("crop",), torch.tensor([torch.nan]), ("failed",), ("no_face",)
     )
-    assert failed_where_not_finite(views, torch.full((1, 1, 2), torch.nan)).reason == ("no_face",)
+    assert failed_without_direction(views, torch.full((1, 1, 2), torch.nan)).reason == ("no_face",)
 
 
 def test_features_of_a_view_that_does_not_count_may_be_anything() -> None:
     views = Views(
         torch.zeros(1, 2, 3, 4, 4), torch.tensor([[0.0, 1.0]]), ("crop", "other"), torch.zeros(1), ("ok",), ("",)
     )
-    assert failed_where_not_finite(views, torch.tensor([[[torch.nan], [1.0]]])).status == ("ok",)
-    assert failed_where_not_finite(views, torch.tensor([[[1.0], [torch.nan]]])).status == ("failed",)
+    assert failed_without_direction(views, torch.tensor([[[torch.nan], [1.0]]])).status == ("ok",)
+    assert failed_without_direction(views, torch.tensor([[[1.0], [torch.nan]]])).status == ("failed",)
 
 
 def test_weights_that_sum_to_less_than_1_are_refused() -> None:

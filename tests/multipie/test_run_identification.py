@@ -14,7 +14,7 @@ from torch import nn
 
 from feature_extractors.base import ModuleRecognizer, RecognizerConfig
 from pifr.faces import AlignmentTemplate
-from pifr.views import Mirror, NoFrontalizer
+from pifr.views import Mirror, PlainCrop
 from protocols import runner
 from protocols.experiment import Experiment
 from protocols.extraction import System
@@ -62,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tup
         name="small", input_size=32, alignment=SYMMETRIC, embedding_size=24, licence="none", origin="made here"
     )
     recognizer = ModuleRecognizer(network, config, "small")
-    makers = {"none": NoFrontalizer(), "mirror": Mirror()}
+    makers = {"none": PlainCrop(), "mirror": Mirror()}
     systems = [System("small", recognizer, name, maker) for name, maker in makers.items()]
     monkeypatch.setattr(runner, "load_systems", lambda experiment: systems)
 

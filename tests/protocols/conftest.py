@@ -12,7 +12,7 @@ from torch import nn
 
 from feature_extractors.base import ModuleRecognizer, RecognizerConfig
 from pifr.faces import ARCFACE_112
-from pifr.views import Mirror, NoFrontalizer
+from pifr.views import Mirror, PlainCrop
 from protocols.extraction import System
 
 SIDE = 96
@@ -97,7 +97,7 @@ def small_recognizer(name: str = "small", channels: str = "RGB", size: int = 32)
 def make_systems() -> Callable[..., list[System]]:
     def make(*names: str, recognizer: Counting | None = None) -> list[System]:
         recognizer = recognizer or small_recognizer()
-        makers = {"none": NoFrontalizer(), "mirror": Mirror()}
+        makers = {"none": PlainCrop(), "mirror": Mirror()}
         return [System("small", recognizer, name, makers[name]) for name in names or ("none", "mirror")]
 
     return make

@@ -13,7 +13,7 @@ from feature_extractors.base import ModuleRecognizer
 from pifr.errors import DataError
 from pifr.faces import AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.plugin import FrontalizedRecognizer
-from pifr.views import Mirror, NoFrontalizer, Views
+from pifr.views import Mirror, PlainCrop, Views
 from protocols.base import SCORE_COLUMNS
 from protocols.cfp import Cfp
 from protocols.experiment import Experiment
@@ -67,7 +67,7 @@ def test_table_has_a_row_a_comparison_and_system(table: pd.DataFrame) -> None:
 
 def test_scores_are_the_plugins(cfp_root: Path, table: pd.DataFrame) -> None:
     finder = FaceFinder(f"file:{cfp_root / 'landmarks.csv'}")
-    for maker in (NoFrontalizer(), Mirror()):
+    for maker in (PlainCrop(), Mirror()):
         plugin = FrontalizedRecognizer(small_recognizer(), maker, finder=finder)
         rows = table[table["frontalizer"] == maker.name]
         folder = cfp_root / "Data" / "Images"
@@ -249,7 +249,7 @@ def test_probe_side_alone_leaves_references_with_their_first_view(
     folder = cfp_root / "Data" / "Images"
     finder = FaceFinder(f"file:{cfp_root / 'landmarks.csv'}")
     recognizer = small_recognizer()
-    plain = FrontalizedRecognizer(recognizer, NoFrontalizer(), finder=finder)
+    plain = FrontalizedRecognizer(recognizer, PlainCrop(), finder=finder)
     both = FrontalizedRecognizer(recognizer, Mirror(), "score-mean", finder=finder)
     comparisons = protocol.comparisons("FP")
     probes = both.embed_images([folder / name for name in comparisons["probe"]])
@@ -263,7 +263,7 @@ class Turned:
     name, fingerprint, default_fusion = "turned", "turned-1", "yaw"
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        crop = NoFrontalizer()(faces, alignment, size).images
+        crop = PlainCrop()(faces, alignment, size).images
         weights = torch.tensor([[1.0, 0.0]]).repeat(len(faces), 1)
         images = torch.cat([crop, torch.full_like(crop, torch.nan)], 1)
         return Views(images, weights, ("crop", "frontal"), torch.full((len(faces),), 50.0), faces.status, faces.reason)
@@ -291,7 +291,7 @@ class Broken(ModuleRecognizer):
 def test_features_that_are_not_finite_are_a_failure(cfp_root: Path, tmp_path: Path) -> None:
     small = small_recognizer()
     broken = Broken(small.network, small.config, "broken")
-    table = scores_of(cfp_root, [System("small", broken, "none", NoFrontalizer())], tmp_path / "s.sqlite")
+    table = scores_of(cfp_root, [System("small", broken, "none", PlainCrop())], tmp_path / "s.sqlite")
     failed = table[table["status"] == "failed"]
     assert set(failed["reason"]) == {"reference:features_not_finite"}
     assert table["score"].notna().sum() == len(table) - len(failed)

@@ -165,6 +165,15 @@ def test_scripted_and_quantised_networks_are_recognizers(made: object) -> None:
     assert recognizer.fingerprint == ModuleRecognizer(network, config()).fingerprint
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_is_shown_its_own_precision(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    expected = ModuleRecognizer(network, config()).embed(COLOUR)
+    found = ModuleRecognizer(network.to(dtype), config()).embed(COLOUR)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+
+
 def test_a_network_of_another_output_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'small' returns \(\d+, 5\), not a tensor"):
         ModuleRecognizer(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), config()).embed(COLOUR)

@@ -17,7 +17,14 @@ WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
 
 def write_network(
-    path: Path, *, size: int = 16, width: int = 0, length: int = 4, listed_weights: bool = False, rank: int = 2
+    path: Path,
+    *,
+    size: int = 16,
+    width: int = 0,
+    length: int = 4,
+    listed_weights: bool = False,
+    rank: int = 2,
+    dtype: int = TensorProto.FLOAT,
 ) -> Path:
     """Mean colour times a matrix, batch size one; as SFace's file, it may list its weights as inputs."""
     nodes = [
@@ -25,7 +32,7 @@ def write_network(
         helper.make_node("Gemm", ["mean", "weight"], ["out"], transB=1),
     ]
     sides = [size, width or size] if size else ["h", "w"]
-    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, *sides])
+    image = helper.make_tensor_value_info("data", dtype, [1, 3, *sides])
     length = length or "d"
     output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, length] if rank == 2 else [1, length, 1])
     extra = [helper.make_tensor_value_info("weight", TensorProto.FLOAT, [4, 3])]
@@ -85,11 +92,15 @@ def test_a_file_beside_it_says_how_it_wants_its_input(tmp_path: Path) -> None:
         ("- 1", "not a table"),
         ("channels: XYZ", "channels"),
         ("a: [", "YAML"),
+        ("licence: caf\xe9", "YAML"),
+        ("std: [.nan]", "std"),
+        ("alignment: arcface", "name, size and points"),
+        ("alignment: {name: x, size: 112, points: [[1, 2], [3, 4], [5, 6], [7, 8], [9, a]]}", "pairs of numbers"),
     ],
 )
 def test_a_wrong_key_beside_a_file_is_named(text: str, words: str, tmp_path: Path) -> None:
     path = write_network(tmp_path / "a.onnx")
-    path.with_suffix(".yaml").write_text(text)
+    path.with_suffix(".yaml").write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=words):
         load_recognizer(f"onnx:{path}")
 
@@ -116,6 +127,8 @@ def test_what_is_no_recognizer_is_refused(tmp_path: Path) -> None:
         load_recognizer(f"onnx:{write_network(tmp_path / 'b.onnx', rank=3)}")
     with pytest.raises(CheckpointError, match="B x C x S x S"):
         load_recognizer(f"onnx:{write_network(tmp_path / 'c.onnx', width=12)}")
+    with pytest.raises(CheckpointError, match=r"and has float16 1 x 3 x 16 x 16 -> float 1 x 4"):
+        load_recognizer(f"onnx:{write_network(tmp_path / 'd.onnx', dtype=TensorProto.FLOAT16)}")
     with pytest.raises(CheckpointError, match="does not exist"):
         load_recognizer(f"onnx:{tmp_path / 'none.onnx'}")
 
