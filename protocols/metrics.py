@@ -17,6 +17,12 @@ import numpy as np
 EerRule = Literal["interpolated", "nearest", "pooled"]
 EER_RULES: tuple[EerRule, ...] = get_args(EerRule)
 
+_FEWEST_SUBJECTS = 3
+"""Of two subjects, each bootstrap replicate that keeps both classes is the sample itself: an interval without width."""
+
+_ROUNDING = 1e-9
+"""Bounds of a difference that are nearer to zero than this are zero: rates are quotients of small integers."""
+
 _BOOTSTRAP_NUMBERS = 4_000_000  # weights that a bootstrap may hold at once; it needs about 40 bytes for each
 
 
@@ -80,7 +86,7 @@ class PairedDifference:
     @property
     def beyond_noise(self) -> bool:
         """Whether the interval leaves out zero."""
-        return self.low > 0.0 or self.high < 0.0  # false where there is no interval
+        return self.low > _ROUNDING or self.high < -_ROUNDING  # false where there is no interval
 
 
 # --- one set of comparisons ---------------------------------------------------------------------------------------
@@ -264,9 +270,12 @@ def eer_replicates(
             known: then comparisons are resampled.
 
     Returns:
-        (replicates,) float64; NaN where no fold could be measured.
+        (replicates,) float64; NaN where no fold could be measured, and all NaN if a fold that can be measured has less
+        than three subjects.
     """
     same, score, groups = _folds(same, score, fold, rule)
+    if any(_both(same[group]) and len(np.union1d(first[group], second[group])) < _FEWEST_SUBJECTS for group in groups):
+        return np.full(replicates, np.nan)
     inner = "interpolated" if rule == "pooled" else rule
     total, measured = np.zeros(replicates), np.zeros(replicates)
     for number, group in enumerate(groups):

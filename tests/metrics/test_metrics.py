@@ -290,6 +290,23 @@ class TestCertainty:
         nothing = np.full(3, np.nan)
         assert not metrics.paired_difference(nothing, nothing, nothing, nothing).beyond_noise
 
+    def test_two_subjects_of_a_fold_give_no_interval(self) -> None:
+        same = np.array([True, True, False, False] * 2)
+        score = np.array([3.0, 1, 2, 0, 3, 1, 2, 0])
+        first, second = np.array(list("abababcc")), np.array(list("abbaabde"))
+        two = slice(0, 4)
+        fold = np.zeros(4)
+        assert np.isnan(metrics.eer_replicates(same[two], score[two], fold, first[two], second[two])).all()
+        fold = np.repeat([0, 1], 4)
+        assert np.isnan(metrics.eer_replicates(same, score, fold, first, second)).all()
+        assert np.isfinite(metrics.eer_replicates(same, score, fold, first, second, rule="pooled")).any()
+
+    def test_a_bound_that_is_zero_up_to_rounding_is_zero(self) -> None:
+        draws = np.full(9, 0.3) - np.full(9, 0.1) - np.full(9, 0.2)  # -5.6e-17
+        zeros = np.zeros(9)
+        assert not metrics.paired_difference(zeros, draws, zeros, draws).beyond_noise
+        assert metrics.paired_difference(zeros, draws + 0.01, zeros, draws + 0.01).beyond_noise
+
     def test_band_of_the_curve_surrounds_it(self) -> None:
         same, score = verification(11, count=1000)
         grid = np.array([0.01, 0.1, 0.3])
