@@ -17,6 +17,7 @@ from reports.measurements import (
     Measurement,
     Statistics,
     controls,
+    failures,
     fusions,
     gather,
     is_control,
@@ -204,18 +205,8 @@ class IdentificationStudy:
                 )
 
     def failures(self) -> list[Failure]:
-        """Probes without a rank, by reason."""
-        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for key, rows in self.systems:
-            for reason, failed in rows[rows["rank"].isna()].groupby("reason", sort=True):
-                same = (str(reason), tuple(sorted(failed["probe"].astype(str).unique())))
-                found.setdefault(same, []).append(f"{key.recognizer} + {view_name(key, self._fusions)}")
-        return [
-            Failure(
-                "all systems" if len(names) == len(self.systems) else ", ".join(names), "failed", *same, len(same[1])
-            )
-            for same, names in found.items()
-        ]
+        """See `reports.measurements.failures`."""
+        return failures([(f"{key.recognizer} + {view_name(key, self._fusions)}", rows) for key, rows in self.systems])
 
     def cautions(self) -> list[str]:
         """What a reader has to know to weigh the numbers."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protocols import metrics
-from reports.content import Verdict
+from protocols.base import read_reason
+from reports.content import Failure, Verdict
 from reports.runs import RunTables
 from reports.tables import DataSet, Estimate
 
@@ -179,6 +181,35 @@ def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) 
     names = [set(table[system].astype(str).itertuples(index=False, name=None)) for _, table in parts]
     distinct = len(set.union(*names)) == sum(map(len, names))
     return pd.concat([table.assign(run="" if distinct else run.label) for run, table in parts], ignore_index=True)
+
+
+def failures(systems: Sequence[tuple[str, pd.DataFrame]]) -> list[Failure]:
+    """Failed and fallen-back images by system and reason; systems that share them all are listed together.
+
+    Args:
+        systems: name and rows (`probe`, `reference`, `reason`) of each. Where nobody is enrolled no image is named.
+    """
+    import pandas as pd
+
+    found: dict[tuple[str, str, tuple[str, ...], int], list[str]] = {}
+    for name, rows in systems:
+        images: dict[tuple[str, str], set[str]] = {}
+        touched: Counter[tuple[str, str]] = Counter()
+        affected = rows.loc[rows["reason"] != "", ["probe", "reference", "reason"]]
+        for probe, reference, reason in affected.itertuples(index=False, name=None):
+            for side, outcome, why in read_reason(reason):
+                named = images.setdefault((outcome, why), set())
+                image = probe if side == "probe" else reference
+                if not pd.isna(image):
+                    named.add(str(image))
+                touched[outcome, why] += 1
+        for (outcome, why), names in images.items():
+            same = (outcome, why, tuple(sorted(names)), touched[outcome, why])
+            found.setdefault(same, []).append(name)
+    return [
+        Failure("all systems" if len(names) == len(systems) else ", ".join(names), *same)
+        for same, names in found.items()
+    ]
 
 
 def is_control(frontalizer: str) -> bool:

@@ -20,6 +20,7 @@ from reports.measurements import (
     Measurement,
     Statistics,
     controls,
+    failures,
     fusions,
     gather,
     is_control,
@@ -411,27 +412,10 @@ class VerificationStudy:
     # --- failures and pictures --------------------------------------------------------------------------------------
 
     def failures(self) -> list[Failure]:
-        """Failed and fallen-back images by system and reason; systems that share them all are listed together."""
-        found: dict[tuple[str, str, tuple[str, ...], int], list[str]] = {}
-        for key in self.summary.itertuples(index=False):
-            rows = self._rows(*self._id(key))
-            affected = rows[rows["reason"].astype(str) != ""]
-            images: dict[tuple[str, str], set[str]] = {}
-            touched: dict[tuple[str, str], int] = {}
-            for probe, reference, reason in affected[["probe", "reference", "reason"]].itertuples(index=False):
-                for part in str(reason).split(";"):
-                    side, _, word = part.partition(":")
-                    outcome, word = ("fallback", word[9:]) if word.startswith("fallback:") else ("failed", word)
-                    images.setdefault((outcome, word), set()).add(str(probe if side == "probe" else reference))
-                    touched[outcome, word] = touched.get((outcome, word), 0) + 1
-            for (outcome, word), names in images.items():
-                same = (outcome, word, tuple(sorted(names)), touched[outcome, word])
-                found.setdefault(same, []).append(self.system_name(key))
-        everyone = len(self.summary)
-        return [
-            Failure("all systems" if len(systems) == everyone else ", ".join(systems), *same)
-            for same, systems in found.items()
-        ]
+        """See `reports.measurements.failures`."""
+        return failures(
+            [(self.system_name(key), self._rows(*self._id(key))) for key in self.summary.itertuples(index=False)]
+        )
 
     def montage(self, source: PanelSource, count: int = 3) -> Montage | None:
         """Pictures of the probes that the last frontalizer changed most; None where no frontalizer can be judged."""

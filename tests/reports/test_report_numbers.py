@@ -351,6 +351,27 @@ def test_a_failed_probe_is_a_miss_and_is_counted(tmp_path: Path, identification_
     assert section.failures[0].images == tuple(sorted(table["probe"][failed]))
 
 
+def test_failures_of_identification_name_the_side_that_failed_or_fell_back(
+    tmp_path: Path, identification_table: Make, write_run: Write
+) -> None:
+    table = identification_table({"none": POSES})
+    for subject, reason in (
+        ("000", "reference:unreadable"),
+        ("001", "reference:not_enrolled"),
+        ("002", "reference:fallback:no_face"),
+    ):
+        table.loc[table["probe_subject"] == subject, "reason"] = reason
+    table.loc[table["probe_subject"] == "001", "reference"] = None
+    table.loc[table["probe_subject"].isin(["000", "001"]), "rank"] = pd.NA
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
+    found = {(each.outcome, each.reason): (each.images, each.comparisons) for each in section.failures}
+    assert found == {
+        ("failed", "unreadable"): (("000/frontal",), 40),
+        ("failed", "not_enrolled"): ((), 40),
+        ("fallback", "no_face"): (("002/frontal",), 40),
+    }
+
+
 def test_cmc_ends_where_every_found_probe_is_counted(
     tmp_path: Path, identification_table: Make, write_run: Write
 ) -> None:
