@@ -17,11 +17,13 @@ from reports.measurements import (
     Measurement,
     Statistics,
     controls,
+    counted,
     failures,
     fusions,
     gather,
     is_control,
     percent,
+    points,
     slug,
     styles,
     verdict,
@@ -64,8 +66,8 @@ class IdentificationStudy:
         counts = ", ".join(f"{pose}°: {(probes['pose'] == pose).sum():,}" for pose in self.poses)
         self.data_set = measurement.data_set(
             f"Setting-{setting}" if setting.isdigit() else setting,
-            f"{self.references:,} references, {len(probes):,} probes",
-            f"{probes['probe_subject'].nunique():,} subjects; probes at |yaw| {counts}.",
+            f"{counted(self.references, 'reference')}, {counted(len(probes), 'probe')}",
+            f"{counted(probes['probe_subject'].nunique(), 'subject')}; probes at |yaw| {counts}.",
         )
         self._fusions: Mapping[str, int] = fusions(self.table)
 
@@ -112,7 +114,7 @@ class IdentificationStudy:
             difference = self._difference(values)
             rows.append(
                 Row(
-                    (*self.measurement.labels(key), control, VERDICT_WORDS[self._verdict(difference)]),
+                    (*self.measurement.labels(key), control, VERDICT_WORDS[verdict(difference, "higher")]),
                     (difference, Estimate(len(values), decimals=0)),
                     self.data_set,
                     "measured",
@@ -148,12 +150,12 @@ class IdentificationStudy:
         for key, control, values in self._weakest():
             difference = self._difference(values)
             own, plain = 100 * values["hit"].mean(), 100 * values["hit_baseline"].mean()
-            judged = self._verdict(difference)
-            change = f"from {plain:.2f} % to {own:.2f} %, {_points(difference)}"
+            judged = verdict(difference, "higher")
+            change = f"from {plain:.2f} % to {own:.2f} %, {points(difference)}"
             words = {
                 "better": f"raises rank-1 {change}",
                 "worse": f"lowers rank-1 {change}",
-                "noise": f"({own:.2f} %) and {control} ({plain:.2f} %) cannot be told apart: {_points(difference)}",
+                "noise": f"({own:.2f} %) and {control} ({plain:.2f} %) cannot be told apart: {points(difference)}",
                 "unknown": f"and {control} cannot be compared",
             }
             view = view_name(key, self._fusions)
@@ -168,9 +170,9 @@ class IdentificationStudy:
         for key, control, values in self._weakest():
             for pose, rows in values.groupby("pose"):
                 difference = self._difference(rows)
-                if self._verdict(difference) == "worse":
+                if verdict(difference, "higher") == "worse":
                     name = f"{key.recognizer} + {view_name(key, self._fusions)}"
-                    text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {_points(difference)}."
+                    text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {points(difference)}."
                     found.append(Finding(self.data_set, "worse", text, f"{len(rows):,} probes, against {control}."))
         return found
 
@@ -267,14 +269,3 @@ class IdentificationStudy:
     def _difference(self, values: pd.DataFrame) -> Estimate:
         change = (values["hit"] - values["hit_baseline"]).to_numpy()
         return percent(float(change.mean()), *self._interval(change, values))
-
-    @staticmethod
-    def _verdict(difference: Estimate) -> Any:
-        low = float("nan") if difference.low is None else difference.low
-        high = float("nan") if difference.high is None else difference.high
-        return verdict(difference.value, low, high, "higher")
-
-
-def _points(difference: Estimate) -> str:
-    value, _, interval = difference.format(minus="−").partition(" [")
-    return f"{value} points [{interval}"

@@ -255,23 +255,35 @@ def percent(
     spread: float | None = None,
     reason: str = "insufficient data",
 ) -> Estimate:
-    """A fraction and its bounds as an estimate in per cent; NaN bounds are left out."""
-    known = [None if x is None or math.isnan(x) else 100 * x for x in (low, high, spread)]
-    return Estimate(100 * value, *known, reason=reason)
+    """A fraction and its bounds as an estimate in per cent."""
+    return Estimate(100 * value, *(None if x is None else 100 * x for x in (low, high, spread)), reason=reason)
 
 
-def verdict(difference: float, low: float, high: float, better: str) -> Verdict:
-    """Judgement of a paired difference by its interval.
+def verdict(difference: Estimate, better: str) -> Verdict:
+    """Judgement of a paired difference by its interval; "unknown" without one.
 
     Args:
-        difference, low, high: in any unit; NaN where it could not be measured.
+        difference: in any unit.
         better: "lower" or "higher": which values of the compared quantity are good.
     """
-    if math.isnan(difference) or math.isnan(low):
+    if math.isnan(difference.value) or difference.low is None or difference.high is None:
         return "unknown"
-    if low <= 0 <= high:
+    if difference.low <= 0 <= difference.high:
         return "noise"
-    return "better" if (difference < 0) == (better == "lower") else "worse"
+    return "better" if (difference.value < 0) == (better == "lower") else "worse"
+
+
+def points(difference: Estimate) -> str:
+    """A difference of rates in words, e.g. "−0.93 points [−1.52, −0.31]"."""
+    if math.isnan(difference.value):
+        return "not measurable"
+    value, bracket, interval = difference.format(minus="−").partition(" [")
+    return f"{value} points{bracket}{interval}"
+
+
+def counted(number: int, noun: str) -> str:
+    """E.g. "1 fold", "2,800 comparisons"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def slug(text: str) -> str:

@@ -20,11 +20,13 @@ from reports.measurements import (
     Measurement,
     Statistics,
     controls,
+    counted,
     failures,
     fusions,
     gather,
     is_control,
     percent,
+    points,
     slug,
     styles,
     verdict,
@@ -68,16 +70,16 @@ class VerificationStudy:
         comparisons = scores.drop_duplicates(COMPARISON)
         subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
         self.resampled = "comparisons" if "" in subjects else "subjects"
-        who = "subjects not named" if "" in subjects else f"{len(subjects):,} subjects"
+        who = "subjects not named" if "" in subjects else counted(len(subjects), "subject")
         images = set(comparisons["probe"]) | set(comparisons["reference"])
         same = comparisons["same"].astype(bool)
-        folds = comparisons["fold"].nunique()
+        folds = counted(comparisons["fold"].nunique(), "fold")
         self.impostors = int((~same).sum())
         self.data_set = measurement.data_set(
             measurement.setting,
-            f"{folds} fold{'s' if folds > 1 else ''}, {len(comparisons):,} comparisons",
-            f"{who}, {len(images):,} images, {int(same.sum()):,} genuine and {self.impostors:,} "
-            f"impostor comparisons in {folds} fold{'s' if folds > 1 else ''}.",
+            f"{folds}, {counted(len(comparisons), 'comparison')}",
+            f"{who}, {counted(len(images), 'image')}, {int(same.sum()):,} genuine and {self.impostors:,} "
+            f"impostor comparisons in {folds}.",
         )
 
     # --- numbers ----------------------------------------------------------------------------------------------------
@@ -166,9 +168,7 @@ class VerificationStudy:
         columns = (
             column("EER (%)", "lower"),
             column("EER (%), failures rejected", "lower"),
-            column("FNMR (%) at FMR 10 %", "lower"),
-            column("FNMR (%) at FMR 1 %", "lower"),
-            column("FNMR (%) at FMR 0.1 %", "lower"),
+            *(column(f"FNMR (%) at FMR {100 * point:g} %", "lower") for point in summary.FMR_POINTS),
             column("accuracy (%)", "higher"),
             column("AUC (%)", "higher"),
             column("FTA (%)", "lower"),
@@ -210,7 +210,7 @@ class VerificationStudy:
                     Row(
                         (*self.measurement.labels(key), against, VERDICT_WORDS[_verdict(key)]),
                         (
-                            percent(key.difference, key.low, key.high),
+                            _difference(key),
                             Estimate(key.p_value, decimals=3, reason="needs two folds"),
                             Estimate(key.pairs, decimals=0),
                         ),
@@ -498,16 +498,16 @@ def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
     return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
 
 
+def _difference(row: Any) -> Estimate:
+    return percent(row.difference, row.low, row.high)
+
+
 def _verdict(row: Any) -> Verdict:
-    return verdict(row.difference, row.low, row.high, "lower")
+    return verdict(_difference(row), "lower")
 
 
 def _points(row: Any) -> str:
-    """E.g. "-0.93 points [-1.52, -0.31]"."""
-    if math.isnan(row.difference):
-        return "not measurable"
-    value, _, interval = percent(row.difference, row.low, row.high).format(minus="−").partition(" [")
-    return f"{value} points [{interval}"
+    return points(_difference(row))
 
 
 def _sentence(recognizer: str, view: str, baseline: str, plain: float, own: float, row: Any) -> str:

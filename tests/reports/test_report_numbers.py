@@ -432,6 +432,19 @@ def test_images_of_people_who_are_not_named_are_resampled_one_by_one(tmp_path: P
     assert section.data_set.detail == "60 images of people who are not all named."
 
 
+def test_one_subject_says_nothing_of_others_and_the_report_says_that(tmp_path: Path, write_run: Write) -> None:
+    shape = {"protocol": "shape", "setting": "", "subject": "a", "status": "ok", "reason": ""}
+    table = pd.DataFrame([shape | {"predictor": "s-net", "rmse": 1.0}, shape | {"predictor": "mean", "rmse": 2.0}])
+    section = only_section(write_run(tmp_path / "run", name="scans", shape=table))
+    (finding,) = section.findings
+    assert finding.text == (
+        "scans: s-net (1.00 mm) cannot, by one subject, be told better or worse than mean (2.00 mm), difference −1.00."
+    )
+    assert (finding.verdict, finding.detail) == ("unknown", "On the 1 subject that both measured.")
+    assert section.data_set.detail == "1 subject."
+    assert section.tables[0].rows[0].estimates[0].format() == "1.00"
+
+
 def test_shape_errors_stand_beside_table_5(tmp_path: Path, write_run: Write) -> None:
     table = pd.DataFrame(
         {
