@@ -81,11 +81,9 @@ class IdentificationStudy:
 
     def rank_1(self, rows: pd.DataFrame) -> Estimate:
         """Rank-1 rate of some probes in per cent, with its interval; a probe without a rank is a miss."""
-        hits = (rows["rank"] == 1).to_numpy(float)
-        if not len(hits):
+        if not len(rows):
             return Estimate(float("nan"), reason="no probes")
-        bounds = self.statistics.interval_of_rate(hits, rows["probe_subject"].to_numpy())
-        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *bounds)
+        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *self._interval(rows, 1))
 
     def rank_table(self) -> Table:
         """Rank-1 by |yaw|, over all probes, and the failures."""
@@ -186,8 +184,7 @@ class IdentificationStudy:
             curves, by_pose = [], []
             for key, rows in systems:
                 name = view_name(key, self._fusions)
-                bounds = [self._interval((rows["rank"] <= rank).to_numpy(float), rows) for rank in ranks]
-                low, high = np.array(bounds).T
+                low, high = np.array([self._interval(rows, rank) for rank in ranks]).T
                 curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high, look[name]))
                 rates = [self.rank_1(rows[rows["pose"] == pose]) for pose in self.poses]
                 values = np.array([[rate.value, rate.low, rate.high] for rate in rates], float).T / 100
@@ -235,8 +232,11 @@ class IdentificationStudy:
     def _column(self, name: str, better: Any = "") -> Column:
         return Column(name, self.data_set, "measured", better)
 
-    def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
-        return self.statistics.interval_of_mean(values, rows["probe_subject"].to_numpy())
+    def _interval(self, rows: pd.DataFrame, rank: float) -> tuple[float, float]:
+        """Of the rate at a rank."""
+        return self.statistics.interval_of_rate(
+            (rows["rank"] <= rank).to_numpy(float), rows["probe_subject"].to_numpy()
+        )
 
     def _weakest(self) -> Iterable[tuple[Any, str, pd.DataFrame]]:
         """Of `_pairs` each system once, with the weakest control that its own run holds."""
@@ -268,4 +268,6 @@ class IdentificationStudy:
 
     def _difference(self, values: pd.DataFrame) -> Estimate:
         change = (values["hit"] - values["hit_baseline"]).to_numpy()
-        return percent(float(change.mean()), *self._interval(change, values))
+        return percent(
+            float(change.mean()), *self.statistics.interval_of_mean(change, values["probe_subject"].to_numpy())
+        )

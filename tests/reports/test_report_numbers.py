@@ -383,6 +383,19 @@ def test_cmc_ends_where_every_found_probe_is_counted(
     assert texts[2].startswith("100.0 %")
 
 
+def test_the_cmc_has_the_tables_interval_at_rank_1(
+    tmp_path: Path, identification_table: Make, write_run: Write
+) -> None:
+    table = identification_table({"none": dict.fromkeys(POSES, 1.0)})
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
+    (chart,) = (chart for chart in section.charts if chart.key.endswith("cmc"))
+    rate = section.tables[0].rows[0].estimates[4]
+    assert rate is not None
+    assert rate.low is not None
+    assert rate.low < 100
+    assert chart.hover["series"][0]["points"][0][3] == f"100.0 % [{rate.low:.1f}, 100.0 %]"
+
+
 def landmark_table() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     images = pd.DataFrame(
