@@ -232,8 +232,8 @@ def identify(
 def identification_rates(table: pd.DataFrame, by: Sequence[str] = (), ranks: Sequence[int] = (1, 5)) -> pd.DataFrame:
     """Rank-k rates from the rows of ``identification.parquet``, pooled by counts.
 
-    A probe without a rank (nobody found in the picture, or its subject not enrolled) is a miss, and is counted
-    beside: ISO/IEC 19795-1 reports failures to acquire with every identification rate.
+    A probe without a rank (nobody found in its picture or in its reference, or its subject not enrolled) is a miss, and
+    is counted beside.
 
     Args:
         table: rows of one or more systems.

@@ -10,6 +10,7 @@ import numpy as np
 
 from protocols import metrics
 from protocols.base import SYSTEM
+from protocols.summary import count_failures
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section
 from reports.figures import Chart, Series
@@ -89,12 +90,13 @@ class IdentificationStudy:
         """Rank-1 by |yaw|, over all probes, and the failures."""
         columns = [self._column(f"±{pose}° rank-1 (%)" if pose else "0° rank-1 (%)", "higher") for pose in self.poses]
         columns += [self._column("all rank-1 (%)", "higher"), self._column("all rank-5 (%)", "higher")]
-        columns += [self._column("FTA (%)", "lower"), self._column("passes")]
+        columns += [self._column("no rank (%)", "lower"), self._column("FTA (%)", "lower"), self._column("passes")]
         rows = []
         for key, found in self.systems:
             estimates = [self.rank_1(found[found["pose"] == pose]) for pose in self.poses]
             estimates += [self.rank_1(found), percent(metrics.rank_k(found["rank"].to_numpy(), 5))]
-            estimates += [self.failure_rate(found), self.measurement.passes(key.run, key.frontalizer)]
+            estimates += [percent(float(found["rank"].isna().mean())), self.failure_to_acquire(found)]
+            estimates += [self.measurement.passes(key.run, key.frontalizer)]
             rows.append(Row(self.measurement.labels(key), tuple(estimates), self.data_set, "measured"))
         return Table(
             f"{self.key}-rank1",
@@ -138,7 +140,8 @@ class IdentificationStudy:
         return (
             *self.measurement.conditions(self.data_set),
             f"Closed-set search; brackets: {self.statistics.interval} of {self.statistics.resamples()}. "
-            "Failed probes are misses. FTA: share of probes without a rank. Passes: runs of the recognizer a face.",
+            "No rank: share of probes that failed, or whose reference did or is missing; they are misses. FTA: share "
+            "of images from which no face was acquired. Passes: runs of the recognizer a face.",
         )
 
     @cached_property
@@ -225,9 +228,9 @@ class IdentificationStudy:
             failures=tuple(self.failures()),
         )
 
-    def failure_rate(self, rows: pd.DataFrame) -> Estimate:
-        """Share of probes without a rank, per cent."""
-        return percent(float(rows["rank"].isna().mean()))
+    def failure_to_acquire(self, rows: pd.DataFrame) -> Estimate:
+        """Share of images, probes and references, from which no face was acquired, per cent."""
+        return percent(count_failures(rows)["fta"])
 
     def _column(self, name: str, better: Any = "") -> Column:
         return Column(name, self.data_set, "measured", better)

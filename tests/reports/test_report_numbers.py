@@ -343,11 +343,14 @@ def test_a_failed_probe_is_a_miss_and_is_counted(tmp_path: Path, identification_
     table.loc[failed, "reason"] = "probe:no_face"
     section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
     row = row_of(section.tables[0], "sface + none")
-    everything, failures = row.estimates[4], row.estimates[6]
+    everything, _, unranked, acquired = row.estimates[4:8]
     assert everything is not None
-    assert failures is not None
+    assert unranked is not None
+    assert acquired is not None
     assert everything.value == pytest.approx(99.0)
-    assert failures.value == pytest.approx(1.0)
+    assert unranked.value == pytest.approx(1.0)
+    images = table["probe"].nunique() + table["reference"].nunique()
+    assert acquired.value == pytest.approx(100 * 8 / images)
     assert section.failures[0].images == tuple(sorted(table["probe"][failed]))
 
 
