@@ -274,7 +274,7 @@ class VerificationStudy:
         """Settings and yaw bins in which a view maker is worse than the weakest control beyond noise."""
         found = [finding for finding in self.findings if finding.verdict == "worse"]
         for label, _, scores in self.yaw_bins:
-            for control, key in _weakest(_differences(scores, self._bin_statistics)):
+            for control, key in _weakest(_differences(scores, self._bin_statistics, each_once=True)):
                 if _verdict(key) == "worse":
                     text = (
                         f"{self.data_set.title} at |yaw| {label}, {self.system_name(key)}: the EER rises, "
@@ -469,16 +469,29 @@ class VerificationStudy:
         )
 
 
-def _differences(scores: pd.DataFrame, statistics: Statistics) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each control among the systems, weakest first, the paired differences of every stronger view maker."""
+def _differences(
+    scores: pd.DataFrame, statistics: Statistics, *, each_once: bool = False
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For each control among the systems, weakest first, the paired differences of every stronger view maker.
+
+    With `each_once`, of those view makers that no weaker control was found for, which spares most of the bootstrap.
+    """
+    import pandas as pd
+
     present = controls(scores)
+    systems = pd.MultiIndex.from_frame(scores[["run", *SYSTEM]])
+    judged: list[tuple[str, ...]] = []
     for place, control in enumerate(present):
-        stronger = scores[~scores["frontalizer"].isin(present[:place])]
+        left_out = scores["frontalizer"].isin(present[:place])
+        if each_once:
+            left_out |= systems.isin(judged) & (scores["frontalizer"] != control)
+        stronger = scores[~left_out]
         table = summary.paired_differences(
             stronger, {"frontalizer": control}, eer_rule=statistics.eer_rule, **statistics.bootstrap
         )
         table = table[table["frontalizer"] != control]  # a control's other fusions are no stronger view maker
         if len(table):
+            judged += map(VerificationStudy._id, table.itertuples(index=False))
             yield control, table
 
 

@@ -11,12 +11,13 @@ import pytest
 from scipy.stats import binomtest
 
 from pifr.errors import DataError
-from protocols import metrics
+from protocols import metrics, summary
 from reports.build import build_report
 from reports.content import Report, Section
 from reports.measurements import Statistics
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
+from reports.verification import verification_studies
 
 FAST = Statistics(replicates=120)
 CLEAR = {("sface", "none", "weighted"): 1.0, ("sface", "srtc", "weighted"): 4.0}
@@ -91,6 +92,22 @@ def test_a_clear_loss_is_called_worse_and_listed_as_harm(tmp_path: Path, score_t
     assert [finding.verdict for finding in section.findings] == ["worse"]
     assert section.hurts[0].verdict == "worse"
     assert any("|yaw|" in finding.text for finding in section.hurts)
+
+
+def test_harm_by_yaw_is_looked_for_with_one_bootstrap_a_system_and_bin(
+    tmp_path: Path, score_table: Make, write_run: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("none", "mirror", "align", "srtc")
+    scores = score_table({("sface", name, "weighted"): 4.0 - k for k, name in enumerate(names)}, pairs=200)
+    (study,) = verification_studies(read_runs([write_run(tmp_path / "run", scores=scores)]), FAST)
+    harm = len(study.findings)  # has its own bootstraps
+    calls = []
+    draw = summary.Comparisons.eer_replicates
+    monkeypatch.setattr(
+        summary.Comparisons, "eer_replicates", lambda pairs, *how: calls.append(pairs) or draw(pairs, *how)
+    )
+    assert len(study.hurts()) > harm
+    assert len(calls) == len(names) * len(study.yaw_bins) > len(names)
 
 
 def test_a_frontalizer_that_changes_nothing_is_within_noise(
