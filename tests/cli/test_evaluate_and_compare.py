@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,13 +155,34 @@ class TestCompare:
         assert code == 0
         for text in (
             "EER: interpolated, mean over folds",
-            "95% interval",
+            "95 % interval",
             "small / none / weighted",
             "SYNTHETIC tiny FP",
         ):
             assert text in output
         assert "insufficient data" in output  # 16 impostors cannot show an FMR of 0.1 %
         assert output.count("mirror") == 4
+
+    def test_a_confidence_between_whole_per_cents_is_printed_as_it_is(self, pifr: Pifr, run: Path) -> None:
+        _, output, _ = pifr("compare", run, "--confidence", 0.975, "--replicates", 100)
+        assert "[97.5 % interval]" in output
+
+    def test_a_single_fold_is_one(self, pifr: Pifr, run: Path) -> None:
+        scores = pd.read_parquet(run / "scores.parquet")
+        scores[scores["fold"] == 1].to_parquet(run / "scores.parquet")
+        assert "1 fold, " in pifr("compare", run, "--replicates", 100)[1]
+
+    def test_labels_of_tables_are_each_there_once(self, pifr: Pifr, run: Path) -> None:
+        scores = pd.read_parquet(run / "scores.parquet")
+        for number in (1, 2):
+            folder = run.parent / f"part-{number}"
+            folder.mkdir()
+            scores[scores["fold"] <= number].to_parquet(folder / "scores.parquet")
+        parts = (run.parent / "part-1", run.parent / "part-2")
+        _, output, _ = pifr("compare", *parts, "--format", "latex", "--replicates", 100)
+        labels = re.findall(r"\\label\{.*\}", output)
+        assert len(labels) == len(set(labels)) == 4
+        assert r"\label{tab:cfp-fp-2}" in labels
 
     def test_csv_holds_every_figure_of_every_system(self, pifr: Pifr, run: Path) -> None:
         _, output, _ = pifr("compare", run, "--format", "csv", "--replicates", 100)
