@@ -40,9 +40,11 @@ def app(
     )
     from protocols.runs import save_run
 
+    # Captions print the record, so what another kind of annotation would be asked for has no place in it.
+    chosen = {"cfp": {"view": view}, "multipie": {"session": session, "smallest_yaw": smallest_yaw}, "csv": {}}[truth]
     annotations = {
-        "cfp": lambda: read_cfp(data, view),
-        "multipie": lambda: read_multipie(data, labels or data / "labels", session, smallest_yaw),
+        "cfp": lambda: read_cfp(data, **chosen),
+        "multipie": lambda: read_multipie(data, labels or data / "labels", **chosen),
         "csv": lambda: read_csv(data),
     }[truth]()
     check_writable(out)
@@ -57,9 +59,7 @@ def app(
             progress=lambda done: show(done, len(annotations)),
         )
     measured = "; ".join(sorted({str(SCHEMES[annotation.scheme]) for annotation in annotations}))
-    configuration = {
-        "truth": truth, "view": view, "session": session, "smallest_yaw": smallest_yaw, "measured": measured,
-    }  # fmt: skip
+    configuration = {"truth": truth, **chosen, "measured": measured}
     root, name = (data.parent, data.stem) if truth == "csv" else (data, truth)
     record = landmark_record(root, finder, predictors, table, configuration, name)
     save_run(out, table, record, file=LANDMARKS_FILE)
