@@ -1,7 +1,7 @@
 """What a protocol is, and the columns of the score table. A protocol is data: it knows no detector, no recognizer."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -10,6 +10,9 @@ from pifr.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Progress = Callable[[int, int], None]
+"""Called with how many (images, subjects, ...) are done and how many there are to do."""
 
 SAMPLE_COLUMNS = ("sample", "path", "subject", "role")
 """Of `VerificationProtocol.samples`: an identifier that the protocol makes up; where its file is; who is seen on it (""

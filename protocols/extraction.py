@@ -26,6 +26,7 @@ from pifr.fusion import Fusion, fuse
 from pifr.plugin import EmbeddedView, embed_views, failed_where_not_finite
 from pifr.threads import start_worker
 from pifr.views import ViewMaker, Views
+from protocols.base import Progress
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 SCORE_TOLERANCE = 1e-5
 """How far a score may move when only the size of the batches changes: float32 kernels are chosen by shape."""
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number there are to do."""
 
 
 @dataclass(frozen=True, slots=True)

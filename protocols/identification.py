@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pifr.fusion import Fusion
+    from protocols.base import Progress
     from protocols.experiment import Experiment
-    from protocols.extraction import FeatureTable, Progress, System
+    from protocols.extraction import FeatureTable, System
     from protocols.multipie import MultiPie
 
 IDENTIFICATION_FILE = "identification.parquet"

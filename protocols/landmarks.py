@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pifr.errors import DataError
+from protocols.base import Progress
 from protocols.multipie import CAMERA_YAW, image_path
 from protocols.predictors import Predictors
 
@@ -174,7 +175,7 @@ def evaluate_landmarks(
     predictors: Iterable[LandmarkPredictor],
     setting: str,
     batch: int = 64,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> pd.DataFrame:
     """Errors of every predictor on every picture; all see the same crops.
 
@@ -184,7 +185,7 @@ def evaluate_landmarks(
         predictors: who is measured.
         setting: written into the table: where the annotations come from.
         batch: pictures at a time.
-        progress: told how many pictures are finished.
+        progress: told the pictures done and to do.
 
     Returns:
         One row a picture and predictor: ``protocol, setting, sample, path, subject, view, predictor, yaw, side,
@@ -231,7 +232,7 @@ def evaluate_landmarks(
                         "reason": faces.reason[k] or answer.reason[k] or ("no_prediction" if failed else ""),
                     }
                 )
-        progress(start + len(some))
+        progress(start + len(some), len(annotations))
     return pd.DataFrame(rows)
 
 

@@ -15,9 +15,9 @@ from pifr.faces import FaceFinder
 from pifr.fusion import Fusion
 from pifr.views import load_view_maker
 from pifr.zoo import home
-from protocols.base import SCORE_COLUMNS, Incident, VerificationProtocol, require_valid, write_reason
+from protocols.base import SCORE_COLUMNS, Incident, Progress, VerificationProtocol, require_valid, write_reason
 from protocols.experiment import Experiment
-from protocols.extraction import FeatureTable, Image, Progress, System, Timings, extract
+from protocols.extraction import FeatureTable, Image, System, Timings, extract
 from protocols.runs import begin_record
 from protocols.store import FeatureStore
 

@@ -24,6 +24,7 @@ import numpy as np
 from pifr.errors import ConfigError, DataError
 from pifr.geometry.similarity import Similarity, fit_similarity
 from pifr.images import IMAGE_SUFFIXES
+from protocols.base import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -314,7 +315,7 @@ def evaluate_shape(
     finder: Callable[[Sequence[Path]], FaceCrops],
     predictors: Sequence[ShapePredictor],
     batch: int = 32,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]:
     """Errors of every predictor on every subject; all see the same crops.
 

@@ -50,13 +50,13 @@ def app(
     check_writable(out)
     finder = FaceFinder(detector)
     predictors = [LANDMARK_PREDICTORS.load(name, device) for name in predictor or ["cnet"]]
-    with progress_bar("landmarks") as show:
+    with progress_bar("landmarks") as progress:
         table = evaluate_landmarks(
             annotations,
             finder,
             predictors,
             view if truth == "cfp" else truth,
-            progress=lambda done: show(done, len(annotations)),
+            progress=progress,
         )
     measured = "; ".join(sorted({str(SCHEMES[annotation.scheme]) for annotation in annotations}))
     configuration = {"truth": truth, **chosen, "measured": measured}
