@@ -202,6 +202,22 @@ class TestRuns:
         assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
         assert load_run(tmp_path).scores is None
 
+    def test_a_run_that_is_killed_while_it_is_written_is_not_taken_for_the_earlier_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(table: pd.DataFrame, *_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        save_run(tmp_path, scores(), {"number": 1})
+        monkeypatch.setattr(pd.DataFrame, "to_csv", killed)  # comes after the table and before the record
+        with pytest.raises(KeyboardInterrupt):
+            save_run(tmp_path, scores(seed=1), {"number": 2}, csv=True)
+        with pytest.raises(DataError, match="half a run"):
+            load_run(tmp_path)
+        save_run(tmp_path, scores(seed=1), {"number": 3}, file="landmarks.parquet")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
+        assert load_run(tmp_path).record == {"number": 3}
+
     def test_files_that_no_run_wrote_are_let_alone(self, tmp_path: Path) -> None:
         (tmp_path / "landmarks.csv").write_text("the user's")
         save_run(tmp_path, scores(), {})
