@@ -73,7 +73,8 @@ class Measurement:
         protocol, setting: as the runs name them.
         number: from 1; runs that looked at other items of the same data set are another measurement.
         runs: where the rows come from.
-        table: the rows, with a column `run` that is empty unless two runs hold a system of the same name.
+        table: the rows, with a column `run` that is empty unless two runs hold a system of the same name, and a column
+            `source`, the place among `runs` of the run that a row comes from.
     """
 
     name: str
@@ -180,7 +181,10 @@ def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) 
 
     names = [set(table[system].astype(str).itertuples(index=False, name=None)) for _, table in parts]
     distinct = len(set.union(*names)) == sum(map(len, names))
-    return pd.concat([table.assign(run="" if distinct else run.label) for run, table in parts], ignore_index=True)
+    return pd.concat(
+        [table.assign(run="" if distinct else run.label, source=place) for place, (run, table) in enumerate(parts)],
+        ignore_index=True,
+    )
 
 
 def failures(systems: Sequence[tuple[str, pd.DataFrame]]) -> list[Failure]:

@@ -427,11 +427,14 @@ class VerificationStudy:
         if not compared:
             return None
         key, control = compared[-1]
+        rows = self._rows(*self._id(key))
+        run = self.measurement.runs[rows["source"].iloc[0]]
         return build_montage(
             f"{self.key}-montage",
             f"{self.system_name(key)} against {control}",
-            self._rows(*self._id(key)),
+            rows,
             self._rows(key.run, key.recognizer, control, key.fusion),
+            run.record.get("configuration") or {},
             source,
             count=count,
         )

@@ -45,7 +45,7 @@ def demo(
     )
     evaluate(Cfp(data), experiment)
     typer.echo("These people are drawn: the figures say that the pipeline works, not how good a recognizer is.")
-    report([experiment.out], out=out / "report.html", images=data / "Data" / "Images", detector=DETECTOR)
+    report([experiment.out], out=out / "report.html", images=data / "Data" / "Images")
 
 
 def _is_drawn(data: Path, subjects: int, seed: int) -> bool:
