@@ -19,7 +19,7 @@ class Experiment(BaseModel):
     Attributes:
         data: root of the data set, or its pair file.
         out: folder of the run.
-        settings: of the protocol; None: all of them.
+        settings: of the protocol; None: all of them, of multipie the first alone, as in the paper.
         recognizers, frontalizers: names, as `pifr models` lists them.
         fusions: None: each frontalizer's own default.
         sides: `both`: references go through the frontalizer as probes do; `probe`: references keep their first view.

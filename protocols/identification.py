@@ -134,11 +134,12 @@ def run_identification(
     settings = runner.chosen_settings(protocol, experiment) if experiment.settings else protocol.settings[:1]
     require_valid(protocol)
     images = {setting: protocol.samples(setting) for setting in settings}
-    for setting, table in images.items():
-        if not {"reference", "probe"} <= set(table["role"]):
-            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *protocol.notices(setting)]))
+    for setting, found in images.items():
+        if not {"reference", "probe"} <= set(found["role"]):
+            notices = protocol.notices(setting, found)
+            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *notices]))
     rows = {
-        sample: path for table in images.values() for sample, path in zip(table["sample"], table["path"], strict=True)
+        sample: path for found in images.values() for sample, path in zip(found["sample"], found["path"], strict=True)
     }
     systems, features, timings = runner.extract_systems(protocol, rows.values(), experiment, progress)
     place = {sample: row for row, sample in enumerate(rows)}
@@ -158,7 +159,7 @@ def run_identification(
     record["dataset"]["counts"] |= {
         f"setting-{setting}": images[setting]["role"].value_counts().to_dict() for setting in settings
     }
-    record["notices"] = [line for setting in settings for line in protocol.notices(setting)]
+    record["notices"] = [line for setting, found in images.items() for line in protocol.notices(setting, found)]
     return table, record
 
 

@@ -206,8 +206,13 @@ class MultiPie:
             return [f"{self.root}: no session01/multiview with subject folders; give the folder that holds session01"]
         return []
 
-    def notices(self, setting: str) -> list[str]:
-        """What a reader of the results has to know: who is tested, what the tree lacks."""
+    def notices(self, setting: str, images: pd.DataFrame) -> list[str]:
+        """What a reader of the results has to know: who is tested, what the tree lacks.
+
+        Args:
+            setting: one of `settings`.
+            images: what `samples` found of it.
+        """
         train, test = self.subjects(setting)
         lines = [f"Setting-{setting}: {_span('training subjects', train)}; {_span('test subjects', test)}"]
         if not test:
@@ -221,7 +226,6 @@ class MultiPie:
             lines.append(f"{len(both)} of the test subjects are training subjects too: {', '.join(both[:5])}")
         if setting == "1" and self.switches.test_subjects == "published" and len(test) < 100:
             lines.append(f"session 1 holds {len(test)} subjects, the published test set 100")
-        images = self.samples(setting)
         enrolled = set(images.loc[images.role == "reference", "subject"])
         missing = [subject for subject in test if subject not in enrolled]
         if missing:

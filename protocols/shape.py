@@ -327,7 +327,8 @@ def evaluate_shape(
         progress: told the subjects done and to do.
 
     Returns:
-        The rows of :func:`measure` with ``protocol`` and ``setting`` before them, and errors by predictor and subject.
+        One row a predictor and subject: `protocol, setting, subject` and what `measure` says; and the errors of those
+        that did not fail, by predictor and subject, for plots.
 
     Raises:
         ConfigError: the options keep the prediction's size, and a predictor has none.
@@ -339,21 +340,20 @@ def evaluate_shape(
     if not protocol.options.scale and (sizeless := [each.name for each in predictors if not each.in_millimetres]):
         raise ConfigError(f"{sizeless[0]} predicts no size in millimetres: leave it out, or measure without --metric")
 
-    shapes: dict[str, dict[str, PersonShape]] = {predictor.name: {} for predictor in predictors}
+    setting = "icp" if protocol.options.icp else "seven-points"
+    rows: dict[str, list[dict[str, object]]] = {predictor.name: [] for predictor in predictors}
+    errors: dict[str, dict[str, np.ndarray]] = {predictor.name: {} for predictor in predictors}
     for done, subject in enumerate(protocol.subjects, 1):
         frames = protocol.frames(subject)
         faces = FaceCrops.concatenate(finder(frames[start : start + batch]) for start in range(0, len(frames), batch))
+        scan = protocol.scan(subject)
         for predictor in predictors:
-            shapes[predictor.name][subject] = predictor(faces)
+            row, distance = measure(scan, predictor, predictor(faces), protocol.options)
+            rows[predictor.name].append({"protocol": protocol.name, "setting": setting, "subject": subject} | row)
+            if len(distance):
+                errors[predictor.name][subject] = distance
         progress(done, len(protocol.subjects))
-    tables, errors = [], {}
-    for predictor in predictors:
-        table, errors[predictor.name] = measure(protocol, predictor, shapes[predictor.name])
-        tables.append(table)
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "protocol", protocol.name)
-    table.insert(1, "setting", "icp" if protocol.options.icp else "seven-points")
-    return table, errors
+    return pd.DataFrame([row for of_predictor in rows.values() for row in of_predictor]), errors
 
 
 def shape_record(
@@ -376,36 +376,32 @@ def shape_record(
 
 
 def measure(
-    protocol: ShapeScans, predictor: ShapePredictor, shapes: dict[str, PersonShape]
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Errors of one predictor on every subject.
+    scan: Surface, predictor: ShapePredictor, shape: PersonShape, options: ShapeOptions
+) -> tuple[dict[str, object], np.ndarray]:
+    """Errors of a predictor on one subject.
 
     Args:
-        protocol: scans and options.
+        scan: the subject's.
         predictor: gives the topology and the seven points.
-        shapes: prediction of each subject.
+        shape: what it predicted.
+        options: crop and alignment.
 
     Returns:
-        One row a subject: ``subject, predictor, rmse, mean, median`` (mm, NaN when failed), ``vertices`` (measured
-        scan vertices), ``frames, failed_frames, status, reason``; and each subject's errors, for plots.
+        `predictor, frames, failed_frames, vertices` (measured scan vertices), `rmse, mean, median` (mm, NaN when
+        failed), `status, reason`; and the errors, mm, none when failed.
     """
-    import pandas as pd
-
-    rows, errors = [], {}
-    for subject in protocol.subjects:
-        vertices, used = shapes[subject].vertices, shapes[subject].used
-        row: dict[str, object] = {"subject": subject, "predictor": predictor.name, "frames": len(used)}
-        row |= {"failed_frames": int((~used).sum())}
-        if used.any():
-            prediction = Surface(vertices, predictor.triangles, predictor.landmarks(vertices))
-            distance = errors[subject] = shape_errors(protocol.scan(subject), prediction, protocol.options)
-            row |= {"vertices": len(distance), "rmse": float(np.sqrt((distance**2).mean()))}
-            row |= {"mean": distance.mean(), "median": np.median(distance), "status": "ok", "reason": ""}
-        else:
-            row |= {"vertices": 0, "rmse": np.nan, "mean": np.nan, "median": np.nan}
-            row |= {"status": "failed", "reason": "no_prediction"}
-        rows.append(row)
-    return pd.DataFrame(rows), errors
+    distance = np.zeros(0)
+    row: dict[str, object] = {"predictor": predictor.name, "frames": len(shape.used)}
+    row |= {"failed_frames": int((~shape.used).sum())}
+    if shape.used.any():
+        prediction = Surface(shape.vertices, predictor.triangles, predictor.landmarks(shape.vertices))
+        distance = shape_errors(scan, prediction, options)
+        row |= {"vertices": len(distance), "rmse": float(np.sqrt((distance**2).mean()))}
+        row |= {"mean": distance.mean(), "median": np.median(distance), "status": "ok", "reason": ""}
+    else:
+        row |= {"vertices": 0, "rmse": np.nan, "mean": np.nan, "median": np.nan}
+        row |= {"status": "failed", "reason": "no_prediction"}
+    return row, distance
 
 
 def _closest(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,9 @@ import typer
 _SHARED: dict[str, Any] = {
     "data": Annotated[Path | None, typer.Option("--data", help="The data set: its root, or its list of pairs.")],
     "out": Annotated[Path | None, typer.Option("--out", help="Folder of the run: scores.parquet and run.json.")],
-    "settings": Annotated[list[str] | None, typer.Option("--setting", help="Of the protocol; repeat. (default: all)")],
+    "settings": Annotated[
+        list[str] | None, typer.Option("--setting", help="Of the protocol; repeat. (all; multipie: 1)")
+    ],
     "recognizers": Annotated[
         list[str] | None,
         typer.Option(
