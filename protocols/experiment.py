@@ -80,7 +80,10 @@ def load_experiment(file: Path | None, overrides: Mapping[str, Any]) -> Experime
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(map(_explain, error.errors()))) from None
+        problems = error.errors()
+        named = {problem["loc"][:-1] for problem in problems}  # a list of wrong items alone is called too short, too
+        told = (_explain(problem) for problem in problems if problem["loc"] not in named)
+        raise ConfigError(f"{source}: " + "; ".join(told)) from None
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

@@ -63,7 +63,12 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
         from protocols.experiment import load_experiment
 
         shared = {name: given.pop(name) for name in _SHARED}
-        function(load_experiment(shared.pop("config"), shared), **given)
+        experiment = load_experiment(shared.pop("config"), shared)
+        try:
+            function(experiment, **given)
+        except KeyboardInterrupt:
+            typer.echo("pifr: stopped; the same command goes on where this one was", err=True)
+            raise typer.Exit(130) from None  # as shells have it
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

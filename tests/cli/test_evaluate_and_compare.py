@@ -102,6 +102,26 @@ def test_a_wrong_name_ends_with_one_line_and_status_1(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_wrong_fusion_is_complained_of_once(pifr: Pifr, tmp_path: Path) -> None:
+    _, _, error = pifr("evaluate", "cfp", "--data", tmp_path, "--out", tmp_path / "run", "--fusion", "avg")
+    assert error.count("'fusions") == 1
+
+
+def test_a_stopped_evaluation_says_that_the_same_command_goes_on(
+    pifr: Pifr, cfp_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("protocols.runner.extract", stop)
+    code, output, error = pifr(
+        *("evaluate", "cfp", "--data", cfp_root, "--out", tmp_path / "run", "--recognizer", "small"),
+        *("--store", tmp_path / "s.sqlite"),
+    )
+    assert (code, output) == (130, "")
+    assert error == "pifr: stopped; the same command goes on where this one was\n"
+
+
 def test_broken_data_are_listed_before_any_work(pifr: Pifr, cfp_root: Path, tmp_path: Path) -> None:
     (cfp_root / "Protocol" / "Pair_list_P.txt").unlink()
     code, _, error = pifr(
