@@ -4,7 +4,7 @@ A prediction is laid on the scan by seven points (similarity, never mirrored), t
 scan vertex left is measured to the nearest point of the predicted *surface*. Nothing is fitted to the scan but the
 seven points unless ICP is asked for: it changes the order of methods, so it is an option with a name.
 
-Layout of the data, one folder a subject::
+Layout of the data, one folder a subject:
 
     ROOT/<subject>/<any name>.ply|.obj     the scan, millimetres
     ROOT/<subject>/landmarks.txt           seven rows "x y z" in the order of LANDMARKS
@@ -77,7 +77,7 @@ class ShapeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A triangle mesh with the seven points of :data:`LANDMARKS`.
+    """A triangle mesh with the seven points of `LANDMARKS`.
 
     Attributes:
         vertices: float64 V x 3, mm.
@@ -131,11 +131,11 @@ class ShapePredictor(Protocol):
 
 
 def face_region(vertices: np.ndarray, landmarks: np.ndarray, radius: float, forehead: float) -> np.ndarray:
-    """Which vertices of a scan are measured: within ``radius`` of the tip of the nose and below the forehead.
+    """Which vertices of a scan are measured: within `radius` of the tip of the nose and below the forehead.
 
     Args:
         vertices: V x 3, mm.
-        landmarks: 7 x 3, see :data:`LANDMARKS`.
+        landmarks: 7 x 3, see `LANDMARKS`.
         radius: mm.
         forehead: share of the eye-mouth distance above the eyes at which the forehead begins.
 
@@ -154,7 +154,7 @@ def nose_tip(vertices: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
     Args:
         vertices: V x 3, mm.
-        landmarks: 7 x 3, see :data:`LANDMARKS`.
+        landmarks: 7 x 3, see `LANDMARKS`.
     """
     forward = np.cross(landmarks[3] - landmarks[0], landmarks[:4].mean(axis=0) - landmarks[5:].mean(axis=0))
     around = vertices[np.linalg.norm(vertices - landmarks[4], axis=1) <= _NOSE]
@@ -171,7 +171,7 @@ def refine_icp(
 ) -> Similarity:
     """Improve an alignment by iterated closest points: scan points pull the nearest points of the prediction.
 
-    Stops when the mean squared distance falls by less than one part in 10,000, or after ``rounds``.
+    Stops when the mean squared distance falls by less than one part in 10,000, or after `rounds`.
     """
     motion, before = start, np.inf
     for _ in range(rounds):
@@ -270,7 +270,7 @@ class ShapeScans:
         return Surface(vertices, faces, landmarks)
 
     def frames(self, subject: str) -> list[Path]:
-        """The pictures that are used: every ``options.every``-th, beginning with the first."""
+        """The pictures that are used: every `options.every`-th, beginning with the first."""
         folder = self.root / subject / "frames"
         pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return pictures[:: self.options.every]
@@ -359,7 +359,7 @@ def evaluate_shape(
 def shape_record(
     protocol: ShapeScans, finder: FaceFinder, predictors: Sequence[ShapePredictor], table: pd.DataFrame
 ) -> dict[str, object]:
-    """What ``run.json`` says of a run of :func:`evaluate_shape`."""
+    """What `run.json` says of a run of `evaluate_shape`."""
     from protocols.runs import begin_record
 
     one = table[table["predictor"] == predictors[0].name]

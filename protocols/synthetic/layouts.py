@@ -69,7 +69,7 @@ def write_cfp(
 ) -> None:
     """Ten frontal and four profile pictures a person in CFP's layout, with its pair lists, folds and fiducials.
 
-    Beside them ``Truth``: masks and PNCC a picture, ``landmarks.csv``, ``poses.csv``, and a scan a person.
+    Beside them `Truth`: masks and PNCC a picture, `landmarks.csv`, `poses.csv`, and a scan a person.
 
     Args:
         out: a folder that does not exist or is empty.
@@ -80,7 +80,7 @@ def write_cfp(
         progress: told the people done and to do.
 
     Raises:
-        DataError: ``out`` is in use, or there are too few subjects.
+        DataError: `out` is in use, or there are too few subjects.
     """
     if subjects < 4:
         raise DataError(f"{subjects} subjects give no two folds with two people each: ask for 4 or more")
@@ -104,16 +104,16 @@ def write_multipie(
 ) -> None:
     """Neutral faces in Multi-PIE's layout: thirteen cameras, twenty lights, PNG of half the official size.
 
-    Beside them ``labels`` (39 or 68 points a camera, from 1 as MATLAB counts, shot 07) and ``Truth`` with a mask and
+    Beside them `labels` (39 or 68 points a camera, from 1 as MATLAB counts, shot 07) and `Truth` with a mask and
     PNCC a camera and a scan a person.
 
     Args:
-        out, subjects, seed, textures, workers, progress: as :func:`write_cfp`.
+        out, subjects, seed, textures, workers, progress: as `write_cfp`.
         sessions: 1 to 4; everyone comes to each, sometimes with other hair.
         cameras, shots: a part of the layout; the frontal picture of shot 07 is always drawn, as the reference.
 
     Raises:
-        DataError: ``out`` is in use, or a camera or a shot does not exist.
+        DataError: `out` is in use, or a camera or a shot does not exist.
     """
     unknown = [f"camera {name}" for name in cameras if name not in CAMERA_YAW]
     unknown += [f"shot {name}" for name in shots if name not in SHOTS]
@@ -141,7 +141,7 @@ def write_shape(
     """A scan with seven points and a film of each person turning from side to side, in the shape protocol's layout.
 
     Args:
-        out, subjects, seed, textures, workers, progress: as :func:`write_cfp`.
+        out, subjects, seed, textures, workers, progress: as `write_cfp`.
         frames: of each film; the protocol takes every tenth.
     """
     with _new_tree(Path(out), "synthetic-shape", subjects, seed) as root:
@@ -348,7 +348,7 @@ def _write_scan(path: Path, person: Person) -> None:
 
 
 def _write_truth(stem: Path, truth: Truth) -> None:
-    """``<stem>_mask.png`` (0 or 255) and ``<stem>_pncc.png`` (RGB as X, Y, Z)."""
+    """`<stem>_mask.png` (0 or 255) and `<stem>_pncc.png` (RGB as X, Y, Z)."""
     _write_image(stem.with_name(f"{stem.name}_mask.png"), truth.mask.astype(np.uint8) * 255)
     _write_image(stem.with_name(f"{stem.name}_pncc.png"), truth.pncc)
 
