@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
+from copy import copy
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -102,8 +103,10 @@ def _made_by(place: str, device: torch.device) -> Recognizer:
             f"what {function!r} of '{file}' returns lacks {', '.join(lacking)}: a network becomes a recognizer by "
             "ModuleRecognizer(network, config)"
         )
-    # What it does with its weights is written in that file, though not in what the file imports.
-    recognizer.fingerprint += f"-{file_sha256(file)[:12]}"
+    # A copy, for the function may keep what it returns. What it does with its weights is written in that file, though
+    # not in what the file imports.
+    recognizer = copy(recognizer)
+    recognizer.fingerprint += f"-{file_sha256(file)[:12]}-{function}"
     return recognizer
 
 

@@ -1,15 +1,18 @@
 """What a protocol is, and the columns of the score table. A protocol is data: it knows no detector, no recognizer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pifr.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Progress = Callable[[int, int], None]
+"""Called with how many (images, subjects, ...) are done and how many there are to do."""
 
 SAMPLE_COLUMNS = ("sample", "path", "subject", "role")
 """Of `VerificationProtocol.samples`: an identifier that the protocol makes up; where its file is; who is seen on it (""
@@ -34,8 +37,31 @@ SCORE_COLUMNS = (
     "yaw",
 )
 """Of `scores.parquet`, one row a comparison and system. `score` is float64, NaN where `status` is "failed". `reason`
-says which side failed or fell back: "probe:no_face", "reference:fallback:no_face", or both joined by ";". `yaw` is the
-probe's, in degrees, NaN where unknown."""
+is what `write_reason` makes and `read_reason` reads. `yaw` is the probe's, in degrees, NaN where unknown."""
+
+
+class Incident(NamedTuple):
+    """What became of one side of a comparison that failed or fell back, and the machine-readable word that says why."""
+
+    side: Literal["probe", "reference"]
+    outcome: Literal["failed", "fallback"]
+    why: str
+
+
+def write_reason(incidents: Iterable[Incident]) -> str:
+    """The `reason` of a comparison: "probe:no_face", "reference:fallback:no_face", both joined by ";", or ""."""
+    return ";".join(f"{side}:{'fallback:' if outcome == 'fallback' else ''}{why}" for side, outcome, why in incidents)
+
+
+def read_reason(reason: str) -> list[Incident]:
+    """What `write_reason` wrote."""
+    incidents = []
+    for part in filter(None, reason.split(";")):
+        side, _, stated = part.partition(":")
+        why = stated.removeprefix("fallback:")
+        incidents.append(Incident(side, "failed" if why == stated else "fallback", why))
+    return incidents
+
 
 SYSTEM = ("recognizer", "frontalizer", "fusion")
 """What makes a system."""

@@ -19,7 +19,7 @@ class Experiment(BaseModel):
     Attributes:
         data: root of the data set, or its pair file.
         out: folder of the run.
-        settings: of the protocol; None: all of them.
+        settings: of the protocol; None: all of them, of multipie the first alone, as in the paper.
         recognizers, frontalizers: names, as `pifr models` lists them.
         fusions: None: each frontalizer's own default.
         sides: `both`: references go through the frontalizer as probes do; `probe`: references keep their first view.
@@ -80,7 +80,10 @@ def load_experiment(file: Path | None, overrides: Mapping[str, Any]) -> Experime
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(map(_explain, error.errors()))) from None
+        problems = error.errors()
+        named = {problem["loc"][:-1] for problem in problems}  # a list of wrong items alone is called too short, too
+        told = (_explain(problem) for problem in problems if problem["loc"] not in named)
+        raise ConfigError(f"{source}: " + "; ".join(told)) from None
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

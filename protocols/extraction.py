@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pifr.devices import inference
 from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
 from pifr.plugin import EmbeddedView, embed_views, failed_without_direction
 from pifr.threads import start_worker
 from pifr.views import ViewMaker, Views
+from protocols.base import Progress
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 
 if TYPE_CHECKING:
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 
 SCORE_TOLERANCE = 1e-5
 """How far a score may move when only the size of the batches changes: float32 kernels are chosen by shape."""
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number there are to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class FeatureTable:
         return FeatureTable(
             torch.from_numpy(features),
             torch.from_numpy(weights),
-            torch.tensor([face.yaw for face in faces], dtype=torch.float32),
+            torch.tensor([face.yaw for face in faces], dtype=torch.float32, device="cpu"),
             np.array([face.status for face in faces], object),
             np.array([face.reason for face in faces], object),
         )
@@ -233,7 +232,7 @@ def _key(digest: bytes, finder: FaceFinder, system: System) -> bytes:
     )
 
 
-@torch.inference_mode()
+@inference()
 def _embed_batch(
     batch: Sequence[bytes],
     missing: Sequence[Sequence[bytes]],
@@ -243,7 +242,8 @@ def _embed_batch(
 ) -> list[dict[bytes, FaceFeatures]]:
     """What each system lacks of a batch: digest -> features."""
     rows_of = {digest: row for row, digest in enumerate(batch)}
-    made: dict[tuple, tuple[FaceCrops, Views]] = {}  # by maker, template and rows
+    subsets = {tuple(range(len(faces))): faces}  # by rows; locators know faces again that they have just seen
+    made: dict[tuple, Views] = {}  # by maker, template and rows
     seen: dict[tuple, list[EmbeddedView]] = defaultdict(list)  # by recognizer and rows
     results = []
     for system, wanted in zip(systems, missing, strict=True):
@@ -252,12 +252,14 @@ def _embed_batch(
             continue
         config, maker = system.recognizer.config, system.view_maker
         rows = tuple(rows_of[digest] for digest in wanted)
+        if rows not in subsets:
+            subsets[rows] = faces[list(rows)]
+        chosen = subsets[rows]
         place = (maker.fingerprint, config.alignment, config.input_size, rows)
         if place not in made:
             with timings.measure(f"views:{system.frontalizer_name}"):
-                chosen = faces if len(rows) == len(faces) else faces[list(rows)]
-                made[place] = chosen, maker(chosen, config.alignment, config.input_size)
-        chosen, views = made[place]
+                made[place] = maker(chosen, config.alignment, config.input_size)
+        views = made[place]
         with timings.measure(f"embed:{system.recognizer_name}"):
             features = embed_views(system.recognizer, chosen, views, seen[system.recognizer.fingerprint, rows])
         results.append(dict(zip(wanted, _faces(features, views), strict=True)))

@@ -1,7 +1,7 @@
 """Closed-set identification: where does a probe's true reference stand among all references?
 
 The gallery is walked in blocks, so a million references are searched in the memory of one block. What comes out is
-one row a probe (:data:`COLUMNS`); every rank-k rate and CMC is computed from that table alone.
+one row a probe (`COLUMNS`); every rank-k rate and CMC is computed from that table alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pifr.fusion import Fusion
+    from protocols.base import Progress
     from protocols.experiment import Experiment
-    from protocols.extraction import FeatureTable, Progress, System
+    from protocols.extraction import FeatureTable, System
     from protocols.multipie import MultiPie
 
 IDENTIFICATION_FILE = "identification.parquet"
@@ -33,10 +34,10 @@ COLUMNS: tuple[str, ...] = (
     "camera_yaw",
     "illumination",
 )
-"""Columns of ``identification.parquet``: those of the score table for the probe and its true reference, then the true
-reference's ``rank`` (Int64, 1 is best, NA when either side failed; a subject without a reference has the reason
-``reference:not_enrolled``), the reference of another subject that came nearest and its score, and how the probe was
-taken (``camera``, ``camera_yaw`` in degrees, ``illumination``)."""
+"""Columns of `identification.parquet`: those of the score table for the probe and its true reference, then the true
+reference's `rank` (Int64, 1 is best, NA when either side failed; a subject without a reference has the reason
+`reference:not_enrolled`), the reference of another subject that came nearest and its score, and how the probe was
+taken (`camera`, `camera_yaw` in degrees, `illumination`)."""
 
 TIE = 1e-6
 """Two cosines nearer than this are a tie: float32 sums of some hundred products differ by as much between libraries."""
@@ -73,7 +74,7 @@ def search(
         block: probes and references compared at a time; one block of float32 scores is what is held (64 MiB).
 
     Raises:
-        ValueError: if the templates' lengths differ or ``truth`` points outside the gallery.
+        ValueError: if the templates' lengths differ or `truth` points outside the gallery.
     """
     truth = np.asarray(truth, dtype=np.int64)
     if probes.shape[1:] != gallery.shape[1:]:
@@ -118,7 +119,7 @@ def run_identification(
         progress: told images done and to do.
 
     Returns:
-        The table (:data:`COLUMNS`, one row a probe, system and fusion) and the record for ``run.json``, with the
+        The table (`COLUMNS`, one row a probe, system and fusion) and the record for `run.json`, with the
         protocol's switches, counts and notices.
 
     Raises:
@@ -133,11 +134,12 @@ def run_identification(
     settings = runner.chosen_settings(protocol, experiment) if experiment.settings else protocol.settings[:1]
     require_valid(protocol)
     images = {setting: protocol.samples(setting) for setting in settings}
-    for setting, table in images.items():
-        if not {"reference", "probe"} <= set(table["role"]):
-            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *protocol.notices(setting)]))
+    for setting, found in images.items():
+        if not {"reference", "probe"} <= set(found["role"]):
+            notices = protocol.notices(setting, found)
+            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *notices]))
     rows = {
-        sample: path for table in images.values() for sample, path in zip(table["sample"], table["path"], strict=True)
+        sample: path for found in images.values() for sample, path in zip(found["sample"], found["path"], strict=True)
     }
     systems, features, timings = runner.extract_systems(protocol, rows.values(), experiment, progress)
     place = {sample: row for row, sample in enumerate(rows)}
@@ -157,7 +159,7 @@ def run_identification(
     record["dataset"]["counts"] |= {
         f"setting-{setting}": images[setting]["role"].value_counts().to_dict() for setting in settings
     }
-    record["notices"] = [line for setting in settings for line in protocol.notices(setting)]
+    record["notices"] = [line for setting, found in images.items() for line in protocol.notices(setting, found)]
     return table, record
 
 
@@ -171,15 +173,15 @@ def identify(
     fusions: Sequence[Fusion] | None = None,
     sides: str = "both",
 ) -> pd.DataFrame:
-    """Rows of :data:`COLUMNS` for one system.
+    """Rows of `COLUMNS` for one system.
 
     Args:
         protocol, setting: written into the rows.
-        images: as :meth:`protocols.multipie.MultiPie.samples` gives them, one reference a subject.
-        place: row of ``features`` by sample.
+        images: as `protocols.multipie.MultiPie.samples` gives them, one reference a subject.
+        place: row of `features` by sample.
         system, features: who saw what.
-        fusions: see :func:`protocols.runner.chosen_fusions`.
-        sides: ``both``, or ``probe`` to leave references with their first view.
+        fusions: see `protocols.runner.chosen_fusions`.
+        sides: `both`, or `probe` to leave references with their first view.
     """
     import pandas as pd
 
@@ -230,18 +232,18 @@ def identify(
 
 
 def identification_rates(table: pd.DataFrame, by: Sequence[str] = (), ranks: Sequence[int] = (1, 5)) -> pd.DataFrame:
-    """Rank-k rates from the rows of ``identification.parquet``, pooled by counts.
+    """Rank-k rates from the rows of `identification.parquet`, pooled by counts.
 
-    A probe without a rank (nobody found in the picture, or its subject not enrolled) is a miss, and is counted
-    beside: ISO/IEC 19795-1 reports failures to acquire with every identification rate.
+    A probe without a rank (nobody found in its picture or in its reference, or its subject not enrolled) is a miss, and
+    is counted beside.
 
     Args:
         table: rows of one or more systems.
-        by: further columns to split by, as ``("pose",)``; ``pose`` is made here from ``camera_yaw``.
+        by: further columns to split by, as `("pose",)`; `pose` is made here from `camera_yaw`.
         ranks: the k of each rate.
 
     Returns:
-        One row a system and group: ``probes``, ``failures`` (counts) and ``rank-k`` fractions in [0, 1].
+        One row a system and group: `probes`, `failures` (counts) and `rank-k` fractions in [0, 1].
     """
     keys = ["setting", *SYSTEM, *by]
     table = table.assign(pose=table["camera_yaw"].abs())

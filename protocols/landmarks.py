@@ -1,6 +1,6 @@
 """Landmark error on real profiles: Multi-PIE's 39 points, CFP's fiducials, or a plain CSV (the paper's Table 2).
 
-Every predictor answers in one scheme, Multi-PIE's 68 points; a :class:`Scheme` says which of them, or the mean of
+Every predictor answers in one scheme, Multi-PIE's 68 points; a `Scheme` says which of them, or the mean of
 which, an annotation's points are. The error of a picture is the mean distance of the visible points that are
 measured, over the nose's length (the paper's) and over the square root of the annotation's box area.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pifr.errors import DataError
+from protocols.base import Progress
 from protocols.multipie import CAMERA_YAW, image_path
 from protocols.predictors import Predictors
 
@@ -71,8 +72,8 @@ class Annotation:
         sample: name of the picture within its data set.
         path: its file.
         subject: who is seen, "" if unknown.
-        view: the data set's own word for the pose (``profile``, ``11_0``, ...).
-        scheme: key of :data:`SCHEMES`.
+        view: the data set's own word for the pose (`profile`, `11_0`, ...).
+        scheme: key of `SCHEMES`.
         points: float64 K x 2 image pixels, centre of the first pixel at (0, 0); NaN where not annotated.
         yaw: degrees in pifr's sign, NaN if unknown.
     """
@@ -87,7 +88,7 @@ class Annotation:
 
     @property
     def side(self) -> str:
-        """Which half of the face is annotated, ``left`` or ``right`` in the image; "" where both are.
+        """Which half of the face is annotated, `left` or `right` in the image; "" where both are.
 
         The half whose eye lies to the left of the nose is the image-left one.
         """
@@ -142,8 +143,8 @@ def landmark_errors(points: np.ndarray, truth: Annotation) -> dict[str, float]:
         truth: annotation of the same picture.
 
     Returns:
-        ``nose_length`` and ``box`` (square root of the annotated points' box area), pixels; ``error_<name>``, pixels,
-        of every measured landmark; their mean ``error``; ``nme_nose`` and ``nme_box``, fractions. NaN where the
+        `nose_length` and `box` (square root of the annotated points' box area), pixels; `error_<name>`, pixels,
+        of every measured landmark; their mean `error`; `nme_nose` and `nme_box`, fractions. NaN where the
         annotation or the prediction lacks a point; a landmark without annotation is left out of the mean.
     """
     from pifr.geometry.template import LANDMARK_SETS
@@ -174,7 +175,7 @@ def evaluate_landmarks(
     predictors: Iterable[LandmarkPredictor],
     setting: str,
     batch: int = 64,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> pd.DataFrame:
     """Errors of every predictor on every picture; all see the same crops.
 
@@ -184,12 +185,12 @@ def evaluate_landmarks(
         predictors: who is measured.
         setting: written into the table: where the annotations come from.
         batch: pictures at a time.
-        progress: told how many pictures are finished.
+        progress: told the pictures done and to do.
 
     Returns:
-        One row a picture and predictor: ``protocol, setting, sample, path, subject, view, predictor, yaw, side,
-        nose_length, box, error, nme_nose, nme_box, error_..., status, reason``. A picture without a face keeps its
-        row: NaN, ``failed`` and why. ``yaw`` is the annotation's, else that of the first predictor who gives one.
+        One row a picture and predictor: `protocol, setting, sample, path, subject, view, predictor, yaw, side,
+        nose_length, box, error, nme_nose, nme_box, error_..., status, reason`. A picture without a face keeps its
+        row: NaN, `failed` and why. `yaw` is the annotation's, else that of the first predictor who gives one.
 
     Raises:
         DataError: an annotation lacks an end of the nose, every measured landmark, or (where only one side of the face
@@ -231,7 +232,7 @@ def evaluate_landmarks(
                         "reason": faces.reason[k] or answer.reason[k] or ("no_prediction" if failed else ""),
                     }
                 )
-        progress(start + len(some))
+        progress(start + len(some), len(annotations))
     return pd.DataFrame(rows)
 
 
@@ -239,7 +240,7 @@ class MediaPipeLandmarks:
     """MediaPipe's Face Mesh on the crop's central three quarters (1.5 times the detector's box), upright, one pass.
 
     Args:
-        model: path of ``face_landmark.tflite``; by default the fetched ``face-mesh``.
+        model: path of `face_landmark.tflite`; by default the fetched `face-mesh`.
 
     Raises:
         WeightsError: the model was not fetched.
@@ -322,11 +323,11 @@ MEDIAPIPE_68: tuple[int, ...] = (
 
 
 def read_cfp(root: str | Path, view: str = "profile") -> list[Annotation]:
-    """CFP's fiducials, ``Data/Fiducials/NNN/<view>/MM.txt``: thirty lines ``x,y``; one side of the face.
+    """CFP's fiducials, `Data/Fiducials/NNN/<view>/MM.txt`: thirty lines `x,y`; one side of the face.
 
     Args:
-        root: folder with ``Data``.
-        view: ``profile`` or ``frontal``.
+        root: folder with `Data`.
+        view: `profile` or `frontal`.
 
     Raises:
         DataError: a file does not hold thirty points, or there are none at all.
@@ -345,13 +346,13 @@ def read_cfp(root: str | Path, view: str = "profile") -> list[Annotation]:
 
 
 def read_multipie(root: str | Path, labels: str | Path, session: int = 1, smallest_yaw: int = 60) -> list[Annotation]:
-    """Multi-PIE's label files ``<subject>_<session>_<recording>_<camera>_<shot>_lm.mat``, 39 or 68 points each.
+    """Multi-PIE's label files `<subject>_<session>_<recording>_<camera>_<shot>_lm.mat`, 39 or 68 points each.
 
-    The files hold MATLAB coordinates, whose first pixel is (1, 1). ``.txt`` and ``.pts`` with a point a line are read
+    The files hold MATLAB coordinates, whose first pixel is (1, 1). `.txt` and `.pts` with a point a line are read
     likewise.
 
     Args:
-        root: folder with ``session01`` or with ``data``.
+        root: folder with `session01` or with `data`.
         labels: folder that holds the files, at any depth.
         session: the paper measures session 1.
         smallest_yaw: degrees; the paper: "extreme poses [±60°, ±90°]", which is taken for a range.
@@ -387,8 +388,8 @@ def read_multipie(root: str | Path, labels: str | Path, session: int = 1, smalle
 def read_csv(path: str | Path) -> list[Annotation]:
     """A plain CSV with one point a line.
 
-    Columns ``path`` (relative to the CSV), ``landmark`` (from 1), ``x``, ``y`` (first pixel: (0, 0)), and
-    if wanted ``scheme`` (a name of :data:`SCHEMES`, by default ``multipie68``), ``subject``, ``view``, ``yaw``.
+    Columns `path` (relative to the CSV), `landmark` (from 1), `x`, `y` (first pixel: (0, 0)), and
+    if wanted `scheme` (a name of `SCHEMES`, by default `multipie68`), `subject`, `view`, `yaw`.
 
     Raises:
         DataError: a column is missing, or a line names an unknown scheme or landmark.
@@ -427,11 +428,11 @@ def summarise_landmarks(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataF
     """Normalised mean errors over pictures, failures counted beside.
 
     Args:
-        table: of :func:`evaluate_landmarks`.
-        by: further columns to split by; ``yaw_bin`` is made here: 15 degrees wide, named by its lower end of |yaw|.
+        table: of `evaluate_landmarks`.
+        by: further columns to split by; `yaw_bin` is made here: 15 degrees wide, named by its lower end of |yaw|.
 
     Returns:
-        One row a predictor and group: ``pictures, failures, nme_nose, nme_nose_median, nme_box`` (fractions; of the
+        One row a predictor and group: `pictures, failures, nme_nose, nme_nose_median, nme_box` (fractions; of the
         pictures with an answer).
     """
     table = table.assign(yaw_bin=(table["yaw"].abs() // 15 * 15), failures=table["status"] == "failed")
@@ -453,7 +454,7 @@ def landmark_record(
     configuration: dict[str, object],
     name: str,
 ) -> dict[str, object]:
-    """What ``run.json`` says of a run of :func:`evaluate_landmarks` on the data set that reports call ``name``."""
+    """What `run.json` says of a run of `evaluate_landmarks` on the data set that reports call `name`."""
     from protocols.runs import begin_record
 
     images = int(table["sample"].nunique())

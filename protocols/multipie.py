@@ -1,10 +1,10 @@
 """CMU Multi-PIE as an identification protocol: one frontal reference a subject, every other pose a probe.
 
-The licensed tree is read as it is distributed: ``session01/multiview/001/01/05_1/001_01_01_051_07.png``, below the
-folder given or below its ``data`` folder. Who is trained on and who is tested is derived from the folders that are
+The licensed tree is read as it is distributed: `session01/multiview/001/01/05_1/001_01_01_051_07.png`, below the
+folder given or below its `data` folder. Who is trained on and who is tested is derived from the folders that are
 there, so a partial tree runs too, and says what it lacks.
 
-Papers differ in small choices that move the figures. Each is a named switch of :class:`Switches`; the defaults are
+Papers differ in small choices that move the figures. Each is a named switch of `Switches`; the defaults are
 those of the paper's Table 4: 100 reference images and 16,000 probes where session 1 is complete.
 """
 
@@ -53,13 +53,13 @@ class Switches:
     """The choices in which published Multi-PIE figures differ.
 
     Attributes:
-        test_subjects: ``published`` is the last 100 subjects of Setting-1 and those after the first 200 of Setting-2;
-            ``after-training`` takes those after the first 150 in Setting-1 (99 of the 249 that session 1 holds, which
-            is why some papers count 99); ``all`` tests on everyone, for partial and synthetic trees.
-        session4_neutral: which of session 4's two neutral recordings Setting-2 uses: ``01`` (72,000 probes over all
-            poses, as published), ``02`` or ``both``.
+        test_subjects: `published` is the last 100 subjects of Setting-1 and those after the first 200 of Setting-2;
+            `after-training` takes those after the first 150 in Setting-1 (99 of the 249 that session 1 holds, which
+            is why some papers count 99); `all` tests on everyone, for partial and synthetic trees.
+        session4_neutral: which of session 4's two neutral recordings Setting-2 uses: `01` (72,000 probes over all
+            poses, as published), `02` or `both`.
         gallery_shot: illumination of the reference image; 07 is the frontal flash.
-        probe_shots: ``all`` twenty, the eighteen with a ``flash``, the two with ``no-flash``, or one shot, as ``00``.
+        probe_shots: `all` twenty, the eighteen with a `flash`, the two with `no-flash`, or one shot, as `00`.
         poses: absolute yaw of the cameras whose images are probes, degrees.
         frontal_probes: whether camera 05_1's other images are probes as well. The reference image never is.
     """
@@ -106,7 +106,7 @@ class MultiPie:
     """Setting-1 (session 1) and Setting-2 (all four sessions) of Multi-PIE, neutral faces only.
 
     Args:
-        root: folder that holds ``session01`` ... ``session04``, or whose ``data`` folder does.
+        root: folder that holds `session01` ... `session04`, or whose `data` folder does.
         switches: where published evaluations differ.
     """
 
@@ -146,9 +146,9 @@ class MultiPie:
         """Images of a setting, references first.
 
         Returns:
-            One row an image that exists: ``sample`` (path below ``image_root``), ``path``, ``subject``, ``role``
-            (``reference`` or ``probe``), ``session`` (int), ``recording``, ``camera``, ``camera_yaw`` (int, degrees),
-            ``illumination`` (shot).
+            One row an image that exists: `sample` (path below `image_root`), `path`, `subject`, `role`
+            (`reference` or `probe`), `session` (int), `recording`, `camera`, `camera_yaw` (int, degrees),
+            `illumination` (shot).
         """
         import pandas as pd
 
@@ -183,7 +183,7 @@ class MultiPie:
     def comparisons(self, setting: str) -> pd.DataFrame:
         """Each probe against the reference of its own subject: who it should be.
 
-        The search over the other references is :func:`protocols.identification.search`'s; written out, Setting-1
+        The search over the other references is `protocols.identification.search`'s; written out, Setting-1
         alone would hold 1.6 million comparisons.
         """
         images = self.samples(setting)
@@ -206,8 +206,13 @@ class MultiPie:
             return [f"{self.root}: no session01/multiview with subject folders; give the folder that holds session01"]
         return []
 
-    def notices(self, setting: str) -> list[str]:
-        """What a reader of the results has to know: who is tested, what the tree lacks."""
+    def notices(self, setting: str, images: pd.DataFrame) -> list[str]:
+        """What a reader of the results has to know: who is tested, what the tree lacks.
+
+        Args:
+            setting: one of `settings`.
+            images: what `samples` found of it.
+        """
         train, test = self.subjects(setting)
         lines = [f"Setting-{setting}: {_span('training subjects', train)}; {_span('test subjects', test)}"]
         if not test:
@@ -221,7 +226,6 @@ class MultiPie:
             lines.append(f"{len(both)} of the test subjects are training subjects too: {', '.join(both[:5])}")
         if setting == "1" and self.switches.test_subjects == "published" and len(test) < 100:
             lines.append(f"session 1 holds {len(test)} subjects, the published test set 100")
-        images = self.samples(setting)
         enrolled = set(images.loc[images.role == "reference", "subject"])
         missing = [subject for subject in test if subject not in enrolled]
         if missing:
@@ -257,12 +261,12 @@ class MultiPie:
 
 
 def image_name(subject: str, session: int, recording: str, camera: str, shot: str) -> str:
-    """Official file name, as ``001_02_01_051_07.png``."""
+    """Official file name, as `001_02_01_051_07.png`."""
     return f"{subject}_{session:02d}_{recording}_{camera.replace('_', '')}_{shot}.png"
 
 
 def image_path(subject: str, session: int, recording: str, camera: str, shot: str) -> str:
-    """Official path below the root, as ``session02/multiview/001/01/05_1/001_02_01_051_07.png``."""
+    """Official path below the root, as `session02/multiview/001/01/05_1/001_02_01_051_07.png`."""
     name = image_name(subject, session, recording, camera, shot)
     return f"session{session:02d}/multiview/{subject}/{recording}/{camera}/{name}"
 

@@ -15,9 +15,9 @@ from pifr.faces import FaceFinder
 from pifr.fusion import Fusion
 from pifr.views import load_view_maker
 from pifr.zoo import home
-from protocols.base import SCORE_COLUMNS, VerificationProtocol, require_valid
+from protocols.base import SCORE_COLUMNS, Incident, Progress, VerificationProtocol, require_valid, write_reason
 from protocols.experiment import Experiment
-from protocols.extraction import FeatureTable, Image, Progress, System, Timings, extract
+from protocols.extraction import FeatureTable, Image, System, Timings, extract
 from protocols.runs import begin_record
 from protocols.store import FeatureStore
 
@@ -220,14 +220,14 @@ def pair_status(table: FeatureTable, probe: np.ndarray, reference: np.ndarray) -
         table: what a system saw.
         probe, reference: rows of the table; -1 is someone who is not enrolled.
     """
-    prefix = np.where(table.status == "fallback", "fallback:", "").astype(object)
-    stated = np.append(np.where(table.status == "ok", "", prefix + table.reason), "not_enrolled")
-    sides = [
-        np.where(stated[index] == "", "", f"{name}:" + stated[index])
-        for name, index in (("probe", probe), ("reference", reference))
-    ]
-    between = np.where((sides[0] != "") & (sides[1] != ""), ";", "").astype(object)
-    status = np.append(table.status, "failed")
-    states = np.stack([status[probe], status[reference]])
+    status, why = np.append(table.status, "failed"), np.append(table.reason, "not_enrolled")
+    sides = {"probe": probe, "reference": reference}
+    states = np.stack([status[rows] for rows in sides.values()])
     worst = np.where((states == "failed").any(0), "failed", np.where((states == "fallback").any(0), "fallback", "ok"))
-    return worst, sides[0] + between + sides[1]
+    reason = np.full(len(probe), "", object)
+    for k in np.flatnonzero(worst != "ok"):
+        at = {side: rows[k] for side, rows in sides.items()}
+        reason[k] = write_reason(
+            Incident(side, status[row], why[row]) for side, row in at.items() if status[row] != "ok"
+        )
+    return worst, reason

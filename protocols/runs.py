@@ -21,6 +21,8 @@ SCORES_FILE = "scores.parquet"
 TABLES = ("scores", "identification", "landmarks", "shape")
 """Names of the tables that runs of all protocols write."""
 RECORD_FILE = "run.json"
+_UNFINISHED = '{"unfinished": true}\n'
+"""Record of a folder in which another run is being replaced."""
 
 _PACKAGES = ("torch", "numpy", "onnxruntime", "opencv-python-headless", "pandas")
 
@@ -85,7 +87,7 @@ def _version(package: str) -> str | None:
 def save_run(
     folder: str | Path, table: "pd.DataFrame", record: dict[str, Any], *, file: str = SCORES_FILE, csv: bool = False
 ) -> None:
-    """Write a run; each file appears whole or not at all, the record last.
+    """Write a run; each file appears whole or not at all, the record last, and never beside tables of another run.
 
     Args:
         folder: made if it does not exist; the tables of an earlier run in it, of whatever protocol, are replaced. Where
@@ -99,17 +101,24 @@ def save_run(
         DataError: the folder cannot be written.
     """
     folder, content = Path(folder), json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    record_file = folder / RECORD_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = (folder / RECORD_FILE).exists()
-        write_whole(folder / file, lambda name: table.to_parquet(name, index=False, compression="zstd"))
+        earlier = record_file.exists()
+
+        def write_table(name: Path) -> None:
+            table.to_parquet(name, index=False, compression="zstd")
+            if earlier:  # the old record must not tell of the new table, should this be killed in between
+                write_whole(record_file, lambda name: name.write_text(_UNFINISHED, encoding="utf-8"))
+
+        write_whole(folder / file, write_table)
         if csv:
             target = (folder / file).with_suffix(".csv")
             write_whole(target, lambda name: table.to_csv(name, index=False, lineterminator="\n"))
         for stale in (folder / f"{name}.{suffix}" for name in TABLES for suffix in ("parquet", "csv")):
             if earlier and (stale.stem != Path(file).stem or (stale.suffix == ".csv" and not csv)):
                 stale.unlink(missing_ok=True)
-        write_whole(folder / RECORD_FILE, lambda name: name.write_text(content, encoding="utf-8"))
+        write_whole(record_file, lambda name: name.write_text(content, encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the run cannot be written to '{folder}': {error.strerror or error}") from error
 
@@ -118,7 +127,7 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
     """Read a run from its folder, or from a `scores.parquet` alone.
 
     Raises:
-        DataError: there is neither a score table nor a record, or one of them is damaged.
+        DataError: there is neither a score table nor a record, one of them is damaged, or `save_run` was killed.
     """
     folder = Path(folder)
     if folder.suffix == ".parquet":
@@ -134,6 +143,8 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
         raise DataError(f"'{record_file}' is not JSON ({error})") from error
     if not isinstance(record, dict) or any(not isinstance(record.get(key, {}), dict) for key in ("dataset", "views")):
         raise DataError(f"'{record_file}' is not the record of a run: it, its dataset and its views must be tables")
+    if record.get("unfinished"):
+        raise DataError(f"'{folder}' holds half a run, for its writer was stopped: give the same command again")
     scores = _read_scores(file) if file.is_file() else None
     return Run(label or folder.resolve().name, folder, scores, record)
 

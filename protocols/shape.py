@@ -4,7 +4,7 @@ A prediction is laid on the scan by seven points (similarity, never mirrored), t
 scan vertex left is measured to the nearest point of the predicted *surface*. Nothing is fitted to the scan but the
 seven points unless ICP is asked for: it changes the order of methods, so it is an option with a name.
 
-Layout of the data, one folder a subject::
+Layout of the data, one folder a subject:
 
     ROOT/<subject>/<any name>.ply|.obj     the scan, millimetres
     ROOT/<subject>/landmarks.txt           seven rows "x y z" in the order of LANDMARKS
@@ -24,6 +24,7 @@ import numpy as np
 from pifr.errors import ConfigError, DataError
 from pifr.geometry.similarity import Similarity, fit_similarity
 from pifr.images import IMAGE_SUFFIXES
+from protocols.base import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ class ShapeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A triangle mesh with the seven points of :data:`LANDMARKS`.
+    """A triangle mesh with the seven points of `LANDMARKS`.
 
     Attributes:
         vertices: float64 V x 3, mm.
@@ -130,11 +131,11 @@ class ShapePredictor(Protocol):
 
 
 def face_region(vertices: np.ndarray, landmarks: np.ndarray, radius: float, forehead: float) -> np.ndarray:
-    """Which vertices of a scan are measured: within ``radius`` of the tip of the nose and below the forehead.
+    """Which vertices of a scan are measured: within `radius` of the tip of the nose and below the forehead.
 
     Args:
         vertices: V x 3, mm.
-        landmarks: 7 x 3, see :data:`LANDMARKS`.
+        landmarks: 7 x 3, see `LANDMARKS`.
         radius: mm.
         forehead: share of the eye-mouth distance above the eyes at which the forehead begins.
 
@@ -153,7 +154,7 @@ def nose_tip(vertices: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
     Args:
         vertices: V x 3, mm.
-        landmarks: 7 x 3, see :data:`LANDMARKS`.
+        landmarks: 7 x 3, see `LANDMARKS`.
     """
     forward = np.cross(landmarks[3] - landmarks[0], landmarks[:4].mean(axis=0) - landmarks[5:].mean(axis=0))
     around = vertices[np.linalg.norm(vertices - landmarks[4], axis=1) <= _NOSE]
@@ -170,7 +171,7 @@ def refine_icp(
 ) -> Similarity:
     """Improve an alignment by iterated closest points: scan points pull the nearest points of the prediction.
 
-    Stops when the mean squared distance falls by less than one part in 10,000, or after ``rounds``.
+    Stops when the mean squared distance falls by less than one part in 10,000, or after `rounds`.
     """
     motion, before = start, np.inf
     for _ in range(rounds):
@@ -269,7 +270,7 @@ class ShapeScans:
         return Surface(vertices, faces, landmarks)
 
     def frames(self, subject: str) -> list[Path]:
-        """The pictures that are used: every ``options.every``-th, beginning with the first."""
+        """The pictures that are used: every `options.every`-th, beginning with the first."""
         folder = self.root / subject / "frames"
         pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return pictures[:: self.options.every]
@@ -314,7 +315,7 @@ def evaluate_shape(
     finder: Callable[[Sequence[Path]], FaceCrops],
     predictors: Sequence[ShapePredictor],
     batch: int = 32,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]:
     """Errors of every predictor on every subject; all see the same crops.
 
@@ -326,7 +327,8 @@ def evaluate_shape(
         progress: told the subjects done and to do.
 
     Returns:
-        The rows of :func:`measure` with ``protocol`` and ``setting`` before them, and errors by predictor and subject.
+        One row a predictor and subject: `protocol, setting, subject` and what `measure` says; and the errors of those
+        that did not fail, by predictor and subject, for plots.
 
     Raises:
         ConfigError: the options keep the prediction's size, and a predictor has none.
@@ -338,27 +340,26 @@ def evaluate_shape(
     if not protocol.options.scale and (sizeless := [each.name for each in predictors if not each.in_millimetres]):
         raise ConfigError(f"{sizeless[0]} predicts no size in millimetres: leave it out, or measure without --metric")
 
-    shapes: dict[str, dict[str, PersonShape]] = {predictor.name: {} for predictor in predictors}
+    setting = "icp" if protocol.options.icp else "seven-points"
+    rows: dict[str, list[dict[str, object]]] = {predictor.name: [] for predictor in predictors}
+    errors: dict[str, dict[str, np.ndarray]] = {predictor.name: {} for predictor in predictors}
     for done, subject in enumerate(protocol.subjects, 1):
         frames = protocol.frames(subject)
         faces = FaceCrops.concatenate(finder(frames[start : start + batch]) for start in range(0, len(frames), batch))
+        scan = protocol.scan(subject)
         for predictor in predictors:
-            shapes[predictor.name][subject] = predictor(faces)
+            row, distance = measure(scan, predictor, predictor(faces), protocol.options)
+            rows[predictor.name].append({"protocol": protocol.name, "setting": setting, "subject": subject} | row)
+            if len(distance):
+                errors[predictor.name][subject] = distance
         progress(done, len(protocol.subjects))
-    tables, errors = [], {}
-    for predictor in predictors:
-        table, errors[predictor.name] = measure(protocol, predictor, shapes[predictor.name])
-        tables.append(table)
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "protocol", protocol.name)
-    table.insert(1, "setting", "icp" if protocol.options.icp else "seven-points")
-    return table, errors
+    return pd.DataFrame([row for of_predictor in rows.values() for row in of_predictor]), errors
 
 
 def shape_record(
     protocol: ShapeScans, finder: FaceFinder, predictors: Sequence[ShapePredictor], table: pd.DataFrame
 ) -> dict[str, object]:
-    """What ``run.json`` says of a run of :func:`evaluate_shape`."""
+    """What `run.json` says of a run of `evaluate_shape`."""
     from protocols.runs import begin_record
 
     one = table[table["predictor"] == predictors[0].name]
@@ -375,36 +376,32 @@ def shape_record(
 
 
 def measure(
-    protocol: ShapeScans, predictor: ShapePredictor, shapes: dict[str, PersonShape]
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Errors of one predictor on every subject.
+    scan: Surface, predictor: ShapePredictor, shape: PersonShape, options: ShapeOptions
+) -> tuple[dict[str, object], np.ndarray]:
+    """Errors of a predictor on one subject.
 
     Args:
-        protocol: scans and options.
+        scan: the subject's.
         predictor: gives the topology and the seven points.
-        shapes: prediction of each subject.
+        shape: what it predicted.
+        options: crop and alignment.
 
     Returns:
-        One row a subject: ``subject, predictor, rmse, mean, median`` (mm, NaN when failed), ``vertices`` (measured
-        scan vertices), ``frames, failed_frames, status, reason``; and each subject's errors, for plots.
+        `predictor, frames, failed_frames, vertices` (measured scan vertices), `rmse, mean, median` (mm, NaN when
+        failed), `status, reason`; and the errors, mm, none when failed.
     """
-    import pandas as pd
-
-    rows, errors = [], {}
-    for subject in protocol.subjects:
-        vertices, used = shapes[subject].vertices, shapes[subject].used
-        row: dict[str, object] = {"subject": subject, "predictor": predictor.name, "frames": len(used)}
-        row |= {"failed_frames": int((~used).sum())}
-        if used.any():
-            prediction = Surface(vertices, predictor.triangles, predictor.landmarks(vertices))
-            distance = errors[subject] = shape_errors(protocol.scan(subject), prediction, protocol.options)
-            row |= {"vertices": len(distance), "rmse": float(np.sqrt((distance**2).mean()))}
-            row |= {"mean": distance.mean(), "median": np.median(distance), "status": "ok", "reason": ""}
-        else:
-            row |= {"vertices": 0, "rmse": np.nan, "mean": np.nan, "median": np.nan}
-            row |= {"status": "failed", "reason": "no_prediction"}
-        rows.append(row)
-    return pd.DataFrame(rows), errors
+    distance = np.zeros(0)
+    row: dict[str, object] = {"predictor": predictor.name, "frames": len(shape.used)}
+    row |= {"failed_frames": int((~shape.used).sum())}
+    if shape.used.any():
+        prediction = Surface(shape.vertices, predictor.triangles, predictor.landmarks(shape.vertices))
+        distance = shape_errors(scan, prediction, options)
+        row |= {"vertices": len(distance), "rmse": float(np.sqrt((distance**2).mean()))}
+        row |= {"mean": distance.mean(), "median": np.median(distance), "status": "ok", "reason": ""}
+    else:
+        row |= {"vertices": 0, "rmse": np.nan, "mean": np.nan, "median": np.nan}
+        row |= {"status": "failed", "reason": "no_prediction"}
+    return row, distance
 
 
 def _closest(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pifr.errors import ConfigError
 from protocols import metrics
-from protocols.base import COMPARISON, SYSTEM
+from protocols.base import COMPARISON, SYSTEM, read_reason
 from protocols.metrics import EerRule
 
 if TYPE_CHECKING:
@@ -135,22 +135,24 @@ def paired_differences(
 
 
 def count_failures(system: "pd.DataFrame") -> dict[str, Any]:
-    """Of one system's comparisons: `images`, `failed_images`, `fallback_images`, and `fta`, the share that failed."""
+    """Of one system's comparisons: `images`, `failed_images`, `fallback_images`, and `fta`, the share that failed.
+
+    A reference that is None, of someone who is not enrolled, is no image.
+    """
     images: set[str] = set()
-    failed: set[str] = set()
-    fallback: set[str] = set()
+    found: dict[str, set[str]] = {"failed": set(), "fallback": set()}
     for side in ("probe", "reference"):
-        table = system[[side, "reason"]].astype(str).drop_duplicates()
+        table = system[[side, "reason"]].dropna(subset=side).astype(str).drop_duplicates()
         images.update(table[side])
-        fell_back = table["reason"].str.contains(f"{side}:fallback:", regex=False)
-        named = table["reason"].str.contains(f"{side}:", regex=False)
-        fallback.update(table.loc[fell_back, side])
-        failed.update(table.loc[named & ~fell_back, side])
+        for image, reason in table[table["reason"] != ""].itertuples(index=False, name=None):
+            for incident in read_reason(reason):
+                if incident.side == side:
+                    found[incident.outcome].add(image)
     return {
         "images": len(images),
-        "failed_images": len(failed),
-        "fallback_images": len(fallback),
-        "fta": len(failed) / len(images) if images else float("nan"),
+        "failed_images": len(found["failed"]),
+        "fallback_images": len(found["fallback"]),
+        "fta": len(found["failed"]) / len(images) if images else float("nan"),
     }
 
 

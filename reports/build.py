@@ -116,8 +116,9 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
 
     paths = [path for chart in report.charts() for path in chart.save(Path(folder))]
     for montage in report.montages():
+        picture = Image.fromarray(montage.image())
         paths.append(Path(folder) / f"{montage.key}.png")
-        Image.fromarray(montage.image()).save(paths[-1])
+        write_whole(paths[-1], lambda part, picture=picture: picture.save(part, "PNG"))
     return paths
 
 

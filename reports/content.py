@@ -77,7 +77,7 @@ class Failure:
         system: as the tables name it.
         outcome: "failed" or "fallback".
         reason: the machine-readable word of the score table, e.g. "no_face".
-        images: sample names, sorted.
+        images: sample names, sorted; empty where somebody was not enrolled.
         comparisons: how many comparisons they took part in.
     """
 

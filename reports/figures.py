@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pifr.files import write_whole
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -111,14 +113,14 @@ class Chart:
         return re.sub(r"\n\s*", "\n", text).replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
     def save(self, folder: Path) -> list[Path]:
-        """Write `key`.svg (outlined text) and `key`.png (300 dpi) into `folder`; the paths."""
+        """Write `key`.svg (outlined text) and `key`.png (300 dpi) into `folder`, each whole; the paths."""
         import matplotlib
 
         paths = [folder / f"{self.key}.svg", folder / f"{self.key}.png"]
         folder.mkdir(parents=True, exist_ok=True)
         with matplotlib.rc_context({**_STYLE, "svg.fonttype": "path"}):
-            self.figure.savefig(paths[0], metadata={"Date": None})
-            self.figure.savefig(paths[1], dpi=300)
+            write_whole(paths[0], lambda part: self.figure.savefig(part, format="svg", metadata={"Date": None}))
+            write_whole(paths[1], lambda part: self.figure.savefig(part, format="png", dpi=300))
         return paths
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from protocols import metrics
 from protocols.base import SYSTEM
+from protocols.summary import count_failures
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section
 from reports.figures import Chart, Series
@@ -17,10 +18,13 @@ from reports.measurements import (
     Measurement,
     Statistics,
     controls,
+    counted,
+    failures,
     fusions,
     gather,
     is_control,
     percent,
+    points,
     slug,
     styles,
     verdict,
@@ -63,8 +67,8 @@ class IdentificationStudy:
         counts = ", ".join(f"{pose}°: {(probes['pose'] == pose).sum():,}" for pose in self.poses)
         self.data_set = measurement.data_set(
             f"Setting-{setting}" if setting.isdigit() else setting,
-            f"{self.references:,} references, {len(probes):,} probes",
-            f"{probes['probe_subject'].nunique():,} subjects; probes at |yaw| {counts}.",
+            f"{counted(self.references, 'reference')}, {counted(len(probes), 'probe')}",
+            f"{counted(probes['probe_subject'].nunique(), 'subject')}; probes at |yaw| {counts}.",
         )
         self._fusions: Mapping[str, int] = fusions(self.table)
 
@@ -78,22 +82,21 @@ class IdentificationStudy:
 
     def rank_1(self, rows: pd.DataFrame) -> Estimate:
         """Rank-1 rate of some probes in per cent, with its interval; a probe without a rank is a miss."""
-        hits = (rows["rank"] == 1).to_numpy(float)
-        if not len(hits):
+        if not len(rows):
             return Estimate(float("nan"), reason="no probes")
-        bounds = self.statistics.interval_of_rate(hits, rows["probe_subject"].to_numpy())
-        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *bounds)
+        return percent(metrics.rank_k(rows["rank"].to_numpy(), 1), *self._interval(rows, 1))
 
     def rank_table(self) -> Table:
         """Rank-1 by |yaw|, over all probes, and the failures."""
         columns = [self._column(f"±{pose}° rank-1 (%)" if pose else "0° rank-1 (%)", "higher") for pose in self.poses]
         columns += [self._column("all rank-1 (%)", "higher"), self._column("all rank-5 (%)", "higher")]
-        columns += [self._column("FTA (%)", "lower"), self._column("passes")]
+        columns += [self._column("no rank (%)", "lower"), self._column("FTA (%)", "lower"), self._column("passes")]
         rows = []
         for key, found in self.systems:
             estimates = [self.rank_1(found[found["pose"] == pose]) for pose in self.poses]
             estimates += [self.rank_1(found), percent(metrics.rank_k(found["rank"].to_numpy(), 5))]
-            estimates += [self.failure_rate(found), self.measurement.passes(key.run, key.frontalizer)]
+            estimates += [percent(float(found["rank"].isna().mean())), self.failure_to_acquire(found)]
+            estimates += [self.measurement.passes(key.run, key.frontalizer)]
             rows.append(Row(self.measurement.labels(key), tuple(estimates), self.data_set, "measured"))
         return Table(
             f"{self.key}-rank1",
@@ -111,7 +114,7 @@ class IdentificationStudy:
             difference = self._difference(values)
             rows.append(
                 Row(
-                    (*self.measurement.labels(key), control, VERDICT_WORDS[self._verdict(difference)]),
+                    (*self.measurement.labels(key), control, VERDICT_WORDS[verdict(difference, "higher")]),
                     (difference, Estimate(len(values), decimals=0)),
                     self.data_set,
                     "measured",
@@ -137,7 +140,8 @@ class IdentificationStudy:
         return (
             *self.measurement.conditions(self.data_set),
             f"Closed-set search; brackets: {self.statistics.interval} of {self.statistics.resamples()}. "
-            "Failed probes are misses. FTA: share of probes without a rank. Passes: runs of the recognizer a face.",
+            "No rank: share of probes that failed, or whose reference did or is missing; they are misses. FTA: share "
+            "of images from which no face was acquired. Passes: runs of the recognizer a face.",
         )
 
     @cached_property
@@ -147,12 +151,12 @@ class IdentificationStudy:
         for key, control, values in self._weakest():
             difference = self._difference(values)
             own, plain = 100 * values["hit"].mean(), 100 * values["hit_baseline"].mean()
-            judged = self._verdict(difference)
-            change = f"from {plain:.2f} % to {own:.2f} %, {_points(difference)}"
+            judged = verdict(difference, "higher")
+            change = f"from {plain:.2f} % to {own:.2f} %, {points(difference)}"
             words = {
                 "better": f"raises rank-1 {change}",
                 "worse": f"lowers rank-1 {change}",
-                "noise": f"({own:.2f} %) and {control} ({plain:.2f} %) cannot be told apart: {_points(difference)}",
+                "noise": f"({own:.2f} %) and {control} ({plain:.2f} %) cannot be told apart: {points(difference)}",
                 "unknown": f"and {control} cannot be compared",
             }
             view = view_name(key, self._fusions)
@@ -167,9 +171,9 @@ class IdentificationStudy:
         for key, control, values in self._weakest():
             for pose, rows in values.groupby("pose"):
                 difference = self._difference(rows)
-                if self._verdict(difference) == "worse":
+                if verdict(difference, "higher") == "worse":
                     name = f"{key.recognizer} + {view_name(key, self._fusions)}"
-                    text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {_points(difference)}."
+                    text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {points(difference)}."
                     found.append(Finding(self.data_set, "worse", text, f"{len(rows):,} probes, against {control}."))
         return found
 
@@ -183,8 +187,7 @@ class IdentificationStudy:
             curves, by_pose = [], []
             for key, rows in systems:
                 name = view_name(key, self._fusions)
-                bounds = [self._interval((rows["rank"] <= rank).to_numpy(float), rows) for rank in ranks]
-                low, high = np.array(bounds).T
+                low, high = np.array([self._interval(rows, rank) for rank in ranks]).T
                 curves.append(Series(name, ranks, metrics.cmc(rows["rank"].to_numpy(), most), low, high, look[name]))
                 rates = [self.rank_1(rows[rows["pose"] == pose]) for pose in self.poses]
                 values = np.array([[rate.value, rate.low, rate.high] for rate in rates], float).T / 100
@@ -204,18 +207,8 @@ class IdentificationStudy:
                 )
 
     def failures(self) -> list[Failure]:
-        """Probes without a rank, by reason."""
-        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for key, rows in self.systems:
-            for reason, failed in rows[rows["rank"].isna()].groupby("reason", sort=True):
-                same = (str(reason), tuple(sorted(failed["probe"].astype(str).unique())))
-                found.setdefault(same, []).append(f"{key.recognizer} + {view_name(key, self._fusions)}")
-        return [
-            Failure(
-                "all systems" if len(names) == len(self.systems) else ", ".join(names), "failed", *same, len(same[1])
-            )
-            for same, names in found.items()
-        ]
+        """See `reports.measurements.failures`."""
+        return failures([(f"{key.recognizer} + {view_name(key, self._fusions)}", rows) for key, rows in self.systems])
 
     def cautions(self) -> list[str]:
         """What a reader has to know to weigh the numbers."""
@@ -235,15 +228,18 @@ class IdentificationStudy:
             failures=tuple(self.failures()),
         )
 
-    def failure_rate(self, rows: pd.DataFrame) -> Estimate:
-        """Share of probes without a rank, per cent."""
-        return percent(float(rows["rank"].isna().mean()))
+    def failure_to_acquire(self, rows: pd.DataFrame) -> Estimate:
+        """Share of images, probes and references, from which no face was acquired, per cent."""
+        return percent(count_failures(rows)["fta"])
 
     def _column(self, name: str, better: Any = "") -> Column:
         return Column(name, self.data_set, "measured", better)
 
-    def _interval(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
-        return self.statistics.interval_of_mean(values, rows["probe_subject"].to_numpy())
+    def _interval(self, rows: pd.DataFrame, rank: float) -> tuple[float, float]:
+        """Of the rate at a rank."""
+        return self.statistics.interval_of_rate(
+            (rows["rank"] <= rank).to_numpy(float), rows["probe_subject"].to_numpy()
+        )
 
     def _weakest(self) -> Iterable[tuple[Any, str, pd.DataFrame]]:
         """Of `_pairs` each system once, with the weakest control that its own run holds."""
@@ -275,15 +271,6 @@ class IdentificationStudy:
 
     def _difference(self, values: pd.DataFrame) -> Estimate:
         change = (values["hit"] - values["hit_baseline"]).to_numpy()
-        return percent(float(change.mean()), *self._interval(change, values))
-
-    @staticmethod
-    def _verdict(difference: Estimate) -> Any:
-        low = float("nan") if difference.low is None else difference.low
-        high = float("nan") if difference.high is None else difference.high
-        return verdict(difference.value, low, high, "higher")
-
-
-def _points(difference: Estimate) -> str:
-    value, _, interval = difference.format(minus="−").partition(" [")
-    return f"{value} points [{interval}"
+        return percent(
+            float(change.mean()), *self.statistics.interval_of_mean(change, values["probe_subject"].to_numpy())
+        )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protocols import metrics
-from reports.content import Verdict
+from protocols.base import read_reason
+from reports.content import Failure, Verdict
 from reports.runs import RunTables
 from reports.tables import DataSet, Estimate
 
@@ -71,7 +73,8 @@ class Measurement:
         protocol, setting: as the runs name them.
         number: from 1; runs that looked at other items of the same data set are another measurement.
         runs: where the rows come from.
-        table: the rows, with a column `run` that is empty unless two runs hold a system of the same name.
+        table: the rows, with a column `run` that is empty unless two runs hold a system of the same name, and a column
+            `source`, the place among `runs` of the run that a row comes from.
     """
 
     name: str
@@ -178,7 +181,39 @@ def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) 
 
     names = [set(table[system].astype(str).itertuples(index=False, name=None)) for _, table in parts]
     distinct = len(set.union(*names)) == sum(map(len, names))
-    return pd.concat([table.assign(run="" if distinct else run.label) for run, table in parts], ignore_index=True)
+    return pd.concat(
+        [table.assign(run="" if distinct else run.label, source=place) for place, (run, table) in enumerate(parts)],
+        ignore_index=True,
+    )
+
+
+def failures(systems: Sequence[tuple[str, pd.DataFrame]]) -> list[Failure]:
+    """Failed and fallen-back images by system and reason; systems that share them all are listed together.
+
+    Args:
+        systems: name and rows (`probe`, `reference`, `reason`) of each. Where nobody is enrolled no image is named.
+    """
+    import pandas as pd
+
+    found: dict[tuple[str, str, tuple[str, ...], int], list[str]] = {}
+    for name, rows in systems:
+        images: dict[tuple[str, str], set[str]] = {}
+        touched: Counter[tuple[str, str]] = Counter()
+        affected = rows.loc[rows["reason"] != "", ["probe", "reference", "reason"]]
+        for probe, reference, reason in affected.itertuples(index=False, name=None):
+            for side, outcome, why in read_reason(reason):
+                named = images.setdefault((outcome, why), set())
+                image = probe if side == "probe" else reference
+                if not pd.isna(image):
+                    named.add(str(image))
+                touched[outcome, why] += 1
+        for (outcome, why), names in images.items():
+            same = (outcome, why, tuple(sorted(names)), touched[outcome, why])
+            found.setdefault(same, []).append(name)
+    return [
+        Failure("all systems" if len(names) == len(systems) else ", ".join(names), *same)
+        for same, names in found.items()
+    ]
 
 
 def is_control(frontalizer: str) -> bool:
@@ -224,23 +259,35 @@ def percent(
     spread: float | None = None,
     reason: str = "insufficient data",
 ) -> Estimate:
-    """A fraction and its bounds as an estimate in per cent; NaN bounds are left out."""
-    known = [None if x is None or math.isnan(x) else 100 * x for x in (low, high, spread)]
-    return Estimate(100 * value, *known, reason=reason)
+    """A fraction and its bounds as an estimate in per cent."""
+    return Estimate(100 * value, *(None if x is None else 100 * x for x in (low, high, spread)), reason=reason)
 
 
-def verdict(difference: float, low: float, high: float, better: str) -> Verdict:
-    """Judgement of a paired difference by its interval.
+def verdict(difference: Estimate, better: str) -> Verdict:
+    """Judgement of a paired difference by its interval; "unknown" without one.
 
     Args:
-        difference, low, high: in any unit; NaN where it could not be measured.
+        difference: in any unit.
         better: "lower" or "higher": which values of the compared quantity are good.
     """
-    if math.isnan(difference) or math.isnan(low):
+    if math.isnan(difference.value) or difference.low is None or difference.high is None:
         return "unknown"
-    if low <= 0 <= high:
+    if difference.low <= 0 <= difference.high:
         return "noise"
-    return "better" if (difference < 0) == (better == "lower") else "worse"
+    return "better" if (difference.value < 0) == (better == "lower") else "worse"
+
+
+def points(difference: Estimate) -> str:
+    """A difference of rates in words, e.g. "−0.93 points [−1.52, −0.31]"."""
+    if math.isnan(difference.value):
+        return "not measurable"
+    value, bracket, interval = difference.format(minus="−").partition(" [")
+    return f"{value} points{bracket}{interval}"
+
+
+def counted(number: int, noun: str) -> str:
+    """E.g. "1 fold", "2,800 comparisons"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def slug(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -32,10 +32,11 @@ PANELS: dict[str, str] = {
 }
 """Panels in the order in which a montage shows them, and their headings."""
 
-PanelSource = Callable[[str, str, str], Mapping[str, np.ndarray]]
-"""Pictures of a probe, given the names of the frontalizer, of the probe and of a reference of the same person: uint8
-H x W x 3 RGB by panel name; whatever is not there is left out."""
+PanelSource = Callable[[Mapping[str, Any], str, str, str], Mapping[str, np.ndarray]]
+"""Pictures of a probe, given the configuration that the run's record holds and the names of the frontalizer, of the
+probe and of a reference of the same person: uint8 H x W x 3 RGB by panel name; whatever is not there is left out."""
 
+_FINDING = ("detector", "policy", "fallback")  # in a run's configuration, as `pifr.faces.FaceFinder` takes them
 _CELL = 160  # pixels, side of a picture in a montage
 
 
@@ -119,14 +120,18 @@ def build_montage(
     title: str,
     scores: pd.DataFrame,
     baseline: pd.DataFrame,
+    configuration: Mapping[str, Any],
     source: PanelSource,
     rules: Sequence[Rule] = ("worst", "median", "best"),
     count: int = 3,
 ) -> Montage:
-    """Montage of `count` probes a rule; arguments as `choose_probes`. Panels that no chosen probe has are left out."""
+    """Montage of `count` probes a rule; arguments as `choose_probes` and `PanelSource`.
+
+    Panels that no chosen probe has are left out.
+    """
     chosen = [(rule, *choice) for rule in rules for choice in choose_probes(scores, baseline, rule, count)]
     frontalizer = str(scores["frontalizer"].iloc[0])
-    pictures = [source(frontalizer, probe, reference) for _, probe, reference, _ in chosen]
+    pictures = [source(configuration, frontalizer, probe, reference) for _, probe, reference, _ in chosen]
     panels = tuple(name for name in PANELS if any(name in found for found in pictures))
     rows = tuple(
         MontageRow(f"{rule}, {change:+.2f} sd, {probe}", tuple(found.get(name) for name in panels))
@@ -148,7 +153,7 @@ def folder_panels(folder: Path) -> PanelSource:
     from pifr.errors import DataError
     from pifr.images import read_image
 
-    def read(frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
+    def read(configuration: Mapping[str, Any], frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
         place = folder / Path(probe).with_suffix("")
         if not place.is_dir():
             raise DataError(f"no intermediate pictures of probe {probe!r}: expected the folder '{place}'")
@@ -157,12 +162,13 @@ def folder_panels(folder: Path) -> PanelSource:
     return read
 
 
-def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> PanelSource:
+def image_panels(root: Path, device: str = "cpu") -> PanelSource:
     """Pictures made on demand: `srtc` is applied to `ROOT/<probe>` as in the run; of other slots the photos are shown.
+
+    Faces are found as the run found them.
 
     Args:
         root: folder that sample names are relative to (CFP: `Data/Images`).
-        detector: as for `pifr.faces.FaceFinder`.
         device: where the networks run.
 
     Raises:
@@ -178,12 +184,12 @@ def image_panels(root: Path, detector: str = "yunet", device: str = "cpu") -> Pa
 
     if not root.is_dir():
         raise DataError(f"'{root}' is no folder: name the one that the names of samples are relative to")
-    finder = FaceFinder(detector)
-    load = cache(load_srtc)
+    make_finder, load = cache(FaceFinder), cache(load_srtc)
 
-    def make(frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
+    def make(configuration: Mapping[str, Any], frontalizer: str, probe: str, reference: str) -> dict[str, np.ndarray]:
         if not (root / probe).is_file():
             raise DataError(f"'{root}' holds no '{probe}': name the folder that the names of samples are relative to")
+        finder = make_finder(**{name: configuration[name] for name in _FINDING if name in configuration})
         faces, truth = finder([root / probe]), finder([root / reference])
         if faces.status[0] == "failed":
             return {}

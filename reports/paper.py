@@ -97,7 +97,7 @@ def _identification(study: IdentificationStudy, poses: Sequence[str]) -> _Block:
     for key, found in study.systems:
         rates = [study.rank_1(found[found["pose"] == int(pose)]) for pose in poses]
         passes = study.measurement.passes(key.run, key.frontalizer)
-        rows.append((_labels(study, key), (*rates, study.failure_rate(found), passes)))
+        rows.append((_labels(study, key), (*rates, study.failure_to_acquire(found), passes)))
     return _Block(columns, tuple(rows), study.conditions())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from reports import figures
 from reports.content import Failure, Finding, Section
 from reports.figures import Chart, Series
-from reports.measurements import Measurement, Statistics, gather, verdict
+from reports.measurements import Measurement, Statistics, counted, gather, verdict
 from reports.runs import RunTables
 from reports.tables import Better, Column, Estimate, Row, Table
 
@@ -33,24 +33,36 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What landmark and shape runs differ in: the table's name, the measured item and the errors, the paper's first."""
+    """What landmark and shape runs differ in.
+
+    Attributes:
+        table: its name.
+        item: the column that names what was measured.
+        noun: what that is, in the singular.
+        quantities: the errors, the paper's first.
+    """
 
     table: str
     item: str
-    items: str
+    noun: str
     quantities: tuple[Quantity, ...]
+
+    @property
+    def items(self) -> str:
+        """The noun's plural."""
+        return f"{self.noun}s"
 
 
 LANDMARKS = Kind(
     "landmarks",
     "sample",
-    "images",
+    "image",
     (
         Quantity("nme_nose", "NME (% of nose length)", "%", 100.0),
         Quantity("nme_box", "NME (% of √box area)", "%", 100.0),
     ),
 )
-SHAPE = Kind("shape", "subject", "subjects", (Quantity("rmse", "RMSE (mm)", "mm", 1.0),))
+SHAPE = Kind("shape", "subject", "subject", (Quantity("rmse", "RMSE (mm)", "mm", 1.0),))
 
 
 def reconstruction_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[ReconstructionStudy]:
@@ -77,10 +89,14 @@ class ReconstructionStudy:
         # Where a subject is not known, each item counts as its own subject.
         known, items = measurement.table["subject"] != "", measurement.table[kind.item]
         self.table = measurement.table.assign(subject=measurement.table["subject"].where(known, items))
-        size = f"{items.nunique():,} {kind.items}"
-        whose = f"of {self.table['subject'].nunique():,} subjects" if known.all() else "of people who are not all named"
+        size = counted(items.nunique(), kind.noun)
+        whose = f" of {counted(self.table['subject'].nunique(), 'subject')}"
+        if not known.all():
+            whose = " of people who are not all named"
+        elif kind.item == "subject":
+            whose = ""
         setting = "" if measurement.setting.lower() == measurement.name.lower() else measurement.setting
-        self.data_set = measurement.data_set(setting, size, f"{size} {whose}.")
+        self.data_set = measurement.data_set(setting, size, f"{size}{whose}.")
 
     @property
     def predictors(self) -> list[tuple[str, pd.DataFrame]]:
@@ -176,15 +192,18 @@ class ReconstructionStudy:
             own, its = (
                 quantity.factor * both[c].to_numpy(float) for c in (quantity.column, f"{quantity.column}_other")
             )
-            low, high = self._interval(own - its, both)
-            judged = verdict(float((own - its).mean()), low, high, "lower")
-            difference = Estimate((own - its).mean(), low, high).format(minus="−")
-            relation = "cannot be told apart from" if judged == "noise" else f"is {judged} than"
+            difference = Estimate(float((own - its).mean()), *self._interval(own - its, both))
+            judged = verdict(difference, "lower")
+            relation = {
+                "noise": "cannot be told apart from",
+                "unknown": "cannot, by one subject, be told better or worse than",
+            }.get(judged, f"is {judged} than")
             text = (
                 f"{self.data_set.title}: {name} ({own.mean():.2f} {quantity.unit}) {relation} {other} "
-                f"({its.mean():.2f} {quantity.unit}), difference {difference}."
+                f"({its.mean():.2f} {quantity.unit}), difference {difference.format(minus='−')}."
             )
-            found.append(Finding(self.data_set, judged, text, f"On the {len(both):,} {self.kind.items} both measured."))
+            detail = f"On the {counted(len(both), self.kind.noun)} that both measured."
+            found.append(Finding(self.data_set, judged, text, detail))
         return found
 
     def charts(self) -> Iterator[Chart]:

@@ -61,8 +61,8 @@ class Estimate:
 
     Attributes:
         value: NaN where it cannot be measured; `reason` then says why.
-        low, high: bounds of its confidence interval, where there is one.
-        spread: standard deviation over folds, where there are any.
+        low, high: bounds of its confidence interval; None (NaN becomes None) where there is none.
+        spread: standard deviation over folds; likewise.
         decimals: digits to print after the point.
         reason: printed in place of a missing value.
     """
@@ -75,6 +75,10 @@ class Estimate:
     reason: str = "insufficient data"
 
     def __post_init__(self) -> None:
+        for name in ("low", "high", "spread"):
+            bound = getattr(self, name)
+            if bound is not None and math.isnan(bound):
+                object.__setattr__(self, name, None)
         if (self.low is None) != (self.high is None):
             raise ValueError(f"an interval needs both bounds, got low={self.low} and high={self.high}")
 

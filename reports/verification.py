@@ -20,10 +20,13 @@ from reports.measurements import (
     Measurement,
     Statistics,
     controls,
+    counted,
+    failures,
     fusions,
     gather,
     is_control,
     percent,
+    points,
     slug,
     styles,
     verdict,
@@ -67,16 +70,16 @@ class VerificationStudy:
         comparisons = scores.drop_duplicates(COMPARISON)
         subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
         self.resampled = "comparisons" if "" in subjects else "subjects"
-        who = "subjects not named" if "" in subjects else f"{len(subjects):,} subjects"
+        who = "subjects not named" if "" in subjects else counted(len(subjects), "subject")
         images = set(comparisons["probe"]) | set(comparisons["reference"])
         same = comparisons["same"].astype(bool)
-        folds = comparisons["fold"].nunique()
+        folds = counted(comparisons["fold"].nunique(), "fold")
         self.impostors = int((~same).sum())
         self.data_set = measurement.data_set(
             measurement.setting,
-            f"{folds} fold{'s' if folds > 1 else ''}, {len(comparisons):,} comparisons",
-            f"{who}, {len(images):,} images, {int(same.sum()):,} genuine and {self.impostors:,} "
-            f"impostor comparisons in {folds} fold{'s' if folds > 1 else ''}.",
+            f"{folds}, {counted(len(comparisons), 'comparison')}",
+            f"{who}, {counted(len(images), 'image')}, {int(same.sum()):,} genuine and {self.impostors:,} "
+            f"impostor comparisons in {folds}.",
         )
 
     # --- numbers ----------------------------------------------------------------------------------------------------
@@ -165,9 +168,7 @@ class VerificationStudy:
         columns = (
             column("EER (%)", "lower"),
             column("EER (%), failures rejected", "lower"),
-            column("FNMR (%) at FMR 10 %", "lower"),
-            column("FNMR (%) at FMR 1 %", "lower"),
-            column("FNMR (%) at FMR 0.1 %", "lower"),
+            *(column(f"FNMR (%) at FMR {100 * point:g} %", "lower") for point in summary.FMR_POINTS),
             column("accuracy (%)", "higher"),
             column("AUC (%)", "higher"),
             column("FTA (%)", "lower"),
@@ -209,7 +210,7 @@ class VerificationStudy:
                     Row(
                         (*self.measurement.labels(key), against, VERDICT_WORDS[_verdict(key)]),
                         (
-                            percent(key.difference, key.low, key.high),
+                            _difference(key),
                             Estimate(key.p_value, decimals=3, reason="needs two folds"),
                             Estimate(key.pairs, decimals=0),
                         ),
@@ -273,7 +274,7 @@ class VerificationStudy:
         """Settings and yaw bins in which a view maker is worse than the weakest control beyond noise."""
         found = [finding for finding in self.findings if finding.verdict == "worse"]
         for label, _, scores in self.yaw_bins:
-            for control, key in _weakest(_differences(scores, self._bin_statistics)):
+            for control, key in _weakest(_differences(scores, self._bin_statistics, each_once=True)):
                 if _verdict(key) == "worse":
                     text = (
                         f"{self.data_set.title} at |yaw| {label}, {self.system_name(key)}: the EER rises, "
@@ -411,27 +412,10 @@ class VerificationStudy:
     # --- failures and pictures --------------------------------------------------------------------------------------
 
     def failures(self) -> list[Failure]:
-        """Failed and fallen-back images by system and reason; systems that share them all are listed together."""
-        found: dict[tuple[str, str, tuple[str, ...], int], list[str]] = {}
-        for key in self.summary.itertuples(index=False):
-            rows = self._rows(*self._id(key))
-            affected = rows[rows["reason"].astype(str) != ""]
-            images: dict[tuple[str, str], set[str]] = {}
-            touched: dict[tuple[str, str], int] = {}
-            for probe, reference, reason in affected[["probe", "reference", "reason"]].itertuples(index=False):
-                for part in str(reason).split(";"):
-                    side, _, word = part.partition(":")
-                    outcome, word = ("fallback", word[9:]) if word.startswith("fallback:") else ("failed", word)
-                    images.setdefault((outcome, word), set()).add(str(probe if side == "probe" else reference))
-                    touched[outcome, word] = touched.get((outcome, word), 0) + 1
-            for (outcome, word), names in images.items():
-                same = (outcome, word, tuple(sorted(names)), touched[outcome, word])
-                found.setdefault(same, []).append(self.system_name(key))
-        everyone = len(self.summary)
-        return [
-            Failure("all systems" if len(systems) == everyone else ", ".join(systems), *same)
-            for same, systems in found.items()
-        ]
+        """See `reports.measurements.failures`."""
+        return failures(
+            [(self.system_name(key), self._rows(*self._id(key))) for key in self.summary.itertuples(index=False)]
+        )
 
     def montage(self, source: PanelSource, count: int = 3) -> Montage | None:
         """Pictures of the probes that the last frontalizer changed most; None where no frontalizer can be judged."""
@@ -443,11 +427,14 @@ class VerificationStudy:
         if not compared:
             return None
         key, control = compared[-1]
+        rows = self._rows(*self._id(key))
+        run = self.measurement.runs[rows["source"].iloc[0]]
         return build_montage(
             f"{self.key}-montage",
             f"{self.system_name(key)} against {control}",
-            self._rows(*self._id(key)),
+            rows,
             self._rows(key.run, key.recognizer, control, key.fusion),
+            run.record.get("configuration") or {},
             source,
             count=count,
         )
@@ -485,16 +472,29 @@ class VerificationStudy:
         )
 
 
-def _differences(scores: pd.DataFrame, statistics: Statistics) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each control among the systems, weakest first, the paired differences of every stronger view maker."""
+def _differences(
+    scores: pd.DataFrame, statistics: Statistics, *, each_once: bool = False
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For each control among the systems, weakest first, the paired differences of every stronger view maker.
+
+    With `each_once`, of those view makers that no weaker control was found for, which spares most of the bootstrap.
+    """
+    import pandas as pd
+
     present = controls(scores)
+    systems = pd.MultiIndex.from_frame(scores[["run", *SYSTEM]])
+    judged: list[tuple[str, ...]] = []
     for place, control in enumerate(present):
-        stronger = scores[~scores["frontalizer"].isin(present[:place])]
+        left_out = scores["frontalizer"].isin(present[:place])
+        if each_once:
+            left_out |= systems.isin(judged) & (scores["frontalizer"] != control)
+        stronger = scores[~left_out]
         table = summary.paired_differences(
             stronger, {"frontalizer": control}, eer_rule=statistics.eer_rule, **statistics.bootstrap
         )
         table = table[table["frontalizer"] != control]  # a control's other fusions are no stronger view maker
         if len(table):
+            judged += map(VerificationStudy._id, table.itertuples(index=False))
             yield control, table
 
 
@@ -514,16 +514,16 @@ def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
     return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
 
 
+def _difference(row: Any) -> Estimate:
+    return percent(row.difference, row.low, row.high)
+
+
 def _verdict(row: Any) -> Verdict:
-    return verdict(row.difference, row.low, row.high, "lower")
+    return verdict(_difference(row), "lower")
 
 
 def _points(row: Any) -> str:
-    """E.g. "-0.93 points [-1.52, -0.31]"."""
-    if math.isnan(row.difference):
-        return "not measurable"
-    value, _, interval = percent(row.difference, row.low, row.high).format(minus="−").partition(" [")
-    return f"{value} points [{interval}"
+    return points(_difference(row))
 
 
 def _sentence(recognizer: str, view: str, baseline: str, plain: float, own: float, row: Any) -> str:

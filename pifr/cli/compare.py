@@ -1,6 +1,7 @@
 """`pifr compare`: figures of runs side by side, from their score tables alone."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -92,17 +93,18 @@ def render(
         DataError: no run has a score table.
         ConfigError: the baseline is not among the systems.
     """
+    from reports.measurements import Statistics
+    from reports.tables import to_latex, to_markdown
+
     statistics = dict(statistics or {})
     figures = comparison(runs, baseline, **statistics)
     if format is Format.CSV:
         return figures.to_csv(index=False, lineterminator="\n")
     if format is Format.JSON:
         return figures.to_json(orient="records", indent=2, double_precision=15) + "\n"
-    tables = _tables(figures, statistics.get("confidence", 0.95))
+    tables = _tables(figures, Statistics(**statistics).interval)
     if format is Format.TABLE:
         return _terminal(tables)
-    from reports.tables import to_latex, to_markdown
-
     return "\n".join((to_markdown if format is Format.MARKDOWN else to_latex)(table) for table in tables)
 
 
@@ -158,10 +160,10 @@ def _data(run: "Run") -> dict[str, Any]:
     return {key: value for key, value in (run.record.get("dataset") or {}).items() if key != "root"}
 
 
-def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
-    """One table a data set and setting, rates in per cent."""
+def _tables(figures: "pd.DataFrame", interval: str) -> list["Table"]:
+    """One table a data set and setting, rates in per cent; `interval` as `Statistics.interval` says it."""
     from protocols.summary import FMR_POINTS, fnmr_column
-    from reports.measurements import percent
+    from reports.measurements import counted, percent
     from reports.tables import Column, DataSet, Estimate, Row, Table
 
     # A part of a data set is another data set: its rows do not stand among those of the whole.
@@ -169,10 +171,10 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
     compared_on = ["protocol", "setting", "data_set", "synthetic", "folds", "comparisons"]
     groups = figures.groupby(compared_on, sort=False, dropna=False)
     several_runs = figures["run"].nunique() > 1
-    tables = []
+    tables, keys = [], Counter()
     for (protocol, setting, name, synthetic, folds, comparisons), group in groups:
         first = group.iloc[0]
-        size = f"{folds} folds, {comparisons:,} comparisons"
+        size = f"{counted(folds, 'fold')}, {counted(comparisons, 'comparison')}"
         known = isinstance(synthetic, bool)
         data_set = DataSet(name or protocol, setting, bool(synthetic) if known else False, size)
         points = [(point, fnmr_column(point)) for point in FMR_POINTS]
@@ -200,10 +202,12 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
             )
             rows.append(Row(labels, tuple(estimates), data_set, "measured"))
         rule = "pooled over all folds" if first["eer_rule"] == "pooled" else f"{first['eer_rule']}, mean over folds"
+        key = "-".join(filter(None, [protocol, setting])).lower()
+        keys[key] += 1
         compared = sorted({text for text in group["baseline"] if isinstance(text, str)})
         notes = [
             f"EER: {rule}.",
-            f"[{confidence:.0%} interval], subjects resampled; comparisons, where nobody is named.",
+            f"[{interval}], subjects resampled; comparisons, where nobody is named.",
             *(
                 [
                     f"ΔEER: points of EER, this system's minus that of {', '.join(compared)} on the same comparisons; "
@@ -217,7 +221,7 @@ def _tables(figures: "pd.DataFrame", confidence: float) -> list["Table"]:
         ]
         tables.append(
             Table(
-                key="-".join(filter(None, [protocol, setting])).lower(),
+                key=key if keys[key] == 1 else f"{key}-{keys[key]}",
                 title=f"Verification on {data_set.title}",
                 label_columns=("Run", "Recognizer", "Frontalizer", "Fusion"),
                 columns=tuple(

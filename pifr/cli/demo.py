@@ -45,7 +45,7 @@ def demo(
     )
     evaluate(Cfp(data), experiment)
     typer.echo("These people are drawn: the figures say that the pipeline works, not how good a recognizer is.")
-    report([experiment.out], out=out / "report.html", images=data / "Data" / "Images", detector=DETECTOR)
+    report([experiment.out], out=out / "report.html", images=data / "Data" / "Images")
 
 
 def _is_drawn(data: Path, subjects: int, seed: int) -> bool:
@@ -63,8 +63,8 @@ def _is_drawn(data: Path, subjects: int, seed: int) -> bool:
 
 
 def _draw(data: Path, subjects: int, seed: int) -> None:
-    from pifr.cli.progress import counting_bar
+    from pifr.cli.progress import progress_bar
     from protocols.synthetic import write_cfp
 
-    with counting_bar("drawing people", subjects) as progress:
+    with progress_bar("drawing people") as progress:
         write_cfp(data, subjects, seed, workers=min(os.cpu_count() or 1, subjects), progress=progress)

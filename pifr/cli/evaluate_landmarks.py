@@ -40,26 +40,26 @@ def app(
     )
     from protocols.runs import save_run
 
+    # Captions print the record, so what another kind of annotation would be asked for has no place in it.
+    chosen = {"cfp": {"view": view}, "multipie": {"session": session, "smallest_yaw": smallest_yaw}, "csv": {}}[truth]
     annotations = {
-        "cfp": lambda: read_cfp(data, view),
-        "multipie": lambda: read_multipie(data, labels or data / "labels", session, smallest_yaw),
+        "cfp": lambda: read_cfp(data, **chosen),
+        "multipie": lambda: read_multipie(data, labels or data / "labels", **chosen),
         "csv": lambda: read_csv(data),
     }[truth]()
     check_writable(out)
     finder = FaceFinder(detector)
     predictors = [LANDMARK_PREDICTORS.load(name, device) for name in predictor or ["cnet"]]
-    with progress_bar("landmarks") as show:
+    with progress_bar("landmarks") as progress:
         table = evaluate_landmarks(
             annotations,
             finder,
             predictors,
             view if truth == "cfp" else truth,
-            progress=lambda done: show(done, len(annotations)),
+            progress=progress,
         )
     measured = "; ".join(sorted({str(SCHEMES[annotation.scheme]) for annotation in annotations}))
-    configuration = {
-        "truth": truth, "view": view, "session": session, "smallest_yaw": smallest_yaw, "measured": measured,
-    }  # fmt: skip
+    configuration = {"truth": truth, **chosen, "measured": measured}
     root, name = (data.parent, data.stem) if truth == "csv" else (data, truth)
     record = landmark_record(root, finder, predictors, table, configuration, name)
     save_run(out, table, record, file=LANDMARKS_FILE)

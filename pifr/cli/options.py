@@ -12,7 +12,9 @@ import typer
 _SHARED: dict[str, Any] = {
     "data": Annotated[Path | None, typer.Option("--data", help="The data set: its root, or its list of pairs.")],
     "out": Annotated[Path | None, typer.Option("--out", help="Folder of the run: scores.parquet and run.json.")],
-    "settings": Annotated[list[str] | None, typer.Option("--setting", help="Of the protocol; repeat. (default: all)")],
+    "settings": Annotated[
+        list[str] | None, typer.Option("--setting", help="Of the protocol; repeat. (all; multipie: 1)")
+    ],
     "recognizers": Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +63,12 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
         from protocols.experiment import load_experiment
 
         shared = {name: given.pop(name) for name in _SHARED}
-        function(load_experiment(shared.pop("config"), shared), **given)
+        experiment = load_experiment(shared.pop("config"), shared)
+        try:
+            function(experiment, **given)
+        except KeyboardInterrupt:
+            typer.echo("pifr: stopped; the same command goes on where this one was", err=True)
+            raise typer.Exit(130) from None  # as shells have it
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -15,17 +15,3 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def counting_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """As `progress_bar`, a function of how many more are done."""
-    done = 0
-    with progress_bar(label) as show:
-
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            show(done, total)
-
-        yield count

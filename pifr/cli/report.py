@@ -35,9 +35,6 @@ def report(
             show_default=False,
         ),
     ] = None,
-    detector: Annotated[
-        str, typer.Option("--detector", help="Of the faces of --images, as 'pifr extract' takes it.")
-    ] = "yunet",
     panels: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +68,7 @@ def report(
     from reports.runs import read_runs
     from reports.tables import to_rich
 
-    source = folder_panels(panels) if panels else image_panels(images, detector) if images else None
+    source = folder_panels(panels) if panels else image_panels(images) if images else None
     content = build_report(
         read_runs(runs),
         timestamp or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -76,8 +76,8 @@ def shape(
 
 
 def _run(label: str, out: Path, subjects: int, workers: int | None, write: Callable[..., None]) -> None:
-    from pifr.cli.progress import counting_bar
+    from pifr.cli.progress import progress_bar
 
-    with counting_bar(f"synthetic {label}", subjects) as progress:
+    with progress_bar(f"synthetic {label}") as progress:
         write(workers=min(workers or os.cpu_count() or 1, subjects), progress=progress)
     typer.echo(f"{subjects} synthetic people in {label}'s layout: {out}", err=True)

@@ -1,7 +1,7 @@
 """Benchmarks drawn from the project's own statistical face model: people who do not exist, in official layouts.
 
 Whatever is measured on them says how a system behaves as pose and light change; it is never a figure of the real data
-set whose layout they borrow. Every tree carries a ``dataset.json`` that marks it as synthetic, and reports label it.
+set whose layout they borrow. Every tree carries a `dataset.json` that marks it as synthetic, and reports label it.
 """
 
 from typing import TYPE_CHECKING

@@ -7,8 +7,6 @@ workers, and more subjects leave those before them as they were.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,9 +19,11 @@ import cv2
 import numpy as np
 
 from pifr.errors import DataError
+from pifr.files import whole_folder
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS
 from pifr.threads import start_worker
+from protocols.base import Progress
 from protocols.multipie import CAMERA_YAW, FRONTAL_CAMERA, SHOTS, image_path
 from protocols.synthetic.people import EXPRESSIONS, Person, TextureModel, expression, sample_hair, sample_person
 from protocols.synthetic.photography import (
@@ -57,8 +57,6 @@ FLASHES: dict[str, tuple[float, float]] = {
 """Yaw that a camera at the flash would see, and its elevation, degrees: thirteen at the cameras, 07 the frontal one,
 and five overhead (after Multi-PIE; its own positions are not published in degrees)."""
 
-Progress = Callable[[int], None]
-
 
 def write_cfp(
     out: str | Path,
@@ -67,11 +65,11 @@ def write_cfp(
     *,
     textures: TextureModel | None = None,
     workers: int = 1,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Ten frontal and four profile pictures a person in CFP's layout, with its pair lists, folds and fiducials.
 
-    Beside them ``Truth``: masks and PNCC a picture, ``landmarks.csv``, ``poses.csv``, and a scan a person.
+    Beside them `Truth`: masks and PNCC a picture, `landmarks.csv`, `poses.csv`, and a scan a person.
 
     Args:
         out: a folder that does not exist or is empty.
@@ -79,10 +77,10 @@ def write_cfp(
         seed: of everything.
         textures: where skins come from; by default the shipped model.
         workers: processes.
-        progress: told how many people were finished.
+        progress: told the people done and to do.
 
     Raises:
-        DataError: ``out`` is in use, or there are too few subjects.
+        DataError: `out` is in use, or there are too few subjects.
     """
     if subjects < 4:
         raise DataError(f"{subjects} subjects give no two folds with two people each: ask for 4 or more")
@@ -102,20 +100,20 @@ def write_multipie(
     shots: Sequence[str] = SHOTS,
     textures: TextureModel | None = None,
     workers: int = 1,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Neutral faces in Multi-PIE's layout: thirteen cameras, twenty lights, PNG of half the official size.
 
-    Beside them ``labels`` (39 or 68 points a camera, from 1 as MATLAB counts, shot 07) and ``Truth`` with a mask and
+    Beside them `labels` (39 or 68 points a camera, from 1 as MATLAB counts, shot 07) and `Truth` with a mask and
     PNCC a camera and a scan a person.
 
     Args:
-        out, subjects, seed, textures, workers, progress: as :func:`write_cfp`.
+        out, subjects, seed, textures, workers, progress: as `write_cfp`.
         sessions: 1 to 4; everyone comes to each, sometimes with other hair.
         cameras, shots: a part of the layout; the frontal picture of shot 07 is always drawn, as the reference.
 
     Raises:
-        DataError: ``out`` is in use, or a camera or a shot does not exist.
+        DataError: `out` is in use, or a camera or a shot does not exist.
     """
     unknown = [f"camera {name}" for name in cameras if name not in CAMERA_YAW]
     unknown += [f"shot {name}" for name in shots if name not in SHOTS]
@@ -138,12 +136,12 @@ def write_shape(
     frames: int = 41,
     textures: TextureModel | None = None,
     workers: int = 1,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """A scan with seven points and a film of each person turning from side to side, in the shape protocol's layout.
 
     Args:
-        out, subjects, seed, textures, workers, progress: as :func:`write_cfp`.
+        out, subjects, seed, textures, workers, progress: as `write_cfp`.
         frames: of each film; the protocol takes every tenth.
     """
     with _new_tree(Path(out), "synthetic-shape", subjects, seed) as root:
@@ -350,7 +348,7 @@ def _write_scan(path: Path, person: Person) -> None:
 
 
 def _write_truth(stem: Path, truth: Truth) -> None:
-    """``<stem>_mask.png`` (0 or 255) and ``<stem>_pncc.png`` (RGB as X, Y, Z)."""
+    """`<stem>_mask.png` (0 or 255) and `<stem>_pncc.png` (RGB as X, Y, Z)."""
     _write_image(stem.with_name(f"{stem.name}_mask.png"), truth.mask.astype(np.uint8) * 255)
     _write_image(stem.with_name(f"{stem.name}_pncc.png"), truth.pncc)
 
@@ -378,29 +376,24 @@ def _each_person(write: Callable[[int], None], subjects: int, workers: int, prog
     if workers <= 1:
         for index in range(subjects):
             write(index)
-            progress(1)
+            progress(index + 1, subjects)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), start_worker) as pool:
-        for _ in pool.map(write, range(subjects)):
-            progress(1)
+        for done, _ in enumerate(pool.map(write, range(subjects)), 1):
+            progress(done, subjects)
 
 
 @contextmanager
 def _new_tree(out: Path, name: str, subjects: int, seed: int) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its name when it is complete, with the marker that says what it is."""
+    """See `whole_folder`; a marker says what the folder is."""
     from pifr import __version__
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"'{out}' exists already: give a new folder")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(out) as part:
         yield part
         marker = {"name": name, "synthetic": True, "subjects": subjects, "seed": seed, "pifr_version": __version__}
         (part / "dataset.json").write_text(json.dumps(marker, indent=2) + "\n")
         if out.exists():
             out.rmdir()
-        os.replace(part, out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

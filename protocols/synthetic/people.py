@@ -63,7 +63,7 @@ class Person:
     Attributes:
         neutral: float32 V x 3 mm, the head without expression.
         texture: float32 N x N x 3, skin, linear RGB.
-        hair: see :class:`Hair`.
+        hair: see `Hair`.
         clothes: linear RGB.
     """
 
@@ -79,7 +79,7 @@ class Person:
 
 
 def sample_person(seed: int, index: int, textures: TextureModel | None = None) -> Person:
-    """Person ``index`` of the population that a seed makes; does not depend on how many are asked for."""
+    """Person `index` of the population that a seed makes; does not depend on how many are asked for."""
     import torch
 
     textures = textures or _shipped_textures()
@@ -114,7 +114,7 @@ def expression(name: str, strength: float, rng: np.random.Generator) -> np.ndarr
     """Blend shape coefficients, float32 (57,), of a named expression with a little of everything else.
 
     Args:
-        name: key of :data:`EXPRESSIONS`.
+        name: key of `EXPRESSIONS`.
         strength: 1 for the full expression.
         rng: each person smiles differently.
     """

@@ -134,7 +134,7 @@ class Scene:
 
         Args:
             view: the camera.
-            lights: irradiances at the vertices, V x 3 each (:meth:`irradiance`).
+            lights: irradiances at the vertices, V x 3 each (`irradiance`).
 
         Returns:
             Linear RGB float32 H x W x 3 a light, black where nobody is, and the person's coverage H x W in [0, 1].

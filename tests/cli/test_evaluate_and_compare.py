@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,26 @@ def test_a_wrong_name_ends_with_one_line_and_status_1(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_wrong_fusion_is_complained_of_once(pifr: Pifr, tmp_path: Path) -> None:
+    _, _, error = pifr("evaluate", "cfp", "--data", tmp_path, "--out", tmp_path / "run", "--fusion", "avg")
+    assert error.count("'fusions") == 1
+
+
+def test_a_stopped_evaluation_says_that_the_same_command_goes_on(
+    pifr: Pifr, cfp_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("protocols.runner.extract", stop)
+    code, output, error = pifr(
+        *("evaluate", "cfp", "--data", cfp_root, "--out", tmp_path / "run", "--recognizer", "small"),
+        *("--store", tmp_path / "s.sqlite"),
+    )
+    assert (code, output) == (130, "")
+    assert error == "pifr: stopped; the same command goes on where this one was\n"
+
+
 def test_broken_data_are_listed_before_any_work(pifr: Pifr, cfp_root: Path, tmp_path: Path) -> None:
     (cfp_root / "Protocol" / "Pair_list_P.txt").unlink()
     code, _, error = pifr(
@@ -154,13 +175,34 @@ class TestCompare:
         assert code == 0
         for text in (
             "EER: interpolated, mean over folds",
-            "95% interval",
+            "95 % interval",
             "small / none / weighted",
             "SYNTHETIC tiny FP",
         ):
             assert text in output
         assert "insufficient data" in output  # 16 impostors cannot show an FMR of 0.1 %
         assert output.count("mirror") == 4
+
+    def test_a_confidence_between_whole_per_cents_is_printed_as_it_is(self, pifr: Pifr, run: Path) -> None:
+        _, output, _ = pifr("compare", run, "--confidence", 0.975, "--replicates", 100)
+        assert "[97.5 % interval]" in output
+
+    def test_a_single_fold_is_one(self, pifr: Pifr, run: Path) -> None:
+        scores = pd.read_parquet(run / "scores.parquet")
+        scores[scores["fold"] == 1].to_parquet(run / "scores.parquet")
+        assert "1 fold, " in pifr("compare", run, "--replicates", 100)[1]
+
+    def test_labels_of_tables_are_each_there_once(self, pifr: Pifr, run: Path) -> None:
+        scores = pd.read_parquet(run / "scores.parquet")
+        for number in (1, 2):
+            folder = run.parent / f"part-{number}"
+            folder.mkdir()
+            scores[scores["fold"] <= number].to_parquet(folder / "scores.parquet")
+        parts = (run.parent / "part-1", run.parent / "part-2")
+        _, output, _ = pifr("compare", *parts, "--format", "latex", "--replicates", 100)
+        labels = re.findall(r"\\label\{.*\}", output)
+        assert len(labels) == len(set(labels)) == 4
+        assert r"\label{tab:cfp-fp-2}" in labels
 
     def test_csv_holds_every_figure_of_every_system(self, pifr: Pifr, run: Path) -> None:
         _, output, _ = pifr("compare", run, "--format", "csv", "--replicates", 100)

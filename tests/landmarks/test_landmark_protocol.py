@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
+import pifr.faces
+from pifr.cli.evaluate_landmarks import app as evaluate
 from pifr.errors import DataError, UnknownNameError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.geometry.template import LANDMARK_SETS
@@ -124,13 +127,26 @@ def _finder(files: list[Path]) -> FaceCrops:
     return FaceCrops.concatenate(faces)
 
 
+class _Finder:
+    fingerprint = "all"
+
+    def __init__(self, detector: str) -> None: ...
+
+    def __call__(self, files: list[Path]) -> FaceCrops:
+        return _finder(files)
+
+
 def test_failures_keep_their_row_and_are_counted_beside_the_error(tmp_path: Path) -> None:
     annotations = []
     for k, name in enumerate(("a.jpg", "b.jpg", "gone.jpg")):
         if name != "gone.jpg":
             (tmp_path / name).write_bytes(b"picture")
         annotations.append(Annotation(name, tmp_path / name, str(k), "p", "cfp30", _annotation("cfp30").points))
-    table = evaluate_landmarks(annotations, _finder, [_Constant("exact", 0), _Constant("off", 5)], "cfp", batch=2)
+    predictors, told = [_Constant("exact", 0), _Constant("off", 5)], []
+    table = evaluate_landmarks(
+        annotations, _finder, predictors, "cfp", batch=2, progress=lambda *state: told.append(state)
+    )
+    assert told == [(2, 3), (3, 3)]
     assert len(table) == 6
     gone = table[table["sample"] == "gone.jpg"]
     assert gone.status.tolist() == ["failed", "failed"]
@@ -153,6 +169,22 @@ def test_a_landmark_file_finds_the_pictures(tmp_path: Path) -> None:
     finder = FaceFinder(f"file:{tmp_path / 'five.csv'}")
     (row,) = evaluate_landmarks([truth], finder, [_Constant("exact", 0)], "cfp").to_dict("records")
     assert (row["status"], row["reason"]) == ("ok", "")
+
+
+def test_the_record_holds_what_the_chosen_annotation_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pifr.faces, "FaceFinder", _Finder)
+    monkeypatch.setitem(LANDMARK_PREDICTORS.makers, "cnet", lambda device: _Constant("cnet", 0))
+    points = "".join(f"{x},{y}\n" for x, y in _annotation("cfp30").points)
+    folder = tmp_path / "Data" / "Fiducials" / "001" / "profile"
+    folder.mkdir(parents=True)
+    (folder / "01.txt").write_text(points)
+    evaluate(tmp_path, tmp_path / "run", truth="cfp")
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["configuration"]
+    assert {name: asked.get(name) for name in ("truth", "view", "session", "smallest_yaw")} == {
+        "truth": "cfp", "view": "profile", "session": None, "smallest_yaw": None
+    }  # fmt: skip
 
 
 def test_an_unknown_predictor_names_the_known_ones() -> None:

@@ -76,7 +76,7 @@ def test_the_99_subjects_of_some_papers_are_those_after_the_training_subjects(fu
     published, after = MultiPie(full_tree), MultiPie(full_tree, Switches(test_subjects="after-training"))
     assert len(after.subjects("1")[1]) == 99
     assert set(published.subjects("1")[1]) - set(after.subjects("1")[1]) == {"150"}
-    assert any("training subjects too: 150" in line for line in published.notices("1"))
+    assert any("training subjects too: 150" in line for line in published.notices("1", published.samples("1")))
 
 
 def test_a_reference_is_never_a_probe_even_where_frontal_images_are_probes(small_tree: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_partial_tree_runs_and_says_what_it_lacks(tmp_path: Path) -> None:
     protocol = MultiPie(root)
     assert protocol.validate() == []
     assert _roles(protocol, "1") == (2, 3 * 8 * 2 - 1)
-    text = "\n".join(protocol.notices("1"))
+    text = "\n".join(protocol.notices("1", protocol.samples("1")))
     assert "3 test subjects (001 to 003)" in text
     assert "1 test subjects have no frontal image of shot 07 and are not enrolled: 001" in text
     assert "camera 24_0: 55 of 60 probe images are missing" in text
@@ -141,8 +141,8 @@ def test_a_partial_tree_runs_and_says_what_it_lacks(tmp_path: Path) -> None:
 
 def test_a_session_that_is_not_there_is_named_once(tmp_path: Path) -> None:
     root = _write(tmp_path, {1: [1], 2: [1], 3: [1]}, shots=("07",))
-    notices = MultiPie(root, Switches(test_subjects="all", session4_neutral="both")).notices("2")
-    assert "sessions without a folder: 04" in notices
+    protocol = MultiPie(root, Switches(test_subjects="all", session4_neutral="both"))
+    assert "sessions without a folder: 04" in protocol.notices("2", protocol.samples("2"))
 
 
 def test_a_folder_without_sessions_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -150,7 +150,8 @@ def test_a_folder_without_sessions_is_refused_with_the_remedy(tmp_path: Path) ->
 
 
 def test_setting_2_of_a_small_tree_says_how_to_test_on_everyone(small_tree: Path) -> None:
-    assert "--test-subjects all" in "\n".join(MultiPie(small_tree).notices("2"))
+    protocol = MultiPie(small_tree)
+    assert "--test-subjects all" in "\n".join(protocol.notices("2", protocol.samples("2")))
 
 
 @pytest.mark.parametrize(

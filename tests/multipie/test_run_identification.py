@@ -91,6 +91,13 @@ def test_a_run_has_a_row_a_probe_and_system_and_says_what_was_compared(run, tmp_
     assert (table.score >= table.best_impostor_score).equals((table["rank"] == 1).astype(bool))
 
 
+def test_a_tree_is_looked_through_once(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, samples = [], MultiPie.samples
+    monkeypatch.setattr(MultiPie, "samples", lambda tree, setting: asked.append(setting) or samples(tree, setting))
+    run(_write(tmp_path / "tree", {person: person + 1 for person in range(2)}))
+    assert asked == ["1"]
+
+
 def test_a_mirrored_data_set_has_mirrored_cameras_and_the_same_rates(run, tmp_path: Path) -> None:
     names = {person: person + 1 for person in range(6)}
     table, _ = run(_write(tmp_path / "tree", names))

@@ -19,7 +19,7 @@ from protocols.cfp import Cfp
 from protocols.experiment import Experiment
 from protocols.extraction import SCORE_TOLERANCE, FeatureTable, Image, System, extract
 from protocols.runner import run_verification, score_setting
-from protocols.store import FeatureStore
+from protocols.store import FaceFeatures, FeatureStore
 
 from .conftest import small_recognizer
 
@@ -255,6 +255,38 @@ def test_probe_side_alone_leaves_references_with_their_first_view(
     probes = both.embed_images([folder / name for name in comparisons["probe"]])
     references = plain.embed_images([folder / name for name in comparisons["reference"]])
     np.testing.assert_allclose(table["score"], (probes * references).sum(1), atol=SCORE_TOLERANCE)
+
+
+class Sees(NoFrontalizer):
+    """A view maker of its own that remembers the faces it was shown."""
+
+    def __init__(self, name: str) -> None:
+        self.name = self.fingerprint = name
+        self.faces: list[FaceCrops] = []
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        self.faces.append(faces)
+        return super().__call__(faces, alignment, size)
+
+
+def test_view_makers_are_shown_the_same_faces_when_a_part_of_a_batch_is_in_the_store(
+    cfp_root: Path, tmp_path: Path
+) -> None:
+    images = list(images_of(Cfp(cfp_root)).values())
+    finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
+    first, second, late = (System("small", small_recognizer(), name, Sees(name)) for name in ("a", "b", "c"))
+    with FeatureStore(tmp_path / "s.sqlite") as store:
+        extract(images[:4], finder, [first, second], store)
+        extract(images, finder, [first, second, late], store)
+    faces = first.view_maker.faces[-1]
+    assert faces is second.view_maker.faces[-1]
+    assert (len(faces), len(late.view_maker.faces[-1])) == (len(images) - 4, len(images))
+    assert not faces.pixels.is_inference()  # locators cannot tell whether such tensors were changed
+
+
+def test_tables_are_on_the_cpu_whatever_the_default_device_is() -> None:
+    with torch.device("meta"):
+        assert FeatureTable.stack([FaceFeatures.failed("no_face")]).yaw.device.type == "cpu"
 
 
 class Turned:

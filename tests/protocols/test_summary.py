@@ -9,7 +9,7 @@ import pytest
 
 from pifr.errors import ConfigError, DataError
 from protocols import metrics
-from protocols.base import SCORE_COLUMNS
+from protocols.base import SCORE_COLUMNS, Incident, read_reason, write_reason
 from protocols.runs import load_run, load_runs, save_run
 from protocols.summary import Comparisons, count_failures, paired_differences, summarise
 
@@ -77,6 +77,29 @@ def test_failed_images_are_told_from_their_partners() -> None:
         ["probe:no_face"] + ["reference:fallback:no_face"] + ["probe:no_face;reference:unreadable"] + [""] * 157
     )
     assert count_failures(table) == {"images": 320, "failed_images": 3, "fallback_images": 1, "fta": 3 / 320}
+
+
+def test_a_reference_that_nobody_has_is_no_image_that_failed() -> None:
+    table = scores()[:4].assign(reason=["probe:no_face;reference:not_enrolled", "reference:not_enrolled", "", ""])
+    table.loc[table.index[:2], "reference"] = None
+    assert count_failures(table) == {"images": 6, "failed_images": 1, "fallback_images": 0, "fta": 1 / 6}
+
+
+@pytest.mark.parametrize(
+    ("reason", "incidents"),
+    [
+        ("", []),
+        ("probe:no_face", [Incident("probe", "failed", "no_face")]),
+        ("reference:fallback:no_face", [Incident("reference", "fallback", "no_face")]),
+        (
+            "probe:fallback:low_visibility;reference:unreadable",
+            [Incident("probe", "fallback", "low_visibility"), Incident("reference", "failed", "unreadable")],
+        ),
+    ],
+)
+def test_a_reason_is_read_as_it_was_written(reason: str, incidents: list[Incident]) -> None:
+    assert write_reason(incidents) == reason
+    assert read_reason(reason) == incidents
 
 
 def test_a_system_that_measured_nothing_keeps_its_row() -> None:
@@ -178,6 +201,22 @@ class TestRuns:
         save_run(tmp_path, scores(), {"protocol": "landmarks"}, file="landmarks.parquet")
         assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
         assert load_run(tmp_path).scores is None
+
+    def test_a_run_that_is_killed_while_it_is_written_is_not_taken_for_the_earlier_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(table: pd.DataFrame, *_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        save_run(tmp_path, scores(), {"number": 1})
+        monkeypatch.setattr(pd.DataFrame, "to_csv", killed)  # comes after the table and before the record
+        with pytest.raises(KeyboardInterrupt):
+            save_run(tmp_path, scores(seed=1), {"number": 2}, csv=True)
+        with pytest.raises(DataError, match="half a run"):
+            load_run(tmp_path)
+        save_run(tmp_path, scores(seed=1), {"number": 3}, file="landmarks.parquet")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
+        assert load_run(tmp_path).record == {"number": 3}
 
     def test_files_that_no_run_wrote_are_let_alone(self, tmp_path: Path) -> None:
         (tmp_path / "landmarks.csv").write_text("the user's")

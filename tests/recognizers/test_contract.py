@@ -132,13 +132,29 @@ def test_a_function_in_a_file_makes_a_recognizer(tmp_path: Path) -> None:
     made = load_recognizer(f"python:{file}:make")
     assert made.embed(COLOUR).shape == (len(COLOUR), 3)
     file.write_text(file.read_text().replace("Linear(192, 3))", "Linear(192, 3), torch.nn.Tanh())"))
-    assert load_recognizer(f"python:{file}:make").fingerprint[-12:] != made.fingerprint[-12:]
+    assert load_recognizer(f"python:{file}:make").fingerprint.split("-")[-2] != made.fingerprint.split("-")[-2]
     with pytest.raises(ConfigError, match="no function 'other'"):
         load_recognizer(f"python:{file}:other")
     with pytest.raises(ConfigError, match=r"'nothing' of .* lacks config, embed, fingerprint"):
         load_recognizer(f"python:{file}:nothing")
     with pytest.raises(ConfigError, match=r"python:FILE\.py:NAME"):
         load_recognizer(f"python:{tmp_path / 'none.py'}:make")
+
+
+def test_functions_of_one_file_have_fingerprints_of_their_own_whatever_they_keep(tmp_path: Path) -> None:
+    (tmp_path / "kept_by_two.py").write_text(
+        "import torch\n"
+        "from feature_extractors import ModuleRecognizer, RecognizerConfig\n"
+        "from pifr.faces import ARCFACE_112\n"
+        "network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))\n"
+        "KEPT = ModuleRecognizer(network, RecognizerConfig(name='mine', input_size=8, alignment=ARCFACE_112, "
+        "embedding_size=3, licence='', origin=''))\n"
+    )
+    file = tmp_path / "two.py"
+    file.write_text("from kept_by_two import KEPT\ndef a(device): return KEPT\ndef b(device): return KEPT\n")
+    prints = [load_recognizer(f"python:{file}:{name}").fingerprint for name in ("a", "b", "a")]
+    assert prints[0] == prints[2]
+    assert prints[0] != prints[1]
 
 
 def test_what_is_no_network_and_no_device_is_named() -> None:

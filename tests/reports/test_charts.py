@@ -50,6 +50,18 @@ def test_the_same_chart_is_the_same_bytes(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_a_chart_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, file: Path, **_: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    before = [path.read_bytes() for path in chart().save(tmp_path)]
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        chart().save(tmp_path)
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir(), reverse=True)] == before
+
+
 def test_ids_begin_with_the_charts_key_so_that_charts_can_share_a_page() -> None:
     text = chart().svg()
     ids = re.findall(r'\bid="([^"]*)"', text)

@@ -11,12 +11,13 @@ import pytest
 from scipy.stats import binomtest
 
 from pifr.errors import DataError
-from protocols import metrics
+from protocols import metrics, summary
 from reports.build import build_report
 from reports.content import Report, Section
 from reports.measurements import Statistics
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
+from reports.verification import verification_studies
 
 FAST = Statistics(replicates=120)
 CLEAR = {("sface", "none", "weighted"): 1.0, ("sface", "srtc", "weighted"): 4.0}
@@ -91,6 +92,22 @@ def test_a_clear_loss_is_called_worse_and_listed_as_harm(tmp_path: Path, score_t
     assert [finding.verdict for finding in section.findings] == ["worse"]
     assert section.hurts[0].verdict == "worse"
     assert any("|yaw|" in finding.text for finding in section.hurts)
+
+
+def test_harm_by_yaw_is_looked_for_with_one_bootstrap_a_system_and_bin(
+    tmp_path: Path, score_table: Make, write_run: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("none", "mirror", "align", "srtc")
+    scores = score_table({("sface", name, "weighted"): 4.0 - k for k, name in enumerate(names)}, pairs=200)
+    (study,) = verification_studies(read_runs([write_run(tmp_path / "run", scores=scores)]), FAST)
+    harm = len(study.findings)  # has its own bootstraps
+    calls = []
+    draw = summary.Comparisons.eer_replicates
+    monkeypatch.setattr(
+        summary.Comparisons, "eer_replicates", lambda pairs, *how: calls.append(pairs) or draw(pairs, *how)
+    )
+    assert len(study.hurts()) > harm
+    assert len(calls) == len(names) * len(study.yaw_bins) > len(names)
 
 
 def test_a_frontalizer_that_changes_nothing_is_within_noise(
@@ -343,12 +360,36 @@ def test_a_failed_probe_is_a_miss_and_is_counted(tmp_path: Path, identification_
     table.loc[failed, "reason"] = "probe:no_face"
     section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
     row = row_of(section.tables[0], "sface + none")
-    everything, failures = row.estimates[4], row.estimates[6]
+    everything, _, unranked, acquired = row.estimates[4:8]
     assert everything is not None
-    assert failures is not None
+    assert unranked is not None
+    assert acquired is not None
     assert everything.value == pytest.approx(99.0)
-    assert failures.value == pytest.approx(1.0)
+    assert unranked.value == pytest.approx(1.0)
+    images = table["probe"].nunique() + table["reference"].nunique()
+    assert acquired.value == pytest.approx(100 * 8 / images)
     assert section.failures[0].images == tuple(sorted(table["probe"][failed]))
+
+
+def test_failures_of_identification_name_the_side_that_failed_or_fell_back(
+    tmp_path: Path, identification_table: Make, write_run: Write
+) -> None:
+    table = identification_table({"none": POSES})
+    for subject, reason in (
+        ("000", "reference:unreadable"),
+        ("001", "reference:not_enrolled"),
+        ("002", "reference:fallback:no_face"),
+    ):
+        table.loc[table["probe_subject"] == subject, "reason"] = reason
+    table.loc[table["probe_subject"] == "001", "reference"] = None
+    table.loc[table["probe_subject"].isin(["000", "001"]), "rank"] = pd.NA
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
+    found = {(each.outcome, each.reason): (each.images, each.comparisons) for each in section.failures}
+    assert found == {
+        ("failed", "unreadable"): (("000/frontal",), 40),
+        ("failed", "not_enrolled"): ((), 40),
+        ("fallback", "no_face"): (("002/frontal",), 40),
+    }
 
 
 def test_cmc_ends_where_every_found_probe_is_counted(
@@ -360,6 +401,19 @@ def test_cmc_ends_where_every_found_probe_is_counted(
     texts = [point[3] for point in chart.hover["series"][0]["points"]]
     assert texts[0].startswith("67.5 %")
     assert texts[2].startswith("100.0 %")
+
+
+def test_the_cmc_has_the_tables_interval_at_rank_1(
+    tmp_path: Path, identification_table: Make, write_run: Write
+) -> None:
+    table = identification_table({"none": dict.fromkeys(POSES, 1.0)})
+    section = only_section(write_run(tmp_path / "run", name="multipie", identification=table))
+    (chart,) = (chart for chart in section.charts if chart.key.endswith("cmc"))
+    rate = section.tables[0].rows[0].estimates[4]
+    assert rate is not None
+    assert rate.low is not None
+    assert rate.low < 100
+    assert chart.hover["series"][0]["points"][0][3] == f"100.0 % [{rate.low:.1f}, 100.0 %]"
 
 
 def landmark_table() -> pd.DataFrame:
@@ -409,6 +463,19 @@ def test_images_of_people_who_are_not_named_are_resampled_one_by_one(tmp_path: P
     assert error is not None
     assert error.low < error.value < error.high
     assert section.data_set.detail == "60 images of people who are not all named."
+
+
+def test_one_subject_says_nothing_of_others_and_the_report_says_that(tmp_path: Path, write_run: Write) -> None:
+    shape = {"protocol": "shape", "setting": "", "subject": "a", "status": "ok", "reason": ""}
+    table = pd.DataFrame([shape | {"predictor": "s-net", "rmse": 1.0}, shape | {"predictor": "mean", "rmse": 2.0}])
+    section = only_section(write_run(tmp_path / "run", name="scans", shape=table))
+    (finding,) = section.findings
+    assert finding.text == (
+        "scans: s-net (1.00 mm) cannot, by one subject, be told better or worse than mean (2.00 mm), difference −1.00."
+    )
+    assert (finding.verdict, finding.detail) == ("unknown", "On the 1 subject that both measured.")
+    assert section.data_set.detail == "1 subject."
+    assert section.tables[0].rows[0].estimates[0].format() == "1.00"
 
 
 def test_shape_errors_stand_beside_table_5(tmp_path: Path, write_run: Write) -> None:

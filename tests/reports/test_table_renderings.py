@@ -123,6 +123,13 @@ def test_a_published_number_keeps_the_digits_it_was_printed_with() -> None:
     assert Estimate.printed("7.850").format() == "7.850"
 
 
+def test_bounds_that_could_not_be_measured_are_not_printed() -> None:
+    unknown = float("nan")
+    assert Estimate(1.0, unknown, unknown, unknown) == Estimate(1.0)
+    with pytest.raises(ValueError, match="both bounds"):
+        Estimate(1.0, 0.5, unknown)
+
+
 def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
     assert Estimate(-0.001, -0.004, 0.2).format() == "0.00 [0.00, 0.20]"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from protocols.shape import (
     averaged,
     evaluate_shape,
     face_region,
-    measure,
     nose_tip,
     refine_icp,
     shape_errors,
@@ -160,6 +160,12 @@ class _Flat:
     name, fingerprint, in_millimetres = "flat", "flat", False
     triangles = _plane().triangles
 
+    def __init__(self, shapes: Sequence[PersonShape] = ()) -> None:
+        self.shapes = iter(shapes)
+
+    def __call__(self, faces: FaceCrops) -> PersonShape:
+        return next(self.shapes)
+
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
         return POINTS
 
@@ -208,14 +214,26 @@ def test_failed_frames_are_counted_and_a_subject_without_any_keeps_its_row(tmp_p
     for name in ("01", "02"):
         _write_subject(tmp_path, name)
     vertices, used = _plane(z=2.0).vertices, np.array([True, False, True])
-    shapes = {"01": PersonShape(vertices, used), "02": PersonShape(vertices * np.nan, used & False)}
-    table, errors = measure(ShapeScans(tmp_path), _Flat(), shapes)
+    shapes = [PersonShape(vertices, used), PersonShape(vertices * np.nan, used & False)]
+    table, errors = evaluate_shape(ShapeScans(tmp_path), lambda files: black_faces(len(files)), [_Flat(shapes)])
     rows = table.set_index("subject")
     assert rows.loc["01", ["frames", "failed_frames", "status"]].tolist() == [3, 1, "ok"]
     assert rows.loc["01", "rmse"] == pytest.approx(2.0, abs=1e-5)
     assert rows.loc["02", ["failed_frames", "status", "reason"]].tolist() == [3, "failed", "no_prediction"]
     assert np.isnan(rows.loc["02", "rmse"])
-    assert set(errors) == {"01"}
+    assert set(errors["flat"]) == {"01"}
+
+
+def test_a_scan_is_read_once_for_all_predictors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_subject(tmp_path, "01")
+    read, scan = [], ShapeScans.scan
+    monkeypatch.setattr(ShapeScans, "scan", lambda scans, subject: read.append(subject) or scan(scans, subject))
+    shape = PersonShape(_plane(z=2.0).vertices, np.array([True, True, True]))
+    predictors = [_Flat([shape]), _Flat([shape])]
+    predictors[1].name = "other"
+    table, _ = evaluate_shape(ShapeScans(tmp_path), lambda files: black_faces(len(files)), predictors)
+    assert table["predictor"].tolist() == ["flat", "other"]
+    assert read == ["01"]
 
 
 def test_what_a_tree_lacks_is_named(tmp_path: Path) -> None:

@@ -132,12 +132,23 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_tree_does_not_take_the_name(tmp_path: Path) -> None:
-    def stop(done: int) -> None:
+    asked = []
+
+    def stop(done: int, total: int) -> None:
+        asked.append((done, total))
         raise KeyboardInterrupt
 
+    (tmp_path / ".tree.part-killed").mkdir()  # as a writer that was killed leaves it
     with pytest.raises(KeyboardInterrupt):
-        write_shape(tmp_path / "tree", 1, 1, frames=1, textures=_Plain(), progress=stop)
+        write_shape(tmp_path / "tree", 2, 1, frames=1, textures=_Plain(), progress=stop)
     assert list(tmp_path.iterdir()) == []
+    assert asked == [(1, 2)]
+
+
+def test_a_tree_may_take_the_place_of_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    write_shape(tmp_path / "tree", 1, 1, frames=1, textures=_Plain())
+    assert (tmp_path / "tree" / "dataset.json").is_file()
 
 
 @pytest.mark.parametrize(
