@@ -1,6 +1,6 @@
 """Recognizers: batches of aligned faces in, embeddings that are compared by their cosine out.
 
-The names below are imported on first use, so that ``import feature_extractors`` does not load torch.
+The names below are imported on first use, so that `import feature_extractors` does not load torch.
 """
 
 from importlib import import_module

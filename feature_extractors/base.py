@@ -20,7 +20,7 @@ Precision = Literal["float32", "bfloat16"]
 class RecognizerConfig:
     """All that must be known of a recognizer to use it, and to say in a report what was used.
 
-    A network sees ``(low + x * (high - low) - mean) / std`` of pixels x in [0, 1] in its own channel order.
+    A network sees `(low + x * (high - low) - mean) / std` of pixels x in [0, 1] in its own channel order.
 
     Attributes:
         name: what users type.

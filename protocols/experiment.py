@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pifr.config import innermost
 from pifr.errors import ConfigError
 from pifr.fusion import Fusion
 
@@ -80,10 +81,7 @@ def load_experiment(file: Path | None, overrides: Mapping[str, Any]) -> Experime
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        problems = error.errors()
-        named = {problem["loc"][:-1] for problem in problems}  # a list of wrong items alone is called too short, too
-        told = (_explain(problem) for problem in problems if problem["loc"] not in named)
-        raise ConfigError(f"{source}: " + "; ".join(told)) from None
+        raise ConfigError(f"{source}: " + "; ".join(map(_explain, innermost(error)))) from None
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

@@ -86,7 +86,12 @@ class PairedDifference:
     @property
     def beyond_noise(self) -> bool:
         """Whether the interval leaves out zero."""
-        return self.low > _ROUNDING or self.high < -_ROUNDING  # false where there is no interval
+        return leaves_out_zero(self.low, self.high)
+
+
+def leaves_out_zero(low: float, high: float) -> bool:
+    """Whether an interval leaves out zero, by more than rounding; no interval (NaN) does not."""
+    return low > _ROUNDING or high < -_ROUNDING
 
 
 # --- one set of comparisons ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ Where a format has no folds, its pairs are cut into ten consecutive folds, as In
 of at least 20 genuine and 20 impostor pairs each is one fold: fewer part without an error by chance.
 """
 
+import csv
 import io
 import pickle
 import re
@@ -158,7 +159,7 @@ class PairList:
     def _read_labelled(self, lines: Lines, problems: list[str]) -> list[Pair]:
         pairs = []
         for number, line in lines:
-            match [token.strip() for token in line.split(",")] if "," in line else line.split():
+            match [token.strip() for token in next(csv.reader([line]))] if "," in line else line.split():
                 case [label, first, second] if label in ("0", "1"):
                     pairs.append(Pair(first, second, "", "", label == "1"))
                 case [first, second, label] if label in ("0", "1"):

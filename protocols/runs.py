@@ -135,6 +135,8 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
     else:
         file = folder / SCORES_FILE
     record_file = folder / RECORD_FILE
+    if folder.is_file():
+        raise DataError(f"'{folder}' is a file: a run is the folder that 'pifr evaluate --out' wrote")
     if not file.is_file() and not record_file.is_file():
         raise DataError(f"'{file}' does not exist: a run is the folder that 'pifr evaluate --out' wrote")
     try:

@@ -129,7 +129,8 @@ def paired_differences(
         rows.append(row)
     if not rows and not any(_matches(key, baseline) for key in systems):
         wanted = ", ".join(f"{name}={value}" for name, value in baseline.items())
-        raise ConfigError(f"no system is {wanted}: there are {', '.join(sorted({_name(key) for key in systems}))}")
+        known = {f"{key[0]}: {_name(key)}" if "run" in baseline else _name(key) for key in systems}
+        raise ConfigError(f"no system is {wanted}: there are {', '.join(sorted(known))}")
     columns = [*KEYS, "baseline", "pairs", "difference", "low", "high", "p_value", "beyond_noise", "per_fold"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -272,7 +272,7 @@ def verdict(difference: Estimate, better: str) -> Verdict:
     """
     if math.isnan(difference.value) or difference.low is None or difference.high is None:
         return "unknown"
-    if difference.low <= 0 <= difference.high:
+    if not metrics.leaves_out_zero(difference.low, difference.high):
         return "noise"
     return "better" if (difference.value < 0) == (better == "lower") else "worse"
 

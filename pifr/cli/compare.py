@@ -53,7 +53,7 @@ def compare(
     eer_rule: Annotated[Rule, typer.Option("--eer-rule", help="How the EER is read off.")] = Rule.INTERPOLATED,
     confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap replicates.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Print EER with interval, paired difference, failures, accuracy, AUC and FNMR at FMR of every system."""
     from protocols.runs import load_runs

@@ -56,18 +56,21 @@ def report(
         Rule, typer.Option("--eer-rule", help="How the EER is read off: per fold, then the mean; or pooled.")
     ] = Rule.INTERPOLATED,
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap resamples of subjects.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
     confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999, help="Of every interval.")] = 0.95,
 ) -> None:
     """Write figures and a page from evaluated runs; without an output option, print the tables."""
     from datetime import UTC, datetime
 
+    from pifr.errors import ConfigError
     from reports.build import build_report, write_figures, write_html, write_tables
     from reports.measurements import Statistics
     from reports.montage import folder_panels, image_panels
     from reports.runs import read_runs
     from reports.tables import to_rich
 
+    if out and out.is_dir():
+        raise ConfigError(f"--out '{out}' is a folder: name the file, such as '{out / 'report.html'}'")
     source = folder_panels(panels) if panels else image_panels(images) if images else None
     content = build_report(
         read_runs(runs),

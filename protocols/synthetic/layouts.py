@@ -217,7 +217,7 @@ def _write_cfp_protocol(folder: Path, subjects: int, seed: int) -> None:
             for k in range(count)
         ]
         (folder / f"Pair_list_{letter}.txt").write_text("\n".join(lines) + "\n")
-    folds = np.array_split(np.arange(subjects), min(10, subjects // 2))
+    folds = np.array_split(np.arange(subjects), min(10, max(2, subjects // 4)))  # folds of two have no interval
     frontal, profile = CFP_VIEWS.values()
     for setting, second_count in (("FF", frontal), ("FP", profile)):
         for fold, members in enumerate(folds, 1):

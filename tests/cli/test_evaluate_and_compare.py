@@ -242,6 +242,11 @@ class TestCompare:
         assert code == 0
         assert "first: small / none / weighted" in output
 
+    def test_a_page_is_not_written_over_a_folder(self, pifr: Pifr, run: Path) -> None:
+        code, _, error = pifr("report", run, "--out", run)
+        assert code == 1
+        assert "is a folder: name the file" in error
+
     def test_runs_on_other_people_are_no_baseline(self, pifr: Pifr, run: Path) -> None:
         second = run.parent / "second"
         second.mkdir()

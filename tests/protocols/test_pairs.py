@@ -72,7 +72,7 @@ def test_cplfw_takes_two_lines_a_pair(tmp_path: Path) -> None:
     assert table["fold"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("form", ["{0} {1} {2}", "{2} {0} {1}", "{0},{1},{2}"])
+@pytest.mark.parametrize("form", ["{0} {1} {2}", "{2} {0} {1}", "{0},{1},{2}", '"{0}","{1}",{2}'])
 def test_labelled_lines_are_read_with_the_label_first_or_last(tmp_path: Path, form: str) -> None:
     make_images(tmp_path, "a.png", "b.png")
     protocol = PairList(write_list(tmp_path, form.format("a.png", "b.png", 1), form.format("b.png", "a.png", 0)))

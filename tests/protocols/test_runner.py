@@ -257,7 +257,7 @@ def test_probe_side_alone_leaves_references_with_their_first_view(
     np.testing.assert_allclose(table["score"], (probes * references).sum(1), atol=SCORE_TOLERANCE)
 
 
-class Sees(NoFrontalizer):
+class Sees(PlainCrop):
     """A view maker of its own that remembers the faces it was shown."""
 
     def __init__(self, name: str) -> None:

@@ -178,6 +178,7 @@ def test_baseline_takes_its_own_fusion_where_it_has_another() -> None:
     ("baseline", "message"),
     [
         ({"frontalizer": "nothing"}, "no system is frontalizer=nothing: there are small / none"),
+        ({"run": "other"}, "no system is run=other: there are [^:]*: small / none"),
         ({"speed": "1"}, "speed"),
     ],
 )
@@ -256,6 +257,9 @@ class TestRuns:
         (tmp_path / "scores.parquet").write_text("no", encoding="utf-8")
         with pytest.raises(DataError, match="is not a Parquet table"):
             load_run(tmp_path)
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(DataError, match=r"notes\.txt' is a file"):
+            load_run(tmp_path / "notes.txt")
         scores().drop(columns=["fold", "yaw"]).to_parquet(tmp_path / "scores.parquet")
         with pytest.raises(DataError, match="no column fold, yaw"):
             load_run(tmp_path)
