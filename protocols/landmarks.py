@@ -295,13 +295,14 @@ class CNetLandmarks:
     name = "cnet"
 
     def __init__(self, device: str = "cpu") -> None:
-        from pifr.frontalizer import LandmarkReader
+        from pifr.locator import FaceLocator
 
-        self._predict = LandmarkReader(device)
-        self.fingerprint = self._predict.fingerprint
+        self._locate = FaceLocator.from_pretrained(device=device)
+        self.fingerprint = self._locate.fingerprint
 
     def __call__(self, faces: FaceCrops) -> Prediction:
-        points, yaw = (each.cpu().numpy() for each in self._predict(faces))
+        located = self._locate(faces)
+        points, yaw = located.landmarks("multipie68", "image").cpu().numpy(), located.yaw.cpu().numpy()
         reason = tuple("" if found else "no_prediction" for found in np.isfinite(points).all(axis=(1, 2)))
         return Prediction(points, yaw, reason)
 

@@ -89,19 +89,24 @@ def _mean_face() -> PositionMapShapes:
 
 
 def _reconstruction(name: str, device: str, source: Literal["snet", "fit"], fine: bool = False) -> PositionMapShapes:
-    from pifr.frontalizer import ShapeReader
+    import torch
 
-    read = ShapeReader(device, source, fine)
+    from pifr.frontalizer import Frontalizer, FrontalizerConfig
 
-    def predict(faces: FaceCrops) -> PersonShape:
-        return averaged(lambda some: vertices_of(read(some).cpu().numpy()), faces)
+    config = FrontalizerConfig(shape=source, fine=fine, completion="inet" if fine else "smooth")
+    frontalize = Frontalizer.from_pretrained(device=device, config=config)
 
-    return PositionMapShapes(name, predict, read.fingerprint)
+    def vertices(faces: FaceCrops) -> np.ndarray:
+        found = frontalize(faces)
+        surface = found.surface.masked_fill(~found.reliable[:, None, None, None], torch.nan)
+        return vertices_of(surface.cpu().numpy())
+
+    return PositionMapShapes(name, lambda faces: averaged(vertices, faces), frontalize.fingerprint)
 
 
 def _joint_fit(device: str) -> PositionMapShapes:
-    from pifr.frontalizer import PersonShapeReader
     from pifr.locator import FaceLocator
+    from pifr.person_shape import PersonShapeReader
 
     read = PersonShapeReader(FaceLocator.from_pretrained(device=device))
 

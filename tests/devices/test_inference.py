@@ -20,7 +20,7 @@ from pifr.cli.main import main
 from pifr.faces import ARCFACE_112, FaceCrops, FaceFinder
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
 from pifr.frontalized import FrontalizedFaces
-from pifr.frontalizer import Frontalizer, FrontalizerConfig, PersonShapeReader
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.fusion import FUSIONS, fuse
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.render import rasterize, render, render_frontal
@@ -29,6 +29,7 @@ from pifr.geometry.warp import points_at
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.mesh import write_mesh
 from pifr.panels import panels
+from pifr.person_shape import PersonShapeReader
 from pifr.plugin import FrontalizedRecognizer
 from pifr.pretrained import Pretrained
 from pifr.training.landmark_sources import CNetSource

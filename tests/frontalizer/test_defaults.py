@@ -10,8 +10,9 @@ from torch import Tensor
 
 from feature_extractors.base import RecognizerConfig
 from pifr.faces import ARCFACE_112, FaceFinder
-from pifr.frontalizer import Frontalizer, FrontalizerConfig, PersonShapeReader
+from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
+from pifr.person_shape import PersonShapeReader
 from pifr.plugin import FrontalizedRecognizer
 from pifr.views import load_view_maker
 from protocols.synthetic.people import expression, sample_person
