@@ -306,8 +306,8 @@ def register(
 
     Raises:
         UnknownNameError: there is no such source.
-        DataError: there are no photos, or no face in any, or `out` holds the registration of others, or by other
-            networks.
+        DataError: there are no photos, or no face in any, or `out` holds the registration of others (by names and
+            sizes of their files), or by other networks.
     """
     import pandas as pd
 
@@ -316,8 +316,9 @@ def register(
     names = find_photos(photos, sets)
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    sizes = (f"{name} {(photos / name).stat().st_size}" for name in names)
     manifest = {
-        "photos_sha256": hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest(),
+        "photos_sha256": hashlib.sha256("\n".join(sizes).encode()).hexdigest(),
         "landmarks": source.fingerprint,
         "fit": _fitter_fingerprint(landmarks),
         "faces": _face_finder().fingerprint,

@@ -357,7 +357,7 @@ def test_c_net_finds_the_linked_vertices_of_a_drawn_person(roll):
     assert np.linalg.norm(found.points - truth, axis=1).mean() < 3.5  # pixels, which are millimetres here
 
 
-def test_a_registration_by_other_landmarks_is_not_gone_on_with(tmp_path, monkeypatch):
+def test_a_registration_by_other_landmarks_or_of_changed_photos_is_not_gone_on_with(tmp_path, monkeypatch):
     class Source:
         fingerprint = "one"
 
@@ -371,6 +371,9 @@ def test_a_registration_by_other_landmarks_is_not_gone_on_with(tmp_path, monkeyp
     monkeypatch.setattr(registration, "ProcessPoolExecutor", lambda *arguments: nullcontext(Mock(map=lambda *_: [])))
     cv2.imwrite(str(tmp_path / "a.png"), _portrait(0))
     with pytest.raises(FileNotFoundError):  # no process has written the part
+        list(registration.register(tmp_path, tmp_path / "out"))
+    (tmp_path / "a.png").write_bytes(b"another photo")
+    with pytest.raises(DataError, match="with other photos_sha256"):
         list(registration.register(tmp_path, tmp_path / "out"))
     Source.fingerprint = "two"
     with pytest.raises(DataError, match="other faces, landmarks"):
