@@ -64,4 +64,4 @@ class MissingExtraError(PifrError):
     """
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'pifr[{extra}]'")
+        super().__init__(f"{purpose} needs the package {package!r}: pip install '.[{extra}]' in pifr's checkout")

@@ -220,7 +220,7 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
 
     Args:
         device: where everything runs.
-        argument: comma-separated: a packaged configuration ("paper") or a folder of weights, and options of
+        argument: comma-separated: a configuration ("paper"), a folder of weights of `pifr train`, and options of
             `LocatorConfig`, `FrontalizerConfig`, `ViewWeights` and `Renderings` as KEY=VALUE, lists with "/" between:
             "painted=true,completion=inet,frontal_share=0.2,render_yaw=0/30".
 

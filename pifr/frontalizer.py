@@ -98,7 +98,7 @@ class Frontalizer:
         """The frontalizer with trained networks.
 
         Args:
-            name: a packaged configuration, "lite" or "paper".
+            name: "lite", whose weights are packaged, or "paper", whose weights have to be trained.
             weights: a folder of `pifr train` (NETWORK/weights.safetensors, or NETWORK.safetensors) instead of the
                 packaged weights.
             device: where everything runs.

@@ -44,7 +44,7 @@ class Templates(NamedTuple):
         features: B x D' float32; NaN where `status` is "failed".
         yaw: B float32 degrees; NaN where the view maker does not know it.
         status: B of "ok", "fallback" (the plain crop was used instead of the views) or "failed".
-        reason: B of "" (ok), or why, as in `pifr.frontalized.LocatedFaces`.
+        reason: B of "" (ok), or why: as in `pifr.frontalized.LocatedFaces`, "features_not_finite" or "features_zero".
     """
 
     features: Tensor

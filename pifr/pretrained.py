@@ -25,7 +25,7 @@ class Pretrained:
 
     Args:
         names: the networks that are needed: "segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine".
-        configuration: a packaged configuration, "lite" or "paper".
+        configuration: "lite", whose weights are packaged, or "paper", whose weights have to be trained.
         weights: a folder of `pifr train` (NETWORK/weights.safetensors, or NETWORK.safetensors) instead of the packaged
             weights.
         device: where they run.

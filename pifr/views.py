@@ -1,7 +1,7 @@
 """View makers turn each face into the views that a recognizer will see: what `--frontalizer` names.
 
 The simplest ones live here: `none` (the aligned crop alone) and `mirror` (the crop and its mirror image: the honest
-control that every frontalizer has to beat). Others join by the entry point group `pifr.frontalizers`; an entry is a
+control that every other one has to beat). Others join by the entry point group `pifr.frontalizers`; an entry is a
 callable `(device: str, argument: str) -> ViewMaker`, where the name `srtc:paper` passes the argument "paper" to `srtc`
 (which then loads networks of the configuration `paper`; what views are made and how they weigh stays the same).
 """
@@ -76,7 +76,7 @@ class Views:
 
 @runtime_checkable
 class ViewMaker(Protocol):
-    """What a frontalizer has to be."""
+    """What a view maker has to be."""
 
     name: str
     """As in tables."""

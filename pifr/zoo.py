@@ -214,7 +214,7 @@ ZOO: dict[str, WheelMember] = {
             "autofacemonker==0.2.0",
             "autofacemonker/data/template.ply",
             "59fab0c1f6e11f620bd97fa2e7ae0ee9c968af4c4b599d6bd123457dd51bf511",
-            "MIT",
+            "Apache-2.0 (MeshMonk)",
             purpose="training",
         ),
     )
@@ -247,7 +247,9 @@ def packaged_file(name: str) -> Path:
         raise UnknownNameError("packaged weights", name, known)
     file = ASSETS / known[name]["file"]
     if not file.is_file() or file_sha256(file) != known[name]["sha256"]:
-        raise WeightsError(f"the packaged weights {name!r} are missing or damaged ({file}): install pifr again")
+        raise WeightsError(
+            f"the packaged weights {name!r} are missing or damaged ({file}): install pifr from its checkout again"
+        )
     return file
 
 

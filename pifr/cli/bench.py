@@ -25,4 +25,4 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Measure speed; --json FILE keeps the figures."""
+    """Measure speed, detection and registration; --json FILE keeps the figures."""

@@ -44,8 +44,8 @@ def examine() -> dict:
     required = _requirements()
     training = {name: allowed for name, allowed in _requirements("train").items() if name not in required}
     for packages, severity, remedy in (
-        (required, "error", "pip install --force-reinstall pifr, or make .venv/.installed in a checkout"),
-        (training, "note", "only for training: pip install 'pifr[train]'"),
+        (required, "error", "in the checkout, pip install --force-reinstall . or make .venv/.installed"),
+        (training, "note", "only for training: pip install '.[train]' in the checkout"),
     ):
         for package, allowed in packages.items():
             try:

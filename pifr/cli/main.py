@@ -19,7 +19,7 @@ COMMANDS = {
     "frontalize": "Turn faces to the front and save the pictures.",
     "synthesize": "Make a synthetic data set in a protocol's layout.",
     "train": "Register photos, render training data, train the networks.",
-    "bench": "Measure speed.",
+    "bench": "Measure speed, detection and registration.",
     "doctor": "Say what is installed, what is missing and how to get it.",
 }
 """Command -> one line of help. Each lives in `pifr.cli.<command>` as the Typer application `app`."""

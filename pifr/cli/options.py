@@ -11,7 +11,7 @@ import typer
 # By attribute of `protocols.experiment.Experiment`; what is not given falls back to --config, then to its default.
 _SHARED: dict[str, Any] = {
     "data": Annotated[Path | None, typer.Option("--data", help="The data set: its root, or its list of pairs.")],
-    "out": Annotated[Path | None, typer.Option("--out", help="Folder of the run: scores.parquet and run.json.")],
+    "out": Annotated[Path | None, typer.Option("--out", help="Folder of the run: its table and run.json.")],
     "settings": Annotated[
         list[str] | None, typer.Option("--setting", help="Of the protocol; repeat. (all; multipie: 1)")
     ],
