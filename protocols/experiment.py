@@ -5,16 +5,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from pifr.config import innermost
+from pifr.config import Config, innermost
 from pifr.errors import ConfigError
 from pifr.fusion import Fusion
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class Experiment(BaseModel):
+class Experiment(Config):
     """Which systems are run, and how faces are found. Every recognizer is crossed with every frontalizer and fusion.
 
     Attributes:
@@ -31,8 +31,6 @@ class Experiment(BaseModel):
         device: where networks run.
         store: file of the feature store; None: the user's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path
     out: Path
