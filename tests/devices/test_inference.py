@@ -284,7 +284,9 @@ def test_correspondence_is_alike(device, made_correspondence):
         seen = correspondence.unwrap(codes, codes, mask, 128)
         observed = correspondence.splat_to_uv(codes, mask)
         matrices, vectors = correspondence.identity_evidence(observed, seen.fit)
-        evidence = correspondence.evidence(seen.fit.camera, seen.pixels, seen.positions, seen.visibility, seen.texture)
+        evidence = correspondence.evidence(
+            seen.fit.camera, seen.image_map, seen.positions, seen.visibility, seen.texture
+        )
         return seen, evidence, correspondence.identity_from(matrices.sum(0), vectors.sum(0))
 
     assert_alike(unwrapped(device), unwrapped("cpu"), device)

@@ -3,6 +3,7 @@
 import weakref
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from pifr import frontalizer as frontalizer_module
 from pifr.faces import ARCFACE_112, FaceCrops
+from pifr.framing import resized_to
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
 from pifr.frontalized import POOR, FrontalizedFaces
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
@@ -440,3 +442,69 @@ def test_pitch_shrinks_as_yaw_does(frontalizer, locator, monkeypatch):
     (yaw, pitch), angles = asked[0], located.camera.angles()[0]
     assert (yaw.item(), pitch.item()) == pytest.approx((30.0, angles[1].item() * 30 / angles[0].item()), abs=1e-3)
     assert pitch.item() > 5
+
+
+def test_a_second_pass_looks_again_around_what_the_first_one_found(locator, monkeypatch):
+    frames, code = [], locator.code
+    monkeypatch.setattr(locator, "code", lambda *given: frames.append(given[3]) or code(*given))
+    for passes in (1, 2):
+        frames.clear()
+        monkeypatch.setattr(locator, "config", locator.config.model_copy(update={"passes": passes}))
+        locator(painted_faces([30.0]))
+        assert len(frames) == passes
+    assert not torch.equal(*frames)
+
+
+def test_the_tight_crop_is_the_square_of_the_mask_times_the_crop_factor(locator):
+    mask = torch.zeros(1, 1, 128, 128)
+    mask[..., 40:80, 40:80] = 1
+    frame, _ = locator.frame(mask, resized_to(1, 128, 256, mask.device))
+    factor = locator.pretrained["pncc"].config.crop_factor
+    assert frame[0, :, 0].norm().item() * 128 == pytest.approx(40 * 2 * factor, rel=0.03)
+
+
+@pytest.mark.parametrize(("yaw", "used"), [(105.0, True), (115.0, False)])
+def test_faces_beyond_110_degrees_are_not_used(locator, monkeypatch, yaw, used):
+    monkeypatch.setattr("pifr.geometry.camera.Camera.angles", lambda camera: torch.tensor([[yaw, 0.0, 0.0]]))
+    assert ("beyond_profile" not in locator(painted_faces([60.0])).reason) == used
+
+
+def test_the_mean_shape_is_the_mean(frontalizer, locator):
+    config = frontalizer.config.model_copy(update={"shape": "mean"})
+    result = Frontalizer(locator, PaintReader(), config)(painted_faces([20.0, -50.0]))
+    assert torch.equal(result.position_map, locator.correspondence.mean.repeat(2, 1, 1, 1))
+    assert not torch.equal(result.position_map, result.fitted)
+
+
+def test_the_surface_holds_the_fine_detail(frontalizer):
+    result = frontalizer(painted_faces([20.0]))
+    moved = replace(result, displacement=torch.rand_like(result.displacement))
+    torch.testing.assert_close(moved.surface[:, 2:], result.position_map[:, 2:] + moved.displacement)
+    torch.testing.assert_close(moved.surface[:, :2], result.position_map[:, :2])
+
+
+def test_inet_keeps_what_the_photo_shows_and_is_not_shown_the_rest(locator):
+    class Filler(torch.nn.Module):
+        config = SimpleNamespace(resolution=128)
+
+        def forward(self, texture, visibility):
+            self.shown = visibility
+            return torch.full_like(texture, 0.9)
+
+    networks, filler = PaintReader(), Filler()
+    networks["inpainting"] = filler
+    texture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)) / 2
+    visibility = torch.ones(1, 1, 128, 128)
+    visibility[..., 64:] = 0
+    complete = Frontalizer(locator, networks, FrontalizerConfig(completion="inet")).complete(texture, visibility)
+    torch.testing.assert_close(complete[..., :50], texture[..., :50])
+    assert not filler.shown[..., 63:].any()  # the last column that is seen may be stained
+
+
+def test_a_persons_shape_trusts_the_pncc_as_the_locator_is_told(locator, monkeypatch):
+    moved = []
+    for deviation in (1.0, 50.0):
+        monkeypatch.setattr(locator, "config", locator.config.model_copy(update={"pncc_deviation": deviation}))
+        shape, _ = PersonShapeReader(locator)(painted_faces(YAW))
+        moved.append((shape - locator.correspondence.mean[0]).norm(dim=0).mean())
+    assert moved[1] < 0.5 * moved[0]

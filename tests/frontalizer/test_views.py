@@ -1,6 +1,7 @@
 """What recognizers are shown, and how much it counts."""
 
 import gc
+import shutil
 import weakref
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from pifr.faces import ARCFACE_112, FaceCrops, align
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights, load_align, load_srtc
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
+from pifr.networks import load_network, save_network
 from pifr.pretrained import Pretrained
 from pifr.views import load_view_maker
 
@@ -308,3 +310,58 @@ def test_every_network_of_the_default_runs(random_weights):
     assert result.displacement.shape[-1] == result.position_map.shape[-1] == 128
     assert result.displacement.abs().max() > 0
     assert result.frontal.isfinite().all()
+
+
+def test_the_mirror_of_a_rendering_is_its_mirror_image(frontalizer):
+    maker = SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(0.0, 40.0)))
+    views = maker(painted_faces([-80.0]), ARCFACE_112, 64)
+    for plain in (4, 6):
+        torch.testing.assert_close(views.images[:, plain + 1], views.images[:, plain].flip(-1), rtol=0, atol=0)
+        assert (views.images[:, plain + 1] - views.images[:, plain]).abs().mean() > 0.01
+
+
+def test_renderings_share_alike(frontalizer):
+    views = SrtcViews(frontalizer, ViewWeights(), Renderings())(painted_faces([-80.0]), ARCFACE_112, 64)
+    torch.testing.assert_close(views.weights, torch.tensor([[1, 1, 2, 2, 3, 3]]) / 12)
+
+
+def test_defaults_are_those_of_the_readme():
+    weights = ViewWeights()
+    shares = weights.frontalized(torch.tensor([35.0, -35.0, 65.0, -65.0, 50.0]))
+    assert shares.tolist() == pytest.approx([0, 0, 0.5, 0.5, 0.25])
+    assert weights.frontalized(torch.tensor([38.0])).item() < 0.025  # a line would be at 0.05
+    torch.testing.assert_close(weights.aligned(torch.zeros(1)), torch.tensor([[1, 1, 2, 2]]) / 6)
+    (shown,) = Renderings().shown_yaw(torch.tensor([90.0, -60.0]))
+    assert shown.tolist() == [60.0, -45.0]
+
+
+def test_all_weights_of_the_argument_count(random_weights):
+    asked = {"crop": 3, "crop_mirror": 0, "realigned": 1, "realigned_mirror": 0}
+    asked |= {"frontal_from": 10, "frontal_full": 20, "frontal_share": 1}
+    argument = ",".join(f"{key}={value}" for key, value in asked.items())
+    assert load_srtc("cpu", f"{random_weights},{argument}").weights == ViewWeights(**asked)
+
+
+def test_srtc_weighs_aligned_views_as_asked(frontalizer):
+    weights = ViewWeights(crop=0, crop_mirror=0, realigned_mirror=0)
+    views = SrtcViews(frontalizer, weights, Renderings())(painted_faces([0.0]), ARCFACE_112, 64)
+    assert views.weights.tolist() == [[0, 0, 1, 0, 0, 0]]
+
+
+def test_the_shape_that_is_asked_for_is_turned(frontalizer, monkeypatch):
+    shown = []
+    monkeypatch.setattr(frontalizer, "shape", lambda pixels, located: located.fitted + 1)
+    monkeypatch.setattr(frontalizer, "turn", lambda *given: shown.append(given[2]) or torch.zeros(1, 3, 64, 64))
+    faces = painted_faces([-80.0])
+    SrtcViews(frontalizer, ViewWeights(), Renderings())(faces, ARCFACE_112, 64)
+    torch.testing.assert_close(shown[0], frontalizer.locator(faces).fitted + 1)
+
+
+def test_weights_that_were_trained_on_are_loaded_anew(random_weights, tmp_path):
+    shutil.copytree(random_weights, tmp_path / "weights")
+    before = load_align("cpu", str(tmp_path / "weights"))
+    weights = tmp_path / "weights" / "pncc" / "weights.safetensors"
+    network = load_network(weights)
+    next(network.parameters()).data.add_(1)
+    save_network(network, weights, {})
+    assert load_align("cpu", str(tmp_path / "weights")).fingerprint != before.fingerprint

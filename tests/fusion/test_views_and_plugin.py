@@ -15,6 +15,9 @@ from pifr import views as views_module
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder, cut
 from pifr.five_landmarks import nominal_landmarks
+from pifr.geometry import warp
+from pifr.geometry.camera import camera_from_angles
+from pifr.geometry.template import load_template
 from pifr.plugin import FrontalizedRecognizer, embed_views, failed_without_direction
 from pifr.views import Mirror, PlainCrop, ViewMaker, Views, list_view_makers, load_view_maker
 
@@ -402,3 +405,61 @@ def test_what_lies_beyond_the_photo_is_black_in_every_view(name: str) -> None:
 def test_an_argument_may_hold_a_colon() -> None:
     with pytest.raises(ConfigError, match="'a:b'"):
         load_view_maker("mirror:a:b")
+
+
+class Knows(Mirror):
+    """Knows the faces' yaw; its second view is another picture."""
+
+    def __init__(self, yaw: list[float]) -> None:
+        self.yaw = yaw
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        views = super().__call__(faces, alignment, size)
+        images = views.images.clone()
+        images[:, 1, 0] = 0
+        known, self.yaw = self.yaw[: len(faces)], self.yaw[len(faces) :]
+        return replace(views, images=images, yaw=torch.tensor(known), shown_yaw=None)
+
+
+def test_where_no_view_maker_knows_the_yaw_it_is_read_off_the_landmarks() -> None:
+    template = load_template()
+    points = warp.points_at(template.position_map(128)[None], template.landmarks("five"))
+    camera = camera_from_angles(torch.tensor([40.0, -25.0]), 5.0, 15.0, 0.8, torch.full((2, 2), 127.5))
+    recognizer = Recording(uses_yaw=True)
+    seen = replace(faces("ok", "ok"), landmarks=camera.project(points.expand(2, -1, -1)).transpose(1, 2))
+    embed_views(recognizer, seen, PlainCrop()(seen, ARCFACE_112, 16))
+    assert recognizer.asked[0][1].tolist() == pytest.approx([40.0, -25.0], abs=5)
+
+
+def test_a_recognizer_is_told_the_yaw_of_the_faces_that_use_a_view() -> None:
+    recognizer = Recording(uses_yaw=True)
+    weights = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]])
+    views = views_of(images=torch.rand(2, 3, 3, 16, 16), weights=weights, yaw=torch.tensor([10.0, 60.0]))
+    embed_views(recognizer, faces("ok", "ok"), views)
+    assert [yaw.tolist() for _, yaw in recognizer.asked] == [[10.0, 60.0], [60.0]]
+
+
+def test_fusion_by_yaw_sees_the_view_makers_yaw() -> None:
+    two = faces("ok", "ok")[[0, 0]]
+    gated = FrontalizedRecognizer(Recording(), Knows([0.0, 90.0]), "yaw").templates(two)
+    cosine = (gated.features * FrontalizedRecognizer(Recording(), PlainCrop()).embed_faces(two)).sum(1)
+    assert cosine[0] > 0.999 > 0.98 > cosine[1]
+    assert gated.yaw.tolist() == [0.0, 90.0]
+
+
+def test_yaws_of_batches_stay_in_order() -> None:
+    model = FrontalizedRecognizer(Recording(), Knows([10.0, 20.0, 30.0]))
+    assert model.templates(faces("ok", "ok", "ok"), batch_size=2).yaw.tolist() == [10.0, 20.0, 30.0]
+
+
+def test_photos_are_embedded_in_batches_of_the_size_that_is_asked_for() -> None:
+    model = FrontalizedRecognizer(Recording(), PlainCrop(), finder=lambda photos: faces(*["ok"] * (2 * len(photos))))
+    model.embed_images([np.zeros((8, 8, 3), np.uint8)] * 2, batch_size=2)  # four faces of two photos
+    assert [len(images) for images, _ in model.recognizer.asked] == [2, 2]
+
+
+def test_one_view_without_direction_is_enough_to_fail() -> None:
+    features = torch.ones(2, 3, 4)
+    features[0, 1], features[1, 0] = 0, torch.inf
+    judged = failed_without_direction(views_of(weights=torch.tensor([[0.5, 0.5, 0.0]] * 2)), features)
+    assert judged.reason == ("features_zero", "features_not_finite")

@@ -300,3 +300,19 @@ def test_landmarks_of_the_fit_include_hidden_ones(unwrapped, people):
     error = (found - truth).norm(dim=2)
     assert error.mean(1).max() < 2  # pixels of 128; about 4 mm, half of the points unseen at the largest yaw
     assert error[2].mean() < 0.5
+
+
+def test_the_image_map_follows_what_was_seen_where_no_shape_of_the_model_does(correspondence):
+    template = correspondence.template
+    u, v = warp.uv_grid(SIZE)
+    bump = 8 * torch.exp(-((u - 0.35) ** 2 + (v - 0.6) ** 2) / 0.06**2)  # mm to the right, on one cheek
+    positions = template.position_map(SIZE)[None].clone()
+    positions[:, 0] += bump
+    camera = camera_from_angles(torch.zeros(1), 0.0, 0.0, 0.5, torch.full((1, 2), 63.5))
+    raster = rasterize(positions, camera, SIZE)
+    pncc = raster.sample(template.ncc_map(SIZE)[None])
+    found = correspondence.unwrap(torch.zeros(1, 3, SIZE, SIZE), pncc, raster.mask, SIZE)
+    model = found.fit.camera.project(warp.resized(found.positions, SIZE))
+    truth, there = camera.project(positions), bump > 4
+    seen, fitted = ((places - truth).norm(dim=1)[0][there].mean() for places in (found.image_map, model))
+    assert seen < 0.7 * fitted

@@ -44,3 +44,10 @@ def test_position_maps_are_brought_onto_their_targets_as_single_point_sets_are()
     for source, wanted, found in zip(maps, target, moved, strict=True):
         a, b = (points.flatten(1).t().numpy() for points in (source, wanted))
         np.testing.assert_allclose(found.flatten(1).t(), fit_similarity(a, b)(a), atol=1e-9)
+
+
+def test_a_rigid_motion_is_recovered():
+    away = POINTS + [100, 20, -30]
+    found = fit_similarity(away, 2 * away, scale=False)
+    assert found.scale == 1
+    np.testing.assert_allclose(found(away).mean(0), 2 * away.mean(0))

@@ -337,3 +337,38 @@ def test_a_threshold_whose_fmr_is_just_the_point_counts() -> None:
 
 def test_the_threshold_lies_half_way_to_the_next_score() -> None:
     assert best_threshold(np.array([True, True, False]), np.array([0.9, 0.8, 0.2])) == pytest.approx(0.5)
+
+
+def test_an_interval_holds_the_share_that_was_asked_for() -> None:
+    draws, zeros = np.arange(1001.0), np.zeros(1001)
+    assert metrics.percentile_interval(draws, 0.95) == pytest.approx((25.0, 975.0))
+    assert metrics.percentile_interval(draws, 0.5) == pytest.approx((250.0, 750.0))
+    result = metrics.paired_difference(zeros, zeros, zeros, draws, 0.5)
+    assert (result.low, result.high) == pytest.approx((250.0, 750.0))
+
+
+def test_folds_are_resampled_independently() -> None:
+    same, score = verification(3, count=100)
+    first, second = subjects_of(same, 3, number=20)
+    twice = [np.concatenate([values, values]) for values in (same, score)]
+    fold, people = np.repeat([0, 1], 100), (np.tile(first, 2), np.tile(second, 2))
+    both = metrics.eer_replicates(*twice, fold, *people, replicates=400)
+    one = metrics.eer_replicates(same, score, np.zeros(100), first, second, replicates=400)
+    assert both.std() == pytest.approx(one.std() / np.sqrt(2), rel=0.15)
+
+
+def test_replicates_of_the_curve_equal_a_loop_over_repeated_comparisons() -> None:
+    same, score = verification(11, count=60, separation=1.0)
+    first, second = subjects_of(same, 11, number=12)
+    grid = np.array([0.1, 0.3, 0.6])
+    fast = metrics.fnmr_replicates(same, score, first, second, grid, replicates=20, seed=3)
+    weight = metrics.subject_weights(first, second, 20, np.random.default_rng([3, 0])).T
+    for row, repeats in zip(fast, weight, strict=True):
+        curve = metrics.roc(np.repeat(same, repeats), np.repeat(score, repeats))
+        np.testing.assert_allclose(row, np.interp(grid, curve.fmr, curve.fnmr))
+
+
+def test_a_bootstrap_mean_is_over_probes_not_over_subjects() -> None:
+    hits, subject = np.array([1.0] * 9 + [0.0]), np.array(["a"] * 9 + ["b"])
+    draws = metrics.bootstrap_mean(hits, subject, replicates=500)
+    assert set(np.round(draws, 6)) == {0.0, 0.9, 1.0}

@@ -312,3 +312,40 @@ def test_failures_count_below_every_score() -> None:
         assert score[1] <= np.min(score)
         assert np.isfinite(score).all()
         assert np.isnan(scores[0]) or score[1] < min(score[0], score[2])
+
+
+@pytest.mark.parametrize("rule", ["interpolated", "nearest", "pooled"])
+def test_intervals_are_of_the_rule_seed_and_confidence(rule: str) -> None:
+    table = failed(scores(), slice(0, 6), "probe:no_face")
+    both, asked = pd.concat([table, scores(seed=1, frontalizer="srtc")]), {"replicates": 60, "seed": 4}
+    row = summarise(both, eer_rule=rule, confidence=0.6, **asked).iloc[0]
+    draws = Comparisons.of(table[table["score"].notna()]).eer_replicates(rule, 60, 4)
+    assert (row["eer_low"], row["eer_high"]) == metrics.percentile_interval(draws, 0.6)
+    assert row["eer_rejecting"] == Comparisons.of(table, failures_lowest=True).eer(rule).mean
+    change = paired_differences(both, {"frontalizer": "none"}, eer_rule=rule, confidence=0.6, **asked).iloc[0]
+    other = Comparisons.of(scores(seed=1)[table["score"].notna().to_numpy()]).eer_replicates(rule, 60, 4)
+    assert (change["low"], change["high"]) == pytest.approx(metrics.percentile_interval(other - draws, 0.6))
+
+
+def test_each_system_meets_the_baseline_on_the_comparisons_that_both_measured() -> None:
+    first = failed(scores(seed=1, frontalizer="a"), slice(20, 29), "probe:no_face")
+    second = failed(scores(seed=2, frontalizer="b"), slice(40, 49), "probe:no_face")
+
+    def differences(*tables: pd.DataFrame) -> np.ndarray:
+        found = paired_differences(pd.concat([scores(), *tables]), {"frontalizer": "none"}, replicates=20)
+        return found[["difference", "low", "high"]].to_numpy()
+
+    np.testing.assert_array_equal(differences(first, second), np.vstack([differences(first), differences(second)]))
+
+
+def test_comparisons_listed_twice_count_once() -> None:
+    once = [scores(), scores(seed=1, frontalizer="srtc")]
+    twice = [*once, once[0][:40], once[1][:40]]
+    a, b = (paired_differences(pd.concat(t), {"frontalizer": "none"}, replicates=10).iloc[0] for t in (once, twice))
+    assert (a["pairs"], a["difference"]) == (b["pairs"], b["difference"])
+
+
+def test_a_baseline_fusion_that_was_named_is_not_replaced() -> None:
+    table = pd.concat([scores(), scores(seed=1, frontalizer="srtc", fusion="mean")])
+    with pytest.raises(ConfigError, match="no system is frontalizer=none, fusion=mean"):
+        paired_differences(table, {"frontalizer": "none", "fusion": "mean"}, replicates=10)

@@ -262,3 +262,17 @@ def test_black_becomes_the_low_end_of_the_range() -> None:
     )
     batch = torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
     assert config.normalise(batch).amax((1, 2, 3)).tolist() == [-1.0, 1.0]
+
+
+def test_statistics_of_batch_norms_are_part_of_what_tells_networks_apart() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 3))
+    before = ModuleRecognizer(network, config()).fingerprint
+    network[0].running_mean.add_(1)
+    assert ModuleRecognizer(network, config()).fingerprint != before
+
+
+def test_bfloat16_is_another_precision() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    exact, fast = (ModuleRecognizer(network, config(), precision=p).embed(COLOUR) for p in ("float32", "bfloat16"))
+    assert not torch.equal(exact, fast)
+    torch.testing.assert_close(exact, fast, atol=0.05, rtol=0.05)

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from feature_extractors import list_recognizers, load_recognizer
 from feature_extractors.checkpoints import read_checkpoint
+from feature_extractors.dlib import DlibResNet
+from feature_extractors.facenet import FACENET
 from feature_extractors.lightcnn import LightCNN29v2, LightCNNv4
 from feature_extractors.resnet import IR50, DreamResNet50
+from pifr.faces import ARCFACE_112
 from pifr.fusion import yaw_gate
 from pifr.torchvision_operators import ensure_operators
 
@@ -149,3 +153,117 @@ def test_bfloat16_gives_nearly_the_same_embeddings_under_another_fingerprint(fet
     batch = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     assert torch.cosine_similarity(exact.embed(batch), fast.embed(batch)).min() > 0.995
     assert exact.fingerprint != fast.fingerprint
+
+
+# --- forward passes, written anew from the parameters alone ----------------------------------------------------
+
+
+State = dict[str, Tensor]
+
+
+def lightcnn(state: State, x: Tensor, stages: str) -> Tensor:
+    """Figures and tables of the paper: max-feature-map layers, residual blocks, sums of both poolings."""
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        weight = state[f"{name}.filter.weight"]
+        y = functional.conv2d(x, weight, state[f"{name}.filter.bias"], padding=weight.shape[-1] // 2)
+        return torch.maximum(*y.chunk(2, 1))
+
+    for stage in stages.split():
+        if stage == "pool":
+            x = functional.max_pool2d(x, 2) + functional.avg_pool2d(x, 2)
+        elif stage.startswith("block"):
+            for number in range(len({key.split(".")[1] for key in state if key.startswith(f"{stage}.")})):
+                x = x + layer(f"{stage}.{number}.conv2", layer(f"{stage}.{number}.conv1", x))
+        elif stage.startswith("group"):
+            x = layer(f"{stage}.conv", layer(f"{stage}.conv_a", x))
+        else:
+            x = layer(stage, x)
+    return x.flatten(1) @ state["fc.weight"].T + state["fc.bias"]
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "stages"),
+    [
+        (LightCNN29v2, 1, "conv1 pool block1 group1 pool block2 group2 pool block3 group3 block4 group4 pool"),
+        (LightCNNv4, 3, "conv1 pool block1 conv2 pool block2 conv3 pool block3 conv4 block4 conv5 pool"),
+    ],
+)
+@torch.inference_mode()
+def test_lightcnn_computes_what_the_paper_draws(network: type[nn.Module], channels: int, stages: str) -> None:
+    torch.manual_seed(0)
+    built, x = network().eval(), torch.rand(1, channels, 128, 128)
+    torch.testing.assert_close(built(x), lightcnn(built.state_dict(), x, stages), rtol=1e-4, atol=1e-5)
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """The network with statistics and slopes that make a difference, for inference."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+        elif isinstance(module, nn.PReLU):
+            nn.init.uniform_(module.weight, 0.1, 0.4)
+    return network.eval()
+
+
+@torch.inference_mode()
+def test_ir50_computes_what_arcface_describes() -> None:
+    torch.manual_seed(0)
+    network = lively(IR50())
+    state, x = network.state_dict(), torch.rand(1, 3, 112, 112)
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x, *parts, eps=1e-5)
+
+    y = functional.conv2d(x, state["conv1.weight"], padding=1)
+    y = functional.prelu(norm("bn1", y), state["prelu.weight"])
+    for layer, count in enumerate((3, 4, 14, 3), 1):
+        for name, stride in ((f"layer{layer}.{number}", 1 if number else 2) for number in range(count)):
+            z = functional.conv2d(norm(f"{name}.bn1", y), state[f"{name}.conv1.weight"], padding=1)
+            z = functional.prelu(norm(f"{name}.bn2", z), state[f"{name}.prelu.weight"])
+            z = norm(f"{name}.bn3", functional.conv2d(z, state[f"{name}.conv2.weight"], stride=stride, padding=1))
+            if f"{name}.downsample.0.weight" in state:
+                y = functional.conv2d(y, state[f"{name}.downsample.0.weight"], stride=stride)
+                y = norm(f"{name}.downsample.1", y)
+            y = y + z
+    y = norm("bn2", y).flatten(1) @ state["fc.weight"].T + state["fc.bias"]
+    torch.testing.assert_close(network(x), norm("features", y), rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_dlibs_network_computes_what_its_example_describes() -> None:
+    torch.manual_seed(0)
+    network = DlibResNet().eval()
+    state, x = network.state_dict(), torch.rand(1, 3, 150, 150)
+
+    def conv(name: str, x: Tensor, stride: int, padding: int) -> Tensor:
+        return functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], stride, padding)
+
+    y = functional.max_pool2d(conv("stem", x, 2, 0).relu(), 3, 2)
+    for number in range(14):
+        halves = number in (3, 7, 10, 13)
+        z = conv(f"blocks.{number}.first", y, 2 if halves else 1, 0 if halves else 1).relu()
+        z = conv(f"blocks.{number}.second", z, 1, 1)
+        y = functional.avg_pool2d(y, 2) if halves else y
+        side, channels = max(y.shape[-1], z.shape[-1]), max(y.shape[1], z.shape[1])
+        y, z = (functional.pad(t, [0, side - t.shape[-1]] * 2 + [0, channels - t.shape[1]]) for t in (y, z))
+        y = (y + z).relu()
+    torch.testing.assert_close(network(x), y.mean((2, 3)) @ state["fc.weight"].T, rtol=1e-4, atol=1e-5)
+
+
+def test_facenets_input_is_that_of_its_package() -> None:
+    ensure_operators()
+    from facenet_pytorch import fixed_image_standardization
+
+    x = torch.rand(1, 3, 160, 160)
+    torch.testing.assert_close(FACENET.normalise(x), fixed_image_standardization(255 * x), rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_are_those_of_the_published_models() -> None:
+    known = list_recognizers()
+    assert {known[name].channels for name in ("lightcnn-v4", "resnet50", "resnet50-dream")} == {"RGB"}
+    assert known["lightcnn-29v2"].channels == "grey"
+    assert known["lightcnn-v4"].alignment == known["lightcnn-29v2"].alignment != ARCFACE_112 == known["sface"].alignment

@@ -14,10 +14,11 @@ from pifr.errors import DataError
 from protocols import metrics, summary
 from reports.build import build_report
 from reports.content import Report, Section
+from reports.identification import identification_studies
 from reports.measurements import Statistics
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
-from reports.verification import verification_studies
+from reports.verification import VerificationStudy, eer_threshold, verification_studies
 
 FAST = Statistics(replicates=120)
 CLEAR = {("sface", "none", "weighted"): 1.0, ("sface", "srtc", "weighted"): 4.0}
@@ -496,3 +497,84 @@ def test_shape_errors_stand_beside_table_5(tmp_path: Path, write_run: Write) -> 
     assert rmse is not None
     assert rmse.value == pytest.approx(2.0)
     assert [heading for heading, _ in paper.groups()][1] == "measured: SYNTHETIC scans (3 subjects)"
+
+
+# --- every figure stands under its heading --------------------------------------------------------------------------
+
+
+def studied(tmp_path: Path, write_run: Callable[..., Path], scores: pd.DataFrame) -> VerificationStudy:
+    (study,) = verification_studies(read_runs([write_run(tmp_path / "run", scores=scores)]), FAST)
+    return study
+
+
+def test_every_column_holds_the_figure_of_its_heading(tmp_path: Path, score_table, write_run) -> None:
+    scores = score_table(CLEAR, pairs=200, failing=2)
+    table = studied(tmp_path, write_run, scores).verification_table()
+    wanted = {"EER (%)": "eer", "EER (%), failures rejected": "eer_rejecting", "accuracy (%)": "accuracy"}
+    wanted |= {"AUC (%)": "auc", "FTA (%)": "fta"}
+    wanted |= {f"FNMR (%) at FMR {100 * fmr:g} %": summary.fnmr_column(fmr) for fmr in summary.FMR_POINTS}
+    assert set(wanted) <= {column.name for column in table.columns}
+    figures = summary.summarise(scores, **FAST.bootstrap)
+    for row, (_, measured) in zip(table.rows, figures.iterrows(), strict=True):
+        for column, estimate in zip(table.columns, row.estimates, strict=True):
+            if column.name in wanted:
+                assert estimate.value == pytest.approx(100 * measured[wanted[column.name]], nan_ok=True), column.name
+    assert [row.estimates[-1].value for row in table.rows] == [1, 3]  # passes, as the record has them
+
+
+def test_a_finding_says_from_what_to_what_and_which_decisions_changed(tmp_path: Path, score_table, write_run) -> None:
+    scores = score_table(CLEAR)
+    study = studied(tmp_path, write_run, scores)
+    (finding,) = study.findings
+    own, plain = (study.summary.set_index("frontalizer")["eer"][name] for name in ("srtc", "none"))
+    assert f"lowers the EER from {100 * plain:.2f} % to {100 * own:.2f} %" in finding.text
+    right = {}
+    for name, rows in scores.groupby("frontalizer"):
+        threshold = eer_threshold(rows["same"].to_numpy(), rows["score"].to_numpy())
+        right[name] = ((rows["score"] >= threshold) == rows["same"]).to_numpy()
+    gained, lost = (right["srtc"] & ~right["none"]).sum(), (right["none"] & ~right["srtc"]).sum()
+    assert gained > lost
+    assert f"{gained:,} wrong decisions became right, {lost:,} right ones wrong" in finding.detail
+
+
+def test_differences_state_points_p_value_and_number(tmp_path: Path, score_table, write_run) -> None:
+    scores = score_table(CLEAR)
+    (row,) = studied(tmp_path, write_run, scores).difference_table().rows
+    wanted = summary.paired_differences(scores, {"frontalizer": "none"}, **FAST.bootstrap).iloc[0]
+    figures = [100 * wanted["difference"], wanted["p_value"], wanted["pairs"]]
+    assert [estimate.value for estimate in row.estimates] == pytest.approx(figures)
+
+
+def test_the_eer_threshold_is_where_both_rates_meet() -> None:
+    same = np.repeat([True, False], 50)
+    score = np.concatenate([np.linspace(0.4, 1, 50), np.linspace(0, 0.6, 50)])
+    threshold = eer_threshold(same, score)
+    assert np.mean(score[~same] >= threshold) == pytest.approx(np.mean(score[same] < threshold), abs=0.02)
+
+
+def test_a_rate_of_zero_is_not_certain() -> None:
+    low, high = Statistics().interval_of_rate(np.zeros(60), np.repeat(np.arange(20), 3))
+    assert (low, high) == (0.0, pytest.approx(binomtest(0, 20).proportion_ci(0.95).high))
+
+
+def test_ranks_and_the_finding_of_identification(tmp_path: Path, identification_table, write_run) -> None:
+    table = identification_table({"none": POSES, "srtc": BETTER_POSES})
+    run = write_run(tmp_path / "run", name="multipie", identification=table)
+    (study,) = identification_studies(read_runs([run]), FAST)
+    rates = study.rank_table()
+    names = [column.name for column in rates.columns]
+    for row, (_, rows) in zip(rates.rows, study.systems, strict=True):
+        for rank in (1, 5):
+            found = row.estimates[names.index(f"all rank-{rank} (%)")].value
+            assert found == pytest.approx(100 * (rows["rank"] <= rank).mean())
+    (finding,) = study.findings
+    assert "raises rank-1 from 67.50 % to 90.00 %" in finding.text
+    assert not study.hurts()
+
+
+def test_harm_at_one_pose_is_said(tmp_path: Path, identification_table, write_run) -> None:
+    table = identification_table({"none": POSES, "srtc": POSES | {45: 0.3, 90: 0.95}})
+    run = write_run(tmp_path / "run", name="multipie", identification=table)
+    (study,) = identification_studies(read_runs([run]), FAST)
+    (finding,) = study.hurts()
+    assert finding.text.split(",")[0].endswith("±45°")
