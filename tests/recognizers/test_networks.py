@@ -12,7 +12,7 @@ from feature_extractors import list_recognizers, load_recognizer
 from feature_extractors.checkpoints import read_checkpoint
 from feature_extractors.dlib import DlibResNet
 from feature_extractors.facenet import FACENET
-from feature_extractors.lightcnn import LightCNN29v2, LightCNNv4
+from feature_extractors.lightcnn import LIGHTCNN_128, LightCNN29v2, LightCNNv4
 from feature_extractors.resnet import IR50, DreamResNet50
 from pifr.faces import ARCFACE_112
 from pifr.fusion import yaw_gate
@@ -266,4 +266,5 @@ def test_inputs_are_those_of_the_published_models() -> None:
     known = list_recognizers()
     assert {known[name].channels for name in ("lightcnn-v4", "resnet50", "resnet50-dream")} == {"RGB"}
     assert known["lightcnn-29v2"].channels == "grey"
-    assert known["lightcnn-v4"].alignment == known["lightcnn-29v2"].alignment != ARCFACE_112 == known["sface"].alignment
+    assert known["lightcnn-29v2"].alignment == LIGHTCNN_128
+    assert {known[name].alignment for name in ("lightcnn-v4", "sface", "resnet50")} == {ARCFACE_112}
