@@ -61,7 +61,7 @@ class _Errors:
 
 def main(
     people: Annotated[int, typer.Option(min=1, help="Drawn portraits.")] = 60,
-    seed: Annotated[int, typer.Option(help="Which people.")] = SEED,
+    seed: Annotated[int, typer.Option(min=0, help="Which people.")] = SEED,
     json: JsonFile = None,
 ) -> None:
     """How far each landmark source's fits are from the truth: median place, landmarks and pose, mean RMSE of shapes."""

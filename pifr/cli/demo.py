@@ -27,11 +27,14 @@ def demo(
     """
     from pifr.cli.evaluate import evaluate
     from pifr.cli.report import report
+    from pifr.errors import DataError
     from protocols.cfp import Cfp
     from protocols.experiment import load_experiment
 
     data = out / DATA_FOLDER
     if not _is_drawn(data, subjects, seed):
+        if data.exists():
+            raise DataError(f"'{data}' holds other people, or another version's: delete it, or name another --out")
         _draw(data, subjects, seed)
     experiment = load_experiment(
         None,

@@ -132,9 +132,12 @@ def _add_network(name: str, line: str) -> None:
         cnet: CNet = None,
         threads: Threads = None,
     ) -> None:
+        from pifr.training.config import load_training_config
+
         _train(
             name,
             config,
+            _critics(load_training_config(config).inpainting) if name == "inpainting" else None,
             data=data,
             out=out,
             max_steps=max_steps,
@@ -163,15 +166,19 @@ def train_all(
     threads: Threads = None,
 ) -> None:
     """All networks, one after the other, each with the given length, in OUT/<network>."""
+    from pifr.training.config import load_training_config
     from pifr.training.trainer import refuse_used_folder
 
     if not resume:
         for name in _NETWORKS:
             refuse_used_folder(out / name)
+    # What is wrong with I-Net's critics shows before C-Net is trained for hours.
+    critics = _critics(load_training_config(config).inpainting)
     for name in _NETWORKS:
         _train(
             name,
             config,
+            critics if name == "inpainting" else None,
             data=data,
             out=out / name,
             max_steps=max_steps,
@@ -207,21 +214,24 @@ def package(
         typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
 
 
-def _train(name: str, config: str, **options: Any) -> None:
+def _train(name: str, config: str, critics: "TextureCritics | None", **options: Any) -> None:
     """Trains one network; the options are those of `pifr.training.trainer.Run`."""
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
-    from pifr.training.config import load_training_config
     from pifr.training.trainer import Run, train
 
     # Lightning's own lines say nothing of the training; it sets its level when it is imported.
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    critics = _critics(load_training_config(config).inpainting) if name == "inpainting" else None
     run = Run(name, config, **options)  # type: ignore[arg-type]
-    typer.echo(f"weights: {train(run, critics)}")
+    try:
+        weights = train(run, critics)
+    except KeyboardInterrupt:
+        typer.echo(f"pifr: stopped; --resume goes on from {run.out}", err=True)
+        raise typer.Exit(130) from None  # as shells have it
+    typer.echo(f"weights: {weights}")
 
 
 def _critics(task: "InpaintingTask") -> "TextureCritics":
@@ -275,7 +285,9 @@ def _activations(recognizer: str, layer: str) -> Callable[["Tensor"], "Tensor"]:
     loaded = load_recognizer(recognizer)
     modules = dict(loaded.network.named_modules()) if hasattr(loaded, "network") else {}
     if layer not in modules:
-        raise ConfigError(f"{recognizer} has no layer {layer!r} for the perceptual loss; it has {', '.join(modules)}")
+        raise ConfigError(
+            f"{recognizer} has no layer {layer!r} for the perceptual loss; it has {', '.join(filter(None, modules))}"
+        )
     loaded.network.requires_grad_(False)
     caught: list[Tensor] = []
 

@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from pifr.config import Config, explain
 from pifr.errors import ConfigError
@@ -50,7 +58,13 @@ class FramingConfig(Config):
     """See `pifr.training.augment.Framing`, of which this holds what differs between networks."""
 
     scale: tuple[PositiveFloat, PositiveFloat]
-    shift: NonNegativeFloat
+    shift: float = Field(ge=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "FramingConfig":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is a range from small to large, not {self.scale}")
+        return self
 
 
 class SegmentationTask(Config):
@@ -164,13 +178,13 @@ def load_training_config(source: str | Path) -> TrainingConfig:
     """
     path = _PACKAGED / f"{source}.yaml" if source in CONFIGURATIONS else Path(source)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}): --config wants {' or '.join(CONFIGURATIONS)}, "
             "or a YAML file"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     try:
         return TrainingConfig.model_validate(content)

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pifr.images import read_image
 from pifr.training.heads import CANVAS, TexturedHead
-from pifr.training.registration import read_fit
+from pifr.training.registration import read_fit, registered_photo
 
 COLUMNS = 6
 
@@ -45,7 +44,7 @@ def _row(name: str, chosen: pd.DataFrame, photos: Path) -> np.ndarray:
 
 
 def _cell(name: str, row, photos: Path) -> np.ndarray:
-    view = TexturedHead(read_image(photos / row.photo), read_fit(row)).photo_view()
+    view = TexturedHead(registered_photo(photos, row), read_fit(row)).photo_view()
     mask = (view.pncc.max(2) > 0)[..., None]
     overlay = np.where(mask, view.image // 2 + view.pncc // 2, view.image)
     caption = f"{row.reason or name} {row.residual_mm:.1f} mm {row.yaw:.0f} deg"

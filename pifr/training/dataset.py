@@ -5,6 +5,7 @@ follows from the seed and the step alone, whatever the number of workers and whe
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -69,6 +70,7 @@ class Shards:
         if not tables:
             raise DataError(f"no {table_name} below {root}: write shards with 'pifr train render'")
         self._folders = [table.parent for table in tables]
+        self._require_all()
         self._arrays = self._memory_maps()
         frames = []
         for number, (table, arrays) in enumerate(zip(tables, self._arrays, strict=True)):
@@ -83,6 +85,12 @@ class Shards:
             rows = rows[held_out == (split == "validation")]
         self.rows = rows.reset_index(drop=True)
         self._shard, self._row = self.rows["shard"].to_numpy(), self.rows["row"].to_numpy()
+
+    def _require_all(self) -> None:
+        manifest = self.root / "manifest.json"
+        listed = json.loads(manifest.read_text())["shards"] if manifest.exists() else []
+        if missing := {shard["name"] for shard in listed} - {folder.name for folder in self._folders}:
+            raise DataError(f"'{self.root}' lacks {min(missing)}: 'pifr train render' goes on with the same arguments")
 
     def _memory_maps(self) -> list[dict[str, np.ndarray]]:
         return [{name: _memory_map(folder / f"{name}.npy") for name in self._names} for folder in self._folders]

@@ -33,7 +33,7 @@ from pifr.training.heads import (
     TexturedHead,
     prefiltered,
 )
-from pifr.training.registration import read_fit
+from pifr.training.registration import read_fit, registered_photo
 from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def _write_shard(photos: Path, rows, names: list[str], folder: Path, settings: R
     shapes = np.empty((len(rows), POSITION_MAP_SIZE, POSITION_MAP_SIZE, 3), np.float16)
     pairs, texture_rows = [], []
     for k, row in enumerate(rows.itertuples()):
-        head = TexturedHead(read_image(photos / row.photo), read_fit(row))
+        head = TexturedHead(registered_photo(photos, row), read_fit(row))
         textures[k], visibility[k] = head.texture()
         shapes[k] = head.position_map(head.vertices)
         source = {"photo": row.photo, "set": row.set}

@@ -372,7 +372,7 @@ def _register_photo(path: Path, name: Path, source: LandmarkSource, finder: Face
         image = read_image(path)
     except ImageError:
         return row | {"status": "rejected", "reason": "unreadable"}
-    return row | register_image(image, source, finder)
+    return row | {"sha256": file_sha256(path)} | register_image(image, source, finder)
 
 
 def register_image(image: np.ndarray, source: LandmarkSource, finder: FaceFinder) -> dict:
@@ -404,6 +404,20 @@ def _five_point_distance(fit: PhotoFit, five_points: np.ndarray) -> float:
     model = load_face_model()
     points = fit.project(model.vertices(fit.identity, fit.expression)[model.landmarks68])[:, :2]
     return float(np.linalg.norm(five_of_68(points) - five_points, axis=1).mean() / fit.scale)
+
+
+def registered_photo(photos: Path, row) -> np.ndarray:
+    """The photo, uint8 RGB, that a row of `registration.parquet` (a Series or a named tuple) was registered from.
+
+    Raises:
+        DataError: there is another one under its name by now, which the fit says nothing of.
+        ImageError: it cannot be read.
+    """
+    path = photos / row.photo
+    image = read_image(path)
+    if file_sha256(path) != row.sha256:
+        raise DataError(f"'{path}' is not the file that was registered: register the photos as they are now")
+    return image
 
 
 def read_fit(row) -> PhotoFit:

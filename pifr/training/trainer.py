@@ -74,8 +74,8 @@ class Run:
         data: shard folder.
         out: folder for checkpoint, weights, logs and pictures.
         max_steps, max_minutes: length of the schedule; at most one is set; neither: the configuration's `max_steps`.
-        resume: go on from the checkpoint in `out`; without one, start.
-        init_from: weights file to start from.
+        resume: go on from the checkpoint in `out`; if there is nothing in it, start.
+        init_from: weights file to start from; not with `resume`.
         validation: shard folder to validate on, instead of the held-out photos of `data`.
         cnet: folder of trained weights (NETWORK/weights.safetensors) whose C-Net a shape network that corrects the fit
             is trained on; None: the packaged weights.
@@ -118,11 +118,16 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
             to be resumed.
         DataError: if the shards cannot be used.
         CheckpointError: if weights or checkpoint do not fit.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     if run.max_steps is not None and run.max_minutes is not None:
         raise ConfigError("give the length of the training in steps or in minutes, not both")
+    if run.resume and run.init_from is not None:
+        raise ConfigError("a training that is resumed has its weights already: leave out --resume or --init-from")
     if not run.resume:
         refuse_used_folder(run.out)
+    elif (run.out / WEIGHTS).exists() and not (run.out / CHECKPOINT).exists():
+        raise ConfigError(f"'{run.out}' holds weights without {CHECKPOINT}: --init-from them, with another --out")
     task = load_training_config(run.config).task(run.name)
     settings = task.optimisation
     L.seed_everything(settings.seed, verbose=False)
@@ -193,6 +198,8 @@ def _interrupted_between_steps(module: NetworkTraining) -> Iterator[None]:
     usual = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except SystemExit as end:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from end
     finally:
         signal.signal(signal.SIGINT, usual)
 
@@ -210,6 +217,8 @@ def _setup(
     content = "textures" if isinstance(task, InpaintingTask | FineShapeTask) else "pairs"
     shards = Shards(run.data, content, "train")
     held_out = Shards(run.validation or run.data, content, "all" if run.validation else "validation")
+    if not len(held_out):
+        log.warning("none of the photos of '%s' is held out: nothing is validated; --validation names others", run.data)
     make: Samples
     check: Samples
     if isinstance(task, InpaintingTask | FineShapeTask):

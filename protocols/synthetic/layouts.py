@@ -293,7 +293,7 @@ def _write_multipie_camera(
         target = root / image_path(subject, session, "01", camera, shot)
         _write_image(target, develop(composed, exposure, rng), [cv2.IMWRITE_PNG_COMPRESSION, 3])
     truth = scene.truth(view)
-    stem = Path(image_path(subject, session, "01", camera, "07")).stem
+    stem = Path(image_path(subject, session, "01", camera, "07" if "07" in shots else shots[0])).stem
     _write_truth(root / "Truth" / subject / stem, truth)
     points = truth.landmarks
     if abs(yaw) >= 60:

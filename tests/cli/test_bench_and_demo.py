@@ -68,3 +68,6 @@ def test_demo_draws_evaluates_and_is_labelled_synthetic(
         assert "SYNTHETIC cfp FP" in output
         assert "synthetic" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8").lower()
     assert drawn == [(8, 1)]  # the second time they are there
+    code, _, errors = pifr("demo", "--out", tmp_path / "demo", "--subjects", 9)
+    assert code == 1
+    assert "holds other people" in errors

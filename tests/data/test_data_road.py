@@ -25,6 +25,7 @@ from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMeshSource
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
+from pifr.zoo import file_sha256
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
 from protocols.synthetic.scene import Scene, View
@@ -193,7 +194,7 @@ def registered(tmp_path) -> tuple[Path, Path]:
             "photo": name, "set": f"set{k % 2}", "status": "ok", "reason": "", "residual_mm": fit.residual_mm,
             "yaw": yaw, "pitch": pitch, "roll": roll, "identity": fit.identity, "expression": fit.expression,
             "scale": fit.scale, "rotation": fit.rotation.ravel(), "translation": fit.translation,
-            "residual": fit.residual.ravel(),
+            "residual": fit.residual.ravel(), "sha256": file_sha256(photos / name),
         })  # fmt: skip
     pd.DataFrame(rows).to_parquet(fits / "registration.parquet")
     return photos, fits
@@ -223,6 +224,12 @@ def test_shards_hold_what_the_manifest_says_and_repeat_to_the_byte(registered, t
     rows = pd.read_parquet(first / "shard-0000" / "pairs.parquet")
     assert rows["kind"].tolist() == ["photo", "render"] * 4
     assert len(np.load(first / "shard-0000" / "texture.npy")) == 4
+
+
+def test_a_photo_that_was_replaced_is_not_drawn_by_the_old_fit(registered, tmp_path):
+    cv2.imwrite(str(registered[0] / "set1" / "1.png"), _portrait(9))
+    with pytest.raises(DataError, match=r"1\.png' is not the file that was registered"):
+        _render(*registered, tmp_path / "out")
 
 
 def test_a_run_with_other_settings_refuses_the_folder(registered, tmp_path):

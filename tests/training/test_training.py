@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from pifr.errors import CheckpointError, ConfigError
+from pifr.errors import CheckpointError, ConfigError, DataError
 from pifr.geometry.lighting import surface_normals
 from pifr.networks.weights import load_network, read_metadata
 from pifr.training import losses
@@ -92,7 +92,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step(
     run(name, config, shards, tmp_path / "whole", 5)
     original = modules.NetworkTraining.on_before_optimizer_step
     monkeypatch.setattr(modules.NetworkTraining, "on_before_optimizer_step", interrupt)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         run(name, config, shards, tmp_path / "parts", 5)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     third = torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=False)
@@ -100,6 +100,37 @@ def test_an_interrupt_waits_for_the_end_of_the_step(
     run(name, config, shards, tmp_path / "parts", 5, resume=True)
     whole, parts = (torch.load(tmp_path / folder / CHECKPOINT, weights_only=False) for folder in ("whole", "parts"))
     assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
+
+
+def test_what_a_resumed_training_would_not_heed_is_refused(config: Path, shards: Path, tmp_path: Path) -> None:
+    from pifr.training.trainer import CHECKPOINT
+
+    weights = run("segmentation", config, shards, tmp_path, 1)
+    with pytest.raises(ConfigError, match="leave out --resume or --init-from"):
+        run("segmentation", config, shards, tmp_path, 2, resume=True, init_from=weights)
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(ConfigError, match=r"weights without last\.ckpt"):
+        run("segmentation", config, shards, tmp_path, 2, resume=True)
+    assert read_metadata(weights)["steps"] == "1"
+
+
+def test_shards_that_the_manifest_lists_must_be_there(shards: Path, tmp_path: Path) -> None:
+    from pifr.training.dataset import Shards
+
+    shutil.copytree(shards, tmp_path / "part")
+    listed = [{"name": "shard-0000"}, {"name": "shard-0001"}]
+    (tmp_path / "part" / "manifest.json").write_text(json.dumps({"shards": listed}))
+    with pytest.raises(DataError, match="lacks shard-0001: 'pifr train render' goes on"):
+        Shards(tmp_path / "part")
+
+
+@pytest.mark.parametrize(("key", "value"), [("scale", [1.5, 1.06]), ("shift", 5)])
+def test_a_framing_without_sense_is_refused(key: str, value: object, config: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["pncc"]["framing"][key] = value
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=rf"pncc\.framing.*{key}"):
+        load_training_config(tmp_path / "wrong.yaml")
 
 
 def test_an_error_within_a_step_leaves_the_checkpoint_as_it_was(
