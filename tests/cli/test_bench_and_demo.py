@@ -39,7 +39,9 @@ def test_harness_overhead_stands_beside_its_budget(pifr: Pifr, tmp_path: Path) -
     assert code == 0
     record = json.loads(file.read_text(encoding="utf-8"))
     assert record["budget"] == 0.15
-    assert record["overhead"] > -1
+    bare, harness = record["results"]
+    assert record["overhead"] == pytest.approx(harness["seconds"] / bare["seconds"] - 1)
+    assert sum(record["share_of_stages"].values()) == pytest.approx(1)
     assert "embed:small" in record["share_of_stages"]
 
 

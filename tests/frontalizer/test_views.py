@@ -204,9 +204,18 @@ def test_options_of_renderings_are_nothing_to_align(option, random_weights):
         load_align("cpu", f"{random_weights},{option}")
 
 
-@pytest.mark.parametrize("name", ["none:x", "mirror:crop=1", "srtc:render_yaw=-30", "none:", "srtc:"])
-def test_options_without_a_meaning_are_refused(name):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none:x", "takes no options, got 'x'"),
+        ("mirror:crop=1", "takes no options"),
+        ("srtc:render_yaw=-30", r"render_yaw\.0: .* greater than or equal to 0"),
+        ("none:", "nothing follows the colon"),
+        ("srtc:", "nothing follows the colon"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(name, words):
+    with pytest.raises(ConfigError, match=words):
         load_view_maker(name)
 
 

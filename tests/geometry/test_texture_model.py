@@ -19,6 +19,7 @@ def test_same_seed_same_people():
     assert first.shape == (2, 3, 128, 128)
     assert first.min() >= 0
     assert first.max() <= 1
+    assert (first[0] - first[1]).abs().mean() > 0.01  # two people
 
 
 def test_zero_coefficients_give_the_mean():
