@@ -98,6 +98,14 @@ def test_a_tree_is_looked_through_once(run, tmp_path: Path, monkeypatch: pytest.
     assert asked == ["1"]
 
 
+def test_references_keep_their_first_view_where_only_probes_are_turned(run, tmp_path: Path) -> None:
+    tree = _write(tmp_path / "tree", {person: person + 1 for person in range(4)})
+    both, probe = (run(tree, sides=sides)[0] for sides in ("both", "probe"))
+    for name, changes in (("none", False), ("mirror", True)):
+        scores = [table[table.frontalizer == name].sort_values("probe")["score"].to_numpy() for table in (both, probe)]
+        assert (np.abs(scores[0] - scores[1]).max() > 1e-3) == changes
+
+
 def test_a_mirrored_data_set_has_mirrored_cameras_and_the_same_rates(run, tmp_path: Path) -> None:
     names = {person: person + 1 for person in range(6)}
     table, _ = run(_write(tmp_path / "tree", names))
