@@ -104,8 +104,8 @@ def write_multipie(
 ) -> None:
     """Neutral faces in Multi-PIE's layout: thirteen cameras, twenty lights, PNG of half the official size.
 
-    Beside them `labels` (39 or 68 points a camera, from 1 as MATLAB counts, shot 07) and `Truth` with a mask and
-    PNCC a camera and a scan a person.
+    Beside them `labels` (39 or 68 points a camera, from 1 as MATLAB counts, named after shot 07 or the first) and
+    `Truth` with a mask and PNCC a camera and a scan a person.
 
     Args:
         out, subjects, seed, textures, workers, progress: as `write_cfp`.
