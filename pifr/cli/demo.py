@@ -30,12 +30,9 @@ def demo(
     from pifr.errors import DataError
     from protocols.cfp import Cfp
     from protocols.experiment import load_experiment
+    from protocols.runner import load_systems
 
     data = out / DATA_FOLDER
-    if not _is_drawn(data, subjects, seed):
-        if data.exists():
-            raise DataError(f"'{data}' holds other people, or another version's: delete it, or name another --out")
-        _draw(data, subjects, seed)
     experiment = load_experiment(
         None,
         {
@@ -46,6 +43,11 @@ def demo(
             "detector": DETECTOR,
         },
     )
+    if not _is_drawn(data, subjects, seed):
+        if data.exists():
+            raise DataError(f"'{data}' holds other people, or another version's: delete it, or name another --out")
+        load_systems(experiment)  # a wrong name shows before minutes are spent on drawing
+        _draw(data, subjects, seed)
     evaluate(Cfp(data), experiment)
     typer.echo("These people are drawn: the figures say that the pipeline works, not how good a recognizer is.")
     report([experiment.out], out=out / "report.html", images=data / "Data" / "Images")

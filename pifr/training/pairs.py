@@ -33,7 +33,7 @@ from pifr.training.heads import (
     TexturedHead,
     prefiltered,
 )
-from pifr.training.registration import read_fit, registered_photo
+from pifr.training.registration import read_fit, registered_photo, require_sets
 from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def render(
     accepted = table[(table["status"] == "ok") & (table["set"].isin(sets) if sets else True)].reset_index(drop=True)
     if accepted.empty:
         raise DataError(f"'{registration}': no accepted photo of sets {list(sets) or 'any'}")
+    require_sets([*sets, *(licences or {})], accepted["set"].unique(), registration)
     shards = [accepted.iloc[begin : begin + PHOTOS_PER_SHARD] for begin in range(0, len(accepted), PHOTOS_PER_SHARD)]
     out.mkdir(parents=True, exist_ok=True)
     claim_folder(out / "manifest.json", _manifest(fits, accepted, settings, licences or {}, shards))

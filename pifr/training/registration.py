@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -289,7 +289,14 @@ def find_photos(folder: Path, sets: Sequence[str] = ()) -> list[Path]:
     )
     if not photos:
         raise DataError(f"'{folder}': no photos ({', '.join(sorted(IMAGE_SUFFIXES))}) of sets {list(sets) or 'any'}")
+    require_sets(sets, {path.parts[0] for path in photos}, folder)
     return photos
+
+
+def require_sets(sets: Sequence[str], known: Iterable[str], folder: Path) -> None:
+    """Raises DataError if a set is asked for that there is not."""
+    if missing := sorted(set(sets) - set(known)):
+        raise DataError(f"'{folder}' has no photos of the set {missing[0]!r}")
 
 
 def register(

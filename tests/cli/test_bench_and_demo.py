@@ -73,3 +73,7 @@ def test_demo_draws_evaluates_and_is_labelled_synthetic(
     code, _, errors = pifr("demo", "--out", tmp_path / "demo", "--subjects", 9)
     assert code == 1
     assert "holds other people" in errors
+    code, _, errors = pifr("demo", "--out", tmp_path / "other", "--recognizer", "small", "--frontalizer", "mirorr")
+    assert code == 1
+    assert "Did you mean 'mirror'" in errors
+    assert len(drawn) == 1  # nobody was drawn for it

@@ -232,6 +232,12 @@ def test_a_photo_that_was_replaced_is_not_drawn_by_the_old_fit(registered, tmp_p
         _render(*registered, tmp_path / "out")
 
 
+@pytest.mark.parametrize("asked", [{"sets": ["set0", "sett1"]}, {"licences": {"sett1": "MIT"}}])
+def test_a_set_that_is_not_there_is_named(registered, tmp_path, asked):
+    with pytest.raises(DataError, match="has no photos of the set 'sett1'"):
+        _render(*registered, tmp_path / "out", **asked)
+
+
 def test_a_run_with_other_settings_refuses_the_folder(registered, tmp_path):
     _render(*registered, tmp_path / "out", sets=["set0"])
     with pytest.raises(DataError, match="another folder"):
