@@ -186,7 +186,8 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
 @contextmanager
 def _interrupted_between_steps(module: NetworkTraining) -> Iterator[None]:
     """Ctrl-C waits until the step is counted, so that what is saved can be resumed exactly; a second one does not."""
-    if threading.current_thread() is not threading.main_thread():  # only it is told of signals
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as shells have it for what runs in the background
+    if ignored or threading.current_thread() is not threading.main_thread():  # which alone is told of signals
         yield
         return
 

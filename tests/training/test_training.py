@@ -92,9 +92,13 @@ def test_an_interrupt_waits_for_the_end_of_the_step(
     run(name, config, shards, tmp_path / "whole", 5)
     original = modules.NetworkTraining.on_before_optimizer_step
     monkeypatch.setattr(modules.NetworkTraining, "on_before_optimizer_step", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(name, config, shards, tmp_path / "parts", 5)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores Ctrl-C
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(name, config, shards, tmp_path / "parts", 5)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
     third = torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=False)
     assert third["pifr"]["completed_steps"] == 3  # so the resumed run is not interrupted again
     run(name, config, shards, tmp_path / "parts", 5, resume=True)
