@@ -29,7 +29,7 @@ from pifr.geometry.warp import (
     transform_points,
 )
 from pifr.images import Photo, each_photo, read_image
-from pifr.rows import Rows, joined
+from pifr.rows import Rows, check_rows, joined
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class FaceCrops(Rows):
         if self.edges is None:
             endless = torch.tensor([0.0, 0.0, torch.inf], dtype=torch.float32, device=self.pixels.device)
             object.__setattr__(self, "edges", endless.repeat(len(self), 4, 1))
-        self.check({"pixels": (3, CROP_SIZE, CROP_SIZE), "crop_to_image": (2, 3), "landmarks": (5, 2), "edges": (4, 3)})
+        square = (3, CROP_SIZE, CROP_SIZE)
+        check_rows(self, {"pixels": square, "crop_to_image": (2, 3), "landmarks": (5, 2), "edges": (4, 3)})
 
     @property
     def usable(self) -> Tensor:

@@ -11,7 +11,7 @@ from pifr.devices import inference
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
-from pifr.rows import Rows, joined
+from pifr.rows import Rows, check_rows, joined
 
 POOR = ("no_mask", "uncertain_mask", "inconsistent_pncc", "beyond_profile", "low_visibility")
 """Reasons for which a frontalization is not to be used but the face's own crop; of several, the first one is given."""
@@ -57,7 +57,7 @@ class LocatedFaces(Rows):
     reason: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self.check(self._shapes())
+        check_rows(self, self._shapes())
         if len(self.camera) != len(self):
             raise ValueError(f"{type(self).__name__}.camera has {len(self.camera)} cameras for {len(self)} faces")
 

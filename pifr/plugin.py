@@ -167,9 +167,9 @@ def failed_without_direction(views: Views, features: Tensor) -> Views:
 
     Args:
         views: of B faces.
-        features: B x V x D.
+        features: B x V x D float32.
     """
-    length = features.float().norm(dim=-1)
+    length = features.norm(dim=-1)
     counts = views.weights > 0
     flaws = torch.stack([(~length.isfinite() & counts).any(1), ((length == 0) & counts).any(1)], 1).tolist()
     judged = [

@@ -52,26 +52,28 @@ class Rows:
         """The same in other tensors that share their memory with these, but nothing that is asked of gradients."""
         return changed(self, Tensor.detach)
 
-    def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Checks tensors, status and reason.
 
-        Args:
-            shapes: of one row, by field; all are float32.
+def check_rows(batch: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Checks a dataclass of B rows: tensors, status and reason.
 
-        Raises:
-            ValueError: one is not as it has to be; the message names it.
-        """
-        owner, count = type(self).__name__, len(self)
-        for name, shape in shapes.items():
-            value = getattr(self, name)
-            if tuple(value.shape) != (count, *shape) or value.dtype != torch.float32:
-                raise ValueError(
-                    f"{owner}.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {(count, *shape)}"
-                )
-        if len(self.reason) != count:
-            raise ValueError(f"{owner}.reason has {len(self.reason)} entries, status {count}")
-        if not set(self.status) <= set(STATUSES):
-            raise ValueError(f"{owner}.status holds {set(self.status)}: use 'ok', 'fallback' or 'failed'")
+    Args:
+        batch: with `status` and `reason`.
+        shapes: of one row, by field; all are float32.
+
+    Raises:
+        ValueError: one is not as it has to be; the message names it.
+    """
+    owner, count = type(batch).__name__, len(batch.status)
+    for name, shape in shapes.items():
+        value = getattr(batch, name)
+        if tuple(value.shape) != (count, *shape) or value.dtype != torch.float32:
+            raise ValueError(
+                f"{owner}.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {(count, *shape)}"
+            )
+    if len(batch.reason) != count:
+        raise ValueError(f"{owner}.reason has {len(batch.reason)} entries, status {count}")
+    if not set(batch.status) <= set(STATUSES):
+        raise ValueError(f"{owner}.status holds {set(batch.status)}: use 'ok', 'fallback' or 'failed'")
 
 
 def positions_of(index: Index, count: int, owner: str) -> list[int]:

@@ -19,6 +19,7 @@ from pifr.devices import inference
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.fusion import DEFAULT_FUSION, Fusion
+from pifr.rows import check_rows
 
 ENTRY_POINT_GROUP = "pifr.frontalizers"
 
@@ -51,22 +52,11 @@ class Views:
     shown_yaw: Tensor | None = None
 
     def __post_init__(self) -> None:
-        count, views = len(self.status), len(self.names)
-        size = self.images.shape[-1]
-        shapes = {
-            "images": (count, views, 3, size, size),
-            "weights": (count, views),
-            "yaw": (count,),
-            "shown_yaw": (count, views),
-        }
-        for name, shape in shapes.items():
-            value = getattr(self, name)
-            if value is None and name == "shown_yaw":
-                object.__setattr__(self, name, self.yaw[:, None].expand(-1, views))
-            elif tuple(value.shape) != shape or value.dtype != torch.float32:
-                raise ValueError(f"Views.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {shape}")
-        if len(self.reason) != count:
-            raise ValueError(f"Views.reason has {len(self.reason)} entries, status {count}")
+        views, size = len(self.names), self.images.shape[-1]
+        shapes = {"images": (views, 3, size, size), "weights": (views,), "yaw": ()}
+        check_rows(self, shapes if self.shown_yaw is None else shapes | {"shown_yaw": (views,)})
+        if self.shown_yaw is None:
+            object.__setattr__(self, "shown_yaw", self.yaw[:, None].expand(-1, views))
         if not ((self.weights >= 0).all() and ((self.weights.sum(1) - 1).abs() <= 1e-4).all()):
             raise ValueError("Views.weights must not be negative, and each row must sum to 1")
 

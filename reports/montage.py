@@ -163,9 +163,9 @@ def folder_panels(folder: Path) -> PanelSource:
 
 
 def image_panels(root: Path, device: str = "cpu") -> PanelSource:
-    """Pictures made on demand: `srtc` is applied to `ROOT/<probe>` as in the run; of other slots the photos are shown.
+    """Pictures made on demand: `srtc` is applied to `ROOT/<probe>`, with faces found, as in the run.
 
-    Faces are found as the run found them.
+    Of other frontalizers the photos are shown.
 
     Args:
         root: folder that sample names are relative to (CFP: `Data/Images`).
