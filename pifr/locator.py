@@ -18,7 +18,6 @@ from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.correspondence import Correspondence, without_nan
 from pifr.pretrained import Precision, Pretrained
-from pifr.rows import tensors_of
 from pifr.zoo import ASSETS, file_sha256
 
 _MUCH_BETTER = 0.7
@@ -68,23 +67,6 @@ class LocatorConfig(Config):
     largest_yaw: PositiveFloat = 110.0
 
 
-class _Latest:
-    """Faces and what was found of them, as long as nobody changes either in place."""
-
-    def __init__(self, faces: FaceCrops, located: LocatedFaces) -> None:
-        self.faces, self.located = faces, located
-        self._versions = self._read_versions()
-
-    def holds_for(self, faces: FaceCrops) -> bool:
-        """Whether these are the same faces, and nothing has been changed since."""
-        return self.faces is faces and self._versions is not None and self._versions == self._read_versions()
-
-    def _read_versions(self) -> list[int] | None:
-        """How often each tensor has been changed; None if one does not say so, as those of `torch.inference_mode`."""
-        tensors = [*tensors_of(self.faces), *tensors_of(self.located)]
-        return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
-
-
 class FaceLocator:
     """Locates the template in faces.
 
@@ -104,7 +86,6 @@ class FaceLocator:
         self.correspondence = Correspondence().to(self.device)
         geometry = ",".join(file_sha256(ASSETS / name)[:16] for name in ("template.npz", "face_model.npz"))
         self.fingerprint = f"{pretrained.fingerprint}|{geometry}|{config.digest}|v{_RECIPE}"
-        self._latest: _Latest | None = None
 
     @classmethod
     def from_pretrained(
@@ -123,21 +104,14 @@ class FaceLocator:
     def __call__(self, faces: FaceCrops) -> LocatedFaces:
         """Locates the template in each face; faces that failed keep their row, with an empty mask.
 
-        The latest result is kept: view makers and recognizers that share a locator share its work on a batch. It is
-        given again unless a tensor of the faces or of the result has been changed in place since; changes made by numpy
-        or through `Tensor.data`, of which torch knows nothing, are not noticed.
+        Raises:
+            TypeError: what is given are no detected faces.
         """
         if not isinstance(faces, FaceCrops):
             raise TypeError(f"a {type(faces).__name__} holds no detected faces: FaceFinder()(photos) does")
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)))[:0]
-        latest = self._latest  # another thread may replace it at any time
-        if latest is None or not latest.holds_for(faces):
-            latest = self._latest = _Latest(faces, self._locate(faces.to(self.device)))
-        return latest.located.detached()
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_latest": None}  # copies and other processes see other faces
+        return self._locate(faces.to(self.device))
 
     def _locate(self, faces: FaceCrops) -> LocatedFaces:
         """Faces as they come; those that are hardly explained, as the best of three more looks, a quarter turn apart.

@@ -119,7 +119,7 @@ class FrontalizedRecognizer:
         """
         _check_batch_size(batch_size)
         if len(faces) <= batch_size:
-            return self._templates(faces)  # as they are: locators know faces again that they have just seen
+            return self._templates(faces)
         batches = (faces[start : start + batch_size] for start in range(0, len(faces), batch_size))
         features, yaw, status, reason = zip(*map(self._templates, batches), strict=True)
         return Templates(torch.cat(features), torch.cat(yaw), sum(status, ()), sum(reason, ()))

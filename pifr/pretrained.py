@@ -50,10 +50,12 @@ class Pretrained:
         precision: Precision = "auto",
     ) -> None:
         self.device = usable_device(device)
-        files = weights_files(names, configuration, weights)
+        if configuration not in CONFIGURATIONS:
+            raise UnknownNameError("configuration", configuration, CONFIGURATIONS)
+        files = {name: _weights_file(configuration, name, weights) for name in names}
         self._bfloat16 = uses_bfloat16(precision, self.device)
         used = "bfloat16" if self._bfloat16 else "float32"
-        self.fingerprint = f"{weights_fingerprint(files)},{used}"
+        self.fingerprint = ",".join([*(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()), used])
         self._networks: dict[str, nn.Module] = {
             name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
             for name, file in files.items()
@@ -93,19 +95,7 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def weights_files(names: tuple[str, ...], configuration: str = "lite", folder: Path | None = None) -> dict[str, Path]:
-    """Where the weights of networks lie, by name; arguments and errors as `Pretrained`."""
-    if configuration not in CONFIGURATIONS:
-        raise UnknownNameError("configuration", configuration, CONFIGURATIONS)
-    return {name: _weights_file(configuration, name, folder) for name in names}
-
-
-def weights_fingerprint(files: dict[str, Path]) -> str:
-    """Changes whenever one of the files does."""
-    return ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
-
-
-def _weights_file(name: str, network: str, folder: Path | None) -> Path:
+def _weights_file(configuration: str, network: str, folder: Path | None) -> Path:
     if folder is not None:
         folder = Path(folder)
         for file in (folder / network / "weights.safetensors", folder / f"{network}.safetensors"):
@@ -113,13 +103,13 @@ def _weights_file(name: str, network: str, folder: Path | None) -> Path:
                 return file
         raise WeightsError(
             f"there are no weights of the network {network!r} below {folder}: "
-            f"train them with 'pifr train {network} --config {name} --data SHARDS --out {folder / network}'"
+            f"train them with 'pifr train {network} --config {configuration} --data SHARDS --out {folder / network}'"
         )
-    packaged = f"{name}-{network}"
+    packaged = f"{configuration}-{network}"
     if packaged not in packaged_weights():
         raise WeightsError(
-            f"the network {network!r} of the configuration {name!r} is not part of this installation: train it with "
-            f"'pifr train {network} --config {name} --data SHARDS --out FOLDER' and name the folder, or choose options "
-            f"that do without it"
+            f"the network {network!r} of the configuration {configuration!r} is not part of this installation: train "
+            f"it with 'pifr train {network} --config {configuration} --data SHARDS --out FOLDER' and name the folder, "
+            f"or choose options that do without it"
         )
     return packaged_file(packaged)

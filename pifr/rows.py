@@ -48,10 +48,6 @@ class Rows:
         """The same faces with all tensors on a device."""
         return changed(self, lambda tensor: tensor.to(device))
 
-    def detached(self) -> Self:
-        """The same in other tensors that share their memory with these, but nothing that is asked of gradients."""
-        return changed(self, Tensor.detach)
-
 
 def check_rows(batch: Any, shapes: dict[str, tuple[int, ...]]) -> None:
     """Checks a dataclass of B rows: tensors, status and reason.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.fusion import DEFAULT_FUSION, Fusion
 from pifr.rows import check_rows
+
+if TYPE_CHECKING:
+    from pifr.frontalized import LocatedFaces
+    from pifr.locator import FaceLocator
 
 ENTRY_POINT_GROUP = "pifr.frontalizers"
 
@@ -79,6 +83,22 @@ class ViewMaker(Protocol):
 
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         """The views of each face, aligned to the template at size x size; failed faces keep their row."""
+        ...
+
+
+@runtime_checkable
+class LocatingViewMaker(ViewMaker, Protocol):
+    """A view maker that locates faces first: what its locator found of the same faces can be handed to it.
+
+    So several of them, or one at several sizes, share the most expensive step.
+    """
+
+    locator: "FaceLocator"
+
+    def __call__(
+        self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: "LocatedFaces | None" = None
+    ) -> Views:
+        """As `ViewMaker`; `located` is what a locator of the same fingerprint found of these faces."""
         ...
 
 

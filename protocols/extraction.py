@@ -26,12 +26,13 @@ from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
 from pifr.plugin import EmbeddedView, embed_views, failed_without_direction
 from pifr.threads import start_worker
-from pifr.views import ViewMaker, Views
+from pifr.views import LocatingViewMaker, ViewMaker, Views
 from protocols.base import Progress
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 
 if TYPE_CHECKING:
     from feature_extractors import Recognizer
+    from pifr.frontalized import LocatedFaces
 
 SCORE_TOLERANCE = 1e-5
 """How far a score may move when only the size of the batches changes: float32 kernels are chosen by shape."""
@@ -242,7 +243,7 @@ def _embed_batch(
 ) -> list[dict[bytes, FaceFeatures]]:
     """What each system lacks of a batch: digest -> features."""
     rows_of = {digest: row for row, digest in enumerate(batch)}
-    subsets = {tuple(range(len(faces))): faces}  # by rows; locators know faces again that they have just seen
+    located: dict[tuple, LocatedFaces] = {}  # by locator and rows
     made: dict[tuple, Views] = {}  # by maker, template and rows
     seen: dict[tuple, list[EmbeddedView]] = defaultdict(list)  # by recognizer and rows
     results = []
@@ -252,13 +253,17 @@ def _embed_batch(
             continue
         config, maker = system.recognizer.config, system.view_maker
         rows = tuple(rows_of[digest] for digest in wanted)
-        if rows not in subsets:
-            subsets[rows] = faces[list(rows)]
-        chosen = subsets[rows]
+        chosen = faces[rows]
         place = (maker.fingerprint, config.alignment, config.input_size, rows)
         if place not in made:
             with timings.measure(f"views:{system.frontalizer_name}"):
-                made[place] = maker(chosen, config.alignment, config.input_size)
+                shared = ()
+                if isinstance(maker, LocatingViewMaker):
+                    found = maker.locator.fingerprint, rows
+                    if found not in located:
+                        located[found] = maker.locator(chosen)
+                    shared = (located[found],)
+                made[place] = maker(chosen, config.alignment, config.input_size, *shared)
         views = made[place]
         with timings.measure(f"embed:{system.recognizer_name}"):
             features = embed_views(system.recognizer, chosen, views, seen[system.recognizer.fingerprint, rows])

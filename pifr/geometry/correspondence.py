@@ -8,6 +8,7 @@ observed, so that textures are gathered from the photo at its own resolution and
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from pifr.geometry.compiled import compilable, compiled, over_images
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.lighting import surface_normals
 from pifr.geometry.render import rasterize
-from pifr.geometry.template import Template
+from pifr.geometry.template import load_template
 
 _TABLE_STEP = 4.0
 """Spacing of the table from NCC to UV in mm; read trilinearly it is 0.2 mm from the exact nearest point (median)."""
@@ -129,7 +130,7 @@ class Correspondence(nn.Module):
         deviation[self.identities :] = _EXPRESSION_DEVIATION
         lower, upper = (torch.from_numpy(bound) for bound in self.template.ncc_bounds)
         for name, buffer in {
-            "table": ncc_to_uv_table(self.template),
+            "table": ncc_to_uv_table(),
             "mean": mean[None],
             "modes": modes.flatten(1),
             "fit_mean": _shrink(mean[None], self.fit_size).flatten(2),
@@ -413,14 +414,15 @@ def _robust(camera: Camera, shape: Tensor, places: Tensor) -> Tensor:
     return 1 / (1 + (distance / _OUTLIER).square())
 
 
-def ncc_to_uv_table(template: Template) -> Tensor:
-    """UV coordinates of the template point that is nearest, on a regular grid over its NCC cube.
+@cache
+def ncc_to_uv_table() -> Tensor:
+    """UV coordinates of the template point that is nearest, on a regular grid over its NCC cube; not to be changed.
 
     Returns:
         1 x 2 x depth x height x width float32 (NCC z, y, x), to be read with `align_corners=True`. Near the surface the
         nearest point varies smoothly, so trilinear reading is far more exact than the spacing.
     """
-    fine = 256
+    template, fine = load_template(), 256
     lower, upper = template.ncc_bounds
     counts = np.ceil((upper - lower) / _TABLE_STEP).astype(int) + 1
     axes = [np.linspace(low, high, count) for low, high, count in zip(lower, upper, counts, strict=True)]

@@ -1,7 +1,6 @@
 """From painted faces at known poses to known textures, landmarks and frontal renderings."""
 
 import weakref
-from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +21,7 @@ from pifr.geometry.warp import pixel_grid
 from pifr.locator import FaceLocator
 from pifr.networks.pncc import PnccPrediction
 from pifr.person_shape import PersonShapeReader
+from pifr.views import LocatingViewMaker
 
 from .conftest import SCALE, PaintReader, faces_of, painted_faces, photo_edges
 
@@ -254,37 +254,17 @@ def test_a_declared_substitute_stays_declared(frontalizer):
 # --- as a component -------------------------------------------------------------------------------------------------
 
 
-def test_the_same_batch_is_located_once(locator, faces):
-    locator(faces)
-    locator(faces)
-    assert locator.pretrained["segmentation"].calls == 1
-
-
-def test_view_makers_that_share_a_locator_share_its_work(locator, frontalizer, faces):
-    makers = (
-        AlignViews(locator, ViewWeights()),
-        SrtcViews(frontalizer, ViewWeights(), Renderings()),
-        SrtcViews(frontalizer, ViewWeights(), Renderings(render_yaw=(0.0,), painted=True)),
-        lambda faces, alignment, size: frontalizer(faces, alignment, size).landmarks(frame="image"),
-    )
-    with torch.inference_mode():
-        for maker in makers * 2:
-            maker(faces, ARCFACE_112, 64)
-    assert locator.pretrained["segmentation"].calls == 1
-
-
-@pytest.mark.parametrize("field", ["pixels", "crop_to_image", "edges"])
-def test_faces_that_were_changed_in_place_are_located_again(locator, field):
-    faces = painted_faces([30.0])
-    locator(faces)
+def test_view_makers_use_what_they_are_given_of_located_faces(locator, frontalizer, faces):
+    makers = (AlignViews(locator, ViewWeights()), SrtcViews(frontalizer, ViewWeights(), Renderings()))
+    located = locator(faces)
+    expected = [maker(faces, ARCFACE_112, 64) for maker in makers]
     calls = locator.pretrained["segmentation"].calls
-    getattr(faces, field)[:, :, 1:].mul_(0.5)
-    found = locator(faces)
-    assert locator.pretrained["segmentation"].calls > calls
-    expected = locator(replace(faces))
-    assert torch.equal(found.visibility, expected.visibility)
-    assert torch.equal(found.crop_to_image, expected.crop_to_image)
-    assert torch.equal(found.camera.scale, expected.camera.scale)
+    for maker, views in zip(makers, expected, strict=True):
+        assert isinstance(maker, LocatingViewMaker)
+        given = maker(faces, ARCFACE_112, 64, located)
+        assert torch.equal(given.images, views.images)
+        assert torch.equal(given.weights, views.weights)
+    assert locator.pretrained["segmentation"].calls == calls
 
 
 def test_what_is_done_to_a_result_changes_no_other(frontalizer):
@@ -304,26 +284,12 @@ def test_what_is_done_to_a_result_changes_no_other(frontalizer):
     assert torch.equal(frontalizer.locator.correspondence.mean, mean)
 
 
-def test_gradients_that_are_asked_of_a_result_are_not_asked_of_the_next(locator, faces):
-    locator(faces).uv_partial.requires_grad_()
-    assert not locator(faces).uv_partial.requires_grad
-    assert locator.pretrained["segmentation"].calls == 1
-
-
 def test_results_in_inference_mode_are_ordinary_tensors(locator):
     with torch.inference_mode():
         faces = painted_faces([30.0])
         found = locator(faces)
-        faces.pixels.zero_()  # of which torch does not keep count
-        assert not locator(faces).reliable.any()
     found.visibility.zero_()
     assert not found.visibility.is_inference()
-
-
-def test_a_copied_locator_brings_no_faces(locator, faces):
-    locator(faces)
-    assert locator._latest is not None
-    assert deepcopy(locator)._latest is None
 
 
 def test_a_stream_yields_one_result_a_frame_and_keeps_none(frontalizer):

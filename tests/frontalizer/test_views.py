@@ -1,8 +1,6 @@
 """What recognizers are shown, and how much it counts."""
 
-import gc
 import shutil
-import weakref
 from dataclasses import replace
 
 import pytest
@@ -159,9 +157,7 @@ def test_a_face_below_the_largest_yaw_is_turned_by_a_share(frontalizer):
 def test_autocast_around_it_changes_nothing_and_views_are_ordinary_tensors(frontalizer):
     faces = painted_faces([-80.0])
     for maker in (SrtcViews(frontalizer, ViewWeights(), Renderings()), AlignViews(frontalizer.locator, ViewWeights())):
-        frontalizer.locator._latest = None
         views = maker(faces, ARCFACE_112, 112)
-        frontalizer.locator._latest = None
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(maker(faces, ARCFACE_112, 112).images, views.images)
         views.images.mul_(0.5)
@@ -217,18 +213,6 @@ def test_options_of_renderings_are_nothing_to_align(option, random_weights):
 def test_options_without_a_meaning_are_refused(name, words):
     with pytest.raises(ConfigError, match=words):
         load_view_maker(name)
-
-
-def test_align_and_srtc_share_their_locator(random_weights):
-    assert load_align("cpu", str(random_weights)).locator is load_srtc("cpu", str(random_weights)).frontalizer.locator
-
-
-def test_networks_that_nobody_uses_any_more_are_freed(random_weights):
-    maker = load_align("cpu", str(random_weights))
-    locator = weakref.ref(maker.locator)
-    del maker
-    gc.collect()
-    assert locator() is None
 
 
 def test_a_folder_called_paper_does_not_stand_for_the_packaged_configuration(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -257,31 +258,31 @@ def test_probe_side_alone_leaves_references_with_their_first_view(
     np.testing.assert_allclose(table["score"], (probes * references).sum(1), atol=SCORE_TOLERANCE)
 
 
-class Sees(PlainCrop):
-    """A view maker of its own that remembers the faces it was shown."""
+class Located(PlainCrop):
+    """A view maker with a locator, which remembers what it was given."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, locator: Mock) -> None:
         self.name = self.fingerprint = name
-        self.faces: list[FaceCrops] = []
+        self.locator = locator
+        self.given: list[object] = []
 
-    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-        self.faces.append(faces)
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: object = None) -> Views:
+        self.given.append(located)
         return super().__call__(faces, alignment, size)
 
 
-def test_view_makers_are_shown_the_same_faces_when_a_part_of_a_batch_is_in_the_store(
-    cfp_root: Path, tmp_path: Path
-) -> None:
+def test_faces_are_located_once_for_all_view_makers_with_the_same_locator(cfp_root: Path, tmp_path: Path) -> None:
     images = list(images_of(Cfp(cfp_root)).values())
     finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
-    first, second, late = (System("small", small_recognizer(), name, Sees(name)) for name in ("a", "b", "c"))
+    locator, twin, other = (Mock(fingerprint=name, side_effect=len) for name in ("same", "same", "other"))
+    makers = [Located(name, of) for name, of in zip("abc", (locator, twin, other), strict=True)]
+    first, second, third = (System("small", small_recognizer(), maker.name, maker) for maker in makers)
     with FeatureStore(tmp_path / "s.sqlite") as store:
         extract(images[:4], finder, [first, second], store)
-        extract(images, finder, [first, second, late], store)
-    faces = first.view_maker.faces[-1]
-    assert faces is second.view_maker.faces[-1]
-    assert (len(faces), len(late.view_maker.faces[-1])) == (len(images) - 4, len(images))
-    assert not faces.pixels.is_inference()  # locators cannot tell whether such tensors were changed
+        assert (locator.call_count, twin.call_count) == (1, 0)
+        extract(images, finder, [first, second, third], store)  # the third lacks what the others have in the store
+    assert (locator.call_count, twin.call_count, other.call_count) == (2, 0, 1)
+    assert [maker.given for maker in makers] == [[4, len(images) - 4], [4, len(images) - 4], [len(images)]]
 
 
 def test_tables_are_on_the_cpu_whatever_the_default_device_is() -> None:
