@@ -108,27 +108,35 @@ def pull_push(values: Tensor, weights: Tensor) -> Tensor:
     Source: Gortler et al., The Lumigraph, SIGGRAPH 1996, section 3.4.
     """
     size = values.shape[-1]
+    # The levels of the pyramid halve exactly, and the borders lie alike: what is filled is neither shifted nor sided.
+    padded = 1 << (size - 1).bit_length()
+    if padded != size:
+        before = (padded - size) // 2
+        margins = (before, padded - size - before) * 2
+        filled = pull_push(functional.pad(values, margins), functional.pad(weights, margins))
+        return filled[..., before : before + size, before : before + size]
     if compilable(values, weights) and values.numel():
         filled = values.new_empty(values.shape)
         over_images(_pull_push_images, len(values), values, weights, filled)
         return filled
     if size == 1:
         return values * (weights > 0).to(values.dtype)
-    pooled = functional.avg_pool2d(torch.cat([values * weights, weights], 1), 2, ceil_mode=True)
+    pooled = functional.avg_pool2d(torch.cat([values * weights, weights], 1), 2)
     summed, total = pooled[:, :-1], pooled[:, -1:]
     coarse = pull_push(summed / total.clamp_min(1e-6), (4 * total).clamp_max(1))
-    filled = functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
+    filled = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.lerp(filled, values, weights)
 
 
 @compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
 def _pull_push_images(first, last, values, weights, filled):
+    """The compiled loop of `pull_push`, for sides that are powers of two."""
     channels, size = values.shape[1], values.shape[2]
     # The pyramid, one level after the other; its first level is the image itself.
     sides, starts = [size], [0]
     while sides[-1] > 1:
         starts.append(starts[-1] + sides[-1] ** 2)
-        sides.append((sides[-1] + 1) // 2)
+        sides.append(sides[-1] // 2)
     known = np.empty((channels, starts[-1] + 1), np.float32)
     weight = np.empty(starts[-1] + 1, np.float32)
     share, row, smooth = np.empty(size, np.float32), np.empty(size + 2, np.float32), np.empty(size, np.float32)
@@ -137,63 +145,49 @@ def _pull_push_images(first, last, values, weights, filled):
             known[c, : size**2] = values[b, c].ravel()
         weight[: size**2] = weights[b, 0].ravel()
         for level in range(1, len(sides)):
-            _pull(known, weight, starts[level - 1], sides[level - 1], starts[level], sides[level], share)
+            _pull(known, weight, starts[level - 1], starts[level], sides[level], share)
         for c in range(channels):
             known[c, starts[-1]] *= np.float32(weight[starts[-1]] > 0)
             for level in range(len(sides) - 1, 0, -1):
-                _push(known[c], weight, starts[level - 1], sides[level - 1], starts[level], sides[level], row, smooth)
+                _push(known[c], weight, starts[level - 1], starts[level], sides[level], row, smooth)
             filled[b, c] = known[c, : size**2].reshape(size, size)
 
 
 @compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
-def _pull(known, weight, fine, side, coarse, half, share):
+def _pull(known, weight, fine, coarse, half, share):
     """The weighted mean of each 2 x 2 pixels of a level (from `fine` on) to the next level (from `coarse` on)."""
-    least, one, odd = np.float32(4e-6), np.float32(1), side % 2
+    least, one, side = np.float32(4e-6), np.float32(1), 2 * half
     for j in range(half):
         high = fine + 2 * j * side
-        low = high if 2 * j + 1 == side else high + side  # beyond the edge, the edge counts twice
+        low = high + side
         upper, lower, means = weight[high : high + side], weight[low : low + side], weight[coarse + j * half :]
-        for i in range(half - odd):
+        for i in range(half):
             total = upper[2 * i] + upper[2 * i + 1] + lower[2 * i] + lower[2 * i + 1]
             share[i], means[i] = one / max(total, least), min(total, one)
-        if odd:
-            total = 2 * (upper[side - 1] + lower[side - 1])
-            share[half - 1], means[half - 1] = one / max(total, least), min(total, one)
         for c in range(len(known)):
             above, below = known[c, high : high + side], known[c, low : low + side]
             result = known[c, coarse + j * half :]
-            for i in range(half - odd):
+            for i in range(half):
                 left = upper[2 * i] * above[2 * i] + lower[2 * i] * below[2 * i]
                 right = upper[2 * i + 1] * above[2 * i + 1] + lower[2 * i + 1] * below[2 * i + 1]
                 result[i] = share[i] * (left + right)
-            if odd:
-                total = upper[side - 1] * above[side - 1] + lower[side - 1] * below[side - 1]
-                result[half - 1] = share[half - 1] * 2 * total
 
 
 @compiled(nogil=True, fastmath={"arcp", "contract", "nsz"})
-def _push(known, weight, fine, side, coarse, half, row, smooth):
+def _push(known, weight, fine, coarse, half, row, smooth):
     """Fills a level (from `fine` on) with the next one (from `coarse` on), read bilinearly."""
-    zero, middle, near, far = np.float32(0), np.float32(0.5), np.float32(0.75), np.float32(0.25)
-    zoom = np.float32(half) / np.float32(side)
+    near, far, side = np.float32(0.75), np.float32(0.25), 2 * half
     for j in range(side):
-        place = max((np.float32(j) + middle) * zoom - middle, zero)
-        top = np.int64(place)
-        down = place - np.float32(top)
-        high, low = coarse + top * half, coarse + min(top + 1, half - 1) * half
-        upper, lower = known[high : high + half], known[low : low + half]
+        # Between the row that this one lies in and the one above or below; beyond the edge, the edge repeats.
+        own = j // 2
+        other = min(max(own + 2 * (j % 2) - 1, 0), half - 1)
+        nearest, beside = coarse + own * half, coarse + other * half
         for i in range(half):
-            row[i + 1] = upper[i] + down * (lower[i] - upper[i])
+            row[i + 1] = near * known[nearest + i] + far * known[beside + i]
         row[0], row[half + 1] = row[1], row[half]
-        if side == 2 * half:
-            for i in range(half):
-                smooth[2 * i] = far * row[i] + near * row[i + 1]
-                smooth[2 * i + 1] = near * row[i + 1] + far * row[i + 2]
-        else:
-            for i in range(side):
-                place = max((np.float32(i) + middle) * zoom - middle, zero)
-                left = np.int64(place)
-                smooth[i] = row[left + 1] + (place - np.float32(left)) * (row[left + 2] - row[left + 1])
+        for i in range(half):
+            smooth[2 * i] = far * row[i] + near * row[i + 1]
+            smooth[2 * i + 1] = near * row[i + 1] + far * row[i + 2]
         start = fine + j * side
         line, certain = known[start : start + side], weight[start : start + side]
         for i in range(side):

@@ -35,7 +35,7 @@ from pifr.turned_photo import turn_photo
 _KNOWN = 0.25
 """Visibility from which on a point's place in the photo is taken as it is, where nothing is painted beside it."""
 
-_RECIPE = 5  # part of every fingerprint: raise it when results change while weights and configuration do not
+_RECIPE = 6  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class FrontalizerConfig(Config):

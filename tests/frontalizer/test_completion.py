@@ -101,3 +101,15 @@ def test_certainty_grows_with_visibility():
 def test_what_is_seen_is_not_mixed_with_the_other_side():
     texture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(mirrored(texture, torch.ones(1, 1, 32, 32)), texture)
+
+
+@pytest.mark.parametrize("size", [112, 128, 150])
+def test_what_is_filled_is_neither_moved_nor_sided(size):
+    generator = torch.Generator().manual_seed(size)
+    weights = (torch.rand(8, 1, size, size, generator=generator) < 0.01).float()
+    ramp = torch.arange(float(size)).expand(8, 1, size, size)
+    inner = slice(size // 4, -size // 4)
+    for values in (ramp, ramp.mT):
+        filled = pull_push(values, weights)
+        assert (filled - values)[..., inner, inner].mean().abs() < 0.3
+        torch.testing.assert_close(pull_push(values.flip(3), weights.flip(3)).flip(3), filled)
