@@ -18,7 +18,7 @@ from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.devices import inference
 from pifr.errors import ConfigError, ImageError
-from pifr.five_landmarks import nominal_landmarks, roll_from_landmarks
+from pifr.five_landmarks import known_landmarks, roll_from_landmarks
 from pifr.geometry.warp import (
     affine_warp,
     compose_affine,
@@ -43,6 +43,10 @@ _RECIPE = 4  # part of every fingerprint: raise it when the pixels of a crop cha
 
 _LARGEST_ROLL = 30.0
 """Degrees; the squares around heads that are rolled further are turned with them."""
+
+
+_LARGEST_SIDE = 21_000
+"""Pixels of the photo: a larger square is no face's, and OpenCV could not turn it (half as much again, below 2^15)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -154,10 +158,14 @@ def cut(
         status, reason: as in `FaceCrops`.
 
     Returns:
-        One face.
+        One face; failed with the reason "no_face" where the square would be larger than any face of a photo is, or the
+        box is not finite.
     """
     left, top, right, bottom = np.asarray(box, dtype=np.float64)
-    side = max(round(CROP_FACTOR * max(right - left, bottom - top)), 2)
+    side = CROP_FACTOR * max(right - left, bottom - top)
+    if not (side <= _LARGEST_SIDE and np.isfinite(box).all()):
+        return FaceCrops.failed(["no_face"])
+    side = max(round(side), 2)
     x, y = round((left + right) / 2 + 0.5 - side / 2), round((top + bottom) / 2 + 0.5 - side / 2)
     roll = 0.0 if landmarks is None else roll_from_landmarks(np.asarray(landmarks, np.float32))
     if abs(roll) > _LARGEST_ROLL:
@@ -229,7 +237,7 @@ def align(
 
     Args:
         pixels: B x 3 x H x W float32.
-        landmarks: B x 5 x 2 float32 in pixels of `pixels`; a face with a NaN is aligned by `nominal_landmarks`.
+        landmarks: B x 5 x 2 float32 in pixels of `pixels`; a face with a NaN is aligned by the nominal ones.
         template: where the landmarks have to lie.
         size: side of the output.
         edges: `FaceCrops.edges`; None if all of `pixels` shows the photo.
@@ -238,8 +246,7 @@ def align(
     Returns:
         B x 3 x size x size float32; beyond the crop its border is repeated.
     """
-    unknown = landmarks.isnan().flatten(1).any(1)[:, None, None]
-    landmarks = torch.where(unknown, nominal_landmarks().to(landmarks), landmarks)
+    landmarks = known_landmarks(landmarks)
     target = template.scaled(size).to(landmarks).expand_as(landmarks)
     with torch.autocast(pixels.device.type, enabled=False):
         # Fitted towards the template, as recognizers' training data was: the opposite fit enlarges faces that do not

@@ -19,6 +19,12 @@ def nominal_landmarks() -> Tensor:
     return torch.tensor(_NOMINAL, dtype=torch.float32, device="cpu")
 
 
+def known_landmarks(landmarks: Tensor) -> Tensor:
+    """Landmarks B x 5 x 2 of face crops, the nominal ones for each face that has a NaN among its own."""
+    unknown = landmarks.isnan().flatten(1).any(1)[:, None, None]
+    return torch.where(unknown, nominal_landmarks().to(landmarks), landmarks)
+
+
 def five_of_68(points: np.ndarray) -> np.ndarray:
     """The five landmarks among Multi-PIE's 68 (68 x D): 5 x D, an eye being the middle of its contour."""
     return np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
@@ -33,14 +39,15 @@ def angles_from_landmarks(landmarks: Tensor) -> Tensor:
 
     Returns:
         B x 3 float32 degrees: yaw, positive when the nose points to the right of the image, pitch, and roll,
-        clockwise; NaN where a landmark is NaN. A detector's landmarks of profiles put roll 8 degrees off (median).
+        clockwise; NaN where a landmark is NaN, or all are one point. A detector's landmarks of profiles put roll 8
+        degrees off (median).
     """
     unknown = landmarks.isnan().flatten(1).any(1)
     pixels = landmarks.float().nan_to_num(0.0).transpose(1, 2)
     positions = pixels.new_tensor(_MEAN_FACE).T[None]
     weights = pixels.new_ones(len(landmarks), 5)
-    angles = fit_camera(positions, pixels, weights, robust_steps=0).camera.angles()
-    return angles.masked_fill(unknown[:, None], torch.nan)
+    fit = fit_camera(positions, pixels, weights, robust_steps=0)
+    return fit.camera.angles().masked_fill((unknown | ~fit.valid)[:, None], torch.nan)
 
 
 def roll_from_landmarks(landmarks: np.ndarray) -> float:

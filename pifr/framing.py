@@ -22,15 +22,19 @@ def bounding_squares(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     size = mask.shape[-1]
     face = (mask[:, 0] > _LEVEL).to(mask.dtype)
-    spans = torch.stack([_span(face.sum(1)), _span(face.sum(2))], 1)  # B x (x, y) x (first, last)
+    spans = torch.stack([span(face.sum(1)), span(face.sum(2))], 1)  # B x (x, y) x (first, last)
     found = face.mean((1, 2)) > _SMALLEST
     centre, side = spans.mean(2), (spans[:, :, 1] - spans[:, :, 0]).amax(1) + 1
     whole = torch.full_like(side, size)
     return torch.where(found[:, None], centre, (whole[:, None] - 1) / 2), torch.where(found, side, whole), found
 
 
-def _span(profile: Tensor) -> Tensor:
-    """First and last index of B x N profiles above a share of their peak, as B x 2 float."""
+def span(profile: Tensor) -> Tensor:
+    """Where a mask begins and ends: first and last index, B x 2 float, at which its profile is no speck.
+
+    Args:
+        profile: B x N, masked pixels in each column, or row.
+    """
     above = (profile > _PROFILE * profile.amax(1, keepdim=True)).to(profile.dtype)
     first = above.argmax(1)
     last = profile.shape[1] - 1 - above.flip(1).argmax(1)

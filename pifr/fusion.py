@@ -51,16 +51,18 @@ def fuse(features: Tensor, weights: Tensor, yaw: Tensor, method: Fusion = DEFAUL
             "are not B x V x D, B x V and B"
         )
     used = weights > 0
-    units = normalize(features.masked_fill(~used[..., None], 0.0), dim=-1)
-    weights = weights.to(units.dtype)
+    # In half precision, the square of a length may be 0 or infinite.
+    exact = torch.promote_types(features.dtype, torch.float32)
+    units = normalize(features.masked_fill(~used[..., None], 0.0).to(exact), dim=-1)
+    weights = weights.to(exact)
     if method == "concatenation":
-        return (units * weights.sqrt()[..., None]).flatten(1)
+        return (units * weights.sqrt()[..., None]).flatten(1).to(features.dtype)
     if method == "mean":
-        weights = used.to(units.dtype)
+        weights = used.to(exact)
     elif method == "yaw":
-        weights = torch.cat([weights[:, :1], weights[:, 1:] * yaw_gate(yaw.to(units.dtype))[:, None]], dim=1)
+        weights = torch.cat([weights[:, :1], weights[:, 1:] * yaw_gate(yaw.to(exact))[:, None]], dim=1)
     fused = (units * weights[..., None]).sum(1)
-    return fused if method == "score-mean" else normalize(fused, dim=-1)
+    return (fused if method == "score-mean" else normalize(fused, dim=-1)).to(features.dtype)
 
 
 def yaw_gate(yaw: Tensor) -> Tensor:

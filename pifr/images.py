@@ -1,6 +1,7 @@
 """Images come in here, and only here: every other part gets uint8 RGB arrays."""
 
 import io
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from pifr.errors import ImageError
@@ -20,6 +21,28 @@ MAX_PIXELS = 2**26
 """Larger images are refused: at 67 megapixels the decoded array alone takes 200 MB."""
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+_TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)
+"""By EXIF orientation; 1 is upright."""
+
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, AssertionError),
+    *(TypeError, AttributeError, struct.error),
+)
+"""What Pillow's decoders raise for damaged files."""
 
 _CHANNELS = ((), (1,), (3,), (4,))
 """Of arrays, what their shape ends with after height and width: grey, grey, RGB, RGBA."""
@@ -79,7 +102,8 @@ def read_image(source: Photo) -> np.ndarray:
     """An image in RGB as a person would see it: upright, opaque, eight bits a channel.
 
     The EXIF orientation is applied; palettes, grey, CMYK and 16 bits a channel are converted (16 bits by dropping the
-    low byte); transparent pixels are laid on black. RGB arrays are taken as they are.
+    low byte, unless none uses more); transparent pixels are laid on black, but for those of 16-bit grey images. RGB
+    arrays are taken as they are.
 
     Args:
         source: see `Photo`.
@@ -105,16 +129,23 @@ def read_image(source: Photo) -> np.ndarray:
                 raise ImageError(
                     f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read: scale it down"
                 )
-            return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+            return np.array(_to_rgb(_upright(image), name))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, AssertionError) as error:
+    except _DAMAGED as error:
         # Pillow reports damaged files by all of these, depending on the format's decoder, once the pixels are needed.
         if isinstance(source, Image.Image):
             raise ImageError(f"{name} cannot be read ({error or 'it is closed'}): give one that is open") from error
         raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says. Pillow's own function writes the EXIF anew, and fails where it is odd."""
+    image.load()  # some formats know their EXIF only then
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _opened(source: str | Path | bytes | Image.Image, name: str) -> AbstractContextManager[Image.Image]:
@@ -148,7 +179,8 @@ def _read_bytes(path: Path, name: str) -> bytes:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in _SIXTEEN_BIT_MODES:
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        eight = values if values.max() <= 255 else values >> 8  # eight bits may be stored as sixteen, or more
+        return Image.fromarray(eight.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point values of no known range: save it with eight bits a channel")
     if image.has_transparency_data:

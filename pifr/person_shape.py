@@ -6,6 +6,7 @@ from torch import Tensor
 from pifr.devices import inference
 from pifr.faces import FaceCrops
 from pifr.locator import FaceLocator
+from pifr.rows import in_batches
 
 
 class PersonShapeReader:
@@ -24,20 +25,23 @@ class PersonShapeReader:
         self.fingerprint = f"{locator.fingerprint}|person"
 
     @inference()
-    def __call__(self, faces: FaceCrops, batch: int = 32) -> tuple[Tensor, Tensor]:
+    def __call__(self, faces: FaceCrops, batch_size: int = 32) -> tuple[Tensor, Tensor]:
         """One person's position map.
 
         Args:
             faces: B pictures of the person.
-            batch: pictures at a time.
+            batch_size: pictures at a time, 1 or more.
 
         Returns:
             3 x M x M mm, NaN if no picture is reliably located; and B bool: the pictures that it rests on.
+
+        Raises:
+            ValueError: `batch_size` is less than 1.
         """
         correspondence, deviation = self._locator.correspondence, self._locator.config.pncc_deviation
         matrix, vector, used = 0.0, 0.0, [torch.zeros(0, dtype=torch.bool, device=self._locator.device)]
-        for start in range(0, len(faces), batch):
-            located = self._locator(faces[start : start + batch])
+        for part in in_batches(faces, batch_size):
+            located = self._locator(part)
             observed = correspondence.splat_to_uv(located.pncc, located.mask)
             fit = correspondence.fit_shape(observed, deviation)
             matrices, vectors = correspondence.identity_evidence(observed, fit, deviation)

@@ -13,6 +13,7 @@ from pifr.faces import FaceCrops, FaceFinder
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
 from pifr.images import Photo, each_photo
+from pifr.rows import check_batch_size, in_batches
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class FrontalizedRecognizer:
             TypeError, ValueError: as `FaceFinder`, when it comes to what is no photo.
         """
         photos = each_photo(images)
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         batches = iter(lambda: list(islice(photos, batch_size)), [])
         templates = [self.embed_faces(self.finder(batch), batch_size) for batch in batches]
         with inference():  # or these would be tensors of another kind than those of a single batch
@@ -117,10 +118,8 @@ class FrontalizedRecognizer:
         Raises:
             ValueError: `batch_size` is less than 1.
         """
-        _check_batch_size(batch_size)
-        if len(faces) <= batch_size:
-            return self._templates(faces)
-        batches = (faces[start : start + batch_size] for start in range(0, len(faces), batch_size))
+        batches = in_batches(faces, batch_size)  # which checks the size
+        batches = batches if len(faces) else [faces]
         features, yaw, status, reason = zip(*map(self._templates, batches), strict=True)
         return Templates(torch.cat(features), torch.cat(yaw), sum(status, ()), sum(reason, ()))
 
@@ -153,11 +152,6 @@ def _check_parts(recognizer: object, view_maker: object, finder: object) -> None
         raise TypeError(f"view_maker is {view_maker!r}: load_view_maker('srtc') makes one")
     if finder is not None and (isinstance(finder, type) or not callable(finder)):
         raise TypeError(f"finder is {finder!r}: FaceFinder('yunet') makes one of a detector's name")
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: 1 or more are needed")
 
 
 def failed_without_direction(views: Views, features: Tensor) -> Views:

@@ -49,6 +49,18 @@ class Rows:
         return changed(self, lambda tensor: tensor.to(device))
 
 
+def in_batches(faces: _Batch, batch_size: int) -> Iterator[_Batch]:
+    """Faces, `batch_size` at a time. Raises ValueError if that is less than 1."""
+    check_batch_size(batch_size)
+    return (faces[start : start + batch_size] for start in range(0, len(faces), batch_size))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError if a number of faces at a time is less than 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: 1 or more are needed")
+
+
 def check_rows(batch: Any, shapes: dict[str, tuple[int, ...]]) -> None:
     """Checks a dataclass of B rows: tensors, status and reason.
 
@@ -66,6 +78,9 @@ def check_rows(batch: Any, shapes: dict[str, tuple[int, ...]]) -> None:
             raise ValueError(
                 f"{owner}.{name} is {value.dtype} {tuple(value.shape)}, not torch.float32 {(count, *shape)}"
             )
+    for name in ("status", "reason"):
+        if not isinstance(getattr(batch, name), tuple):
+            raise ValueError(f"{owner}.{name} is a {type(getattr(batch, name)).__name__}, not a tuple of words")
     if len(batch.reason) != count:
         raise ValueError(f"{owner}.reason has {len(batch.reason)} entries, status {count}")
     if not set(batch.status) <= set(STATUSES):
@@ -81,12 +96,14 @@ def positions_of(index: Index, count: int, owner: str) -> list[int]:
         owner: the class that is indexed, for the message.
 
     Raises:
-        TypeError: a single position; a batch stays a batch.
+        TypeError: a single position, for a batch stays a batch; or positions that are no whole numbers.
         IndexError: a mask of another length, or a position that does not exist.
     """
     if isinstance(index, slice):
         return list(range(count))[index]
     chosen = torch.as_tensor(index, device="cpu")
+    if chosen.is_floating_point() and chosen.numel():
+        raise TypeError(f"{owner} is indexed by whole numbers, not by {chosen.dtype}")
     if chosen.ndim != 1:
         raise TypeError(f"{owner} is indexed by a slice, a mask or a list; use [i:i+1] for one face")
     if chosen.dtype == torch.bool:

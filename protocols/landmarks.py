@@ -174,7 +174,7 @@ def evaluate_landmarks(
     finder: Callable[[Sequence[Path]], FaceCrops],
     predictors: Iterable[LandmarkPredictor],
     setting: str,
-    batch: int = 64,
+    batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> pd.DataFrame:
     """Errors of every predictor on every picture; all see the same crops.
@@ -184,7 +184,7 @@ def evaluate_landmarks(
         finder: picture files to face crops, one row a picture.
         predictors: who is measured.
         setting: written into the table: where the annotations come from.
-        batch: pictures at a time.
+        batch_size: pictures at a time.
         progress: told the pictures done and to do.
 
     Returns:
@@ -205,8 +205,8 @@ def evaluate_landmarks(
         )
     predictors = list(predictors)
     rows: list[dict[str, object]] = []
-    for start in range(0, len(annotations), batch):
-        some = annotations[start : start + batch]
+    for start in range(0, len(annotations), batch_size):
+        some = annotations[start : start + batch_size]
         faces = finder([truth.path for truth in some])
         answers = {predictor.name: predictor(faces) for predictor in predictors}
         # One yaw a picture, so that predictors are binned alike: the annotation's, else the first that anyone gives.

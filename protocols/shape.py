@@ -59,7 +59,8 @@ class ShapeOptions:
         radius: scan vertices farther than this from the tip of the nose are cut off, mm. The paper: 100.
         forehead: scan vertices higher above the eyes than this share of the eye-mouth distance are cut off. The paper
             removes the forehead without saying where it begins; 0.4, some 26 mm, is just above the brows.
-        scale: whether the seven points also fix the prediction's size. False compares millimetres with millimetres.
+        scale: whether the seven points also fix the prediction's size. False compares millimetres with millimetres; the
+            paper says "rigidly aligned" and names the tip of the nose, where the tool has its bottom.
         icp: refine the alignment by iterated closest points of the cut scan.
         every: one frame in this many is used. The paper: ten.
     """
@@ -214,15 +215,15 @@ def average_shape(shapes: np.ndarray) -> np.ndarray:
     return mean / np.exp(np.mean([np.log(motion.scale) for motion in motions]))
 
 
-def averaged(predict: Callable[[FaceCrops], np.ndarray], faces: FaceCrops, batch: int = 32) -> PersonShape:
+def averaged(predict: Callable[[FaceCrops], np.ndarray], faces: FaceCrops, batch_size: int = 32) -> PersonShape:
     """The average of surfaces predicted from single pictures, as the paper measures its own.
 
     Args:
         predict: B pictures to vertices B x V x 3, NaN where there is no prediction.
         faces: pictures of one person.
-        batch: pictures at a time.
+        batch_size: pictures at a time.
     """
-    shapes = np.concatenate([predict(faces[start : start + batch]) for start in range(0, len(faces), batch)])
+    shapes = np.concatenate([predict(faces[start : start + batch_size]) for start in range(0, len(faces), batch_size)])
     used = faces.usable.cpu().numpy() & np.isfinite(shapes).all(axis=(1, 2))
     return PersonShape(average_shape(shapes[used]) if used.any() else np.full(shapes.shape[1:], np.nan), used)
 
@@ -314,7 +315,7 @@ def evaluate_shape(
     protocol: ShapeScans,
     finder: Callable[[Sequence[Path]], FaceCrops],
     predictors: Sequence[ShapePredictor],
-    batch: int = 32,
+    batch_size: int = 32,
     progress: Progress = lambda done, total: None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]:
     """Errors of every predictor on every subject; all see the same crops.
@@ -323,7 +324,7 @@ def evaluate_shape(
         protocol: scans, frames, options.
         finder: picture files to face crops, one row a picture.
         predictors: who is measured.
-        batch: pictures that are read at a time; a person's crops are held at once.
+        batch_size: pictures that are read at a time; a person's crops are held at once.
         progress: told the subjects done and to do.
 
     Returns:
@@ -345,7 +346,9 @@ def evaluate_shape(
     errors: dict[str, dict[str, np.ndarray]] = {predictor.name: {} for predictor in predictors}
     for done, subject in enumerate(protocol.subjects, 1):
         frames = protocol.frames(subject)
-        faces = FaceCrops.concatenate(finder(frames[start : start + batch]) for start in range(0, len(frames), batch))
+        faces = FaceCrops.concatenate(
+            finder(frames[start : start + batch_size]) for start in range(0, len(frames), batch_size)
+        )
         scan = protocol.scan(subject)
         for predictor in predictors:
             row, distance = measure(scan, predictor, predictor(faces), protocol.options)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from pifr.detectors.base import NO_FACE, Detections
 
@@ -38,8 +39,9 @@ class Mtcnn:
         self.padding, self.side = padding, side
         weights = _package_digest(facenet_pytorch.__file__)
         self.fingerprint = f"mtcnn-{weights}(padding={padding:g},side={side})v{_RECIPE}"
-        # It is made in torch's default type, which is the caller's to set.
-        self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40).float()
+        # It is made in torch's default type and on its default device, which are the caller's to set.
+        with torch.device("cpu"):
+            self._network = facenet_pytorch.MTCNN(keep_all=True, post_process=False, min_face_size=40).float()
 
     def __call__(self, image: np.ndarray, name: str | Path = "", every: bool = False) -> Detections:
         padded, margin = _pad(image, self.padding)
@@ -56,7 +58,8 @@ class Mtcnn:
             padded, factor = _shrunk(padded, side)
         if min(padded.shape[:2]) < self._network.min_face_size:
             return NO_FACE  # the network's image pyramid would be empty, which facenet-pytorch does not expect
-        boxes, scores, landmarks = self._network.detect(padded, landmarks=True)
+        with torch.device("cpu"):
+            boxes, scores, landmarks = self._network.detect(padded, landmarks=True)
         if boxes is None:
             return NO_FACE
         boxes = (np.asarray(boxes, np.float64) + 0.5) / factor - 0.5 - margin

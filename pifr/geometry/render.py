@@ -388,7 +388,9 @@ def _rasterize(image: Tensor, number: Tensor, planes: Tensor, batch: int, size: 
     owner, first, second, right, down = (
         values.index_select(0, inside) for values in (owner, first, second, right, down)
     )
-    pixel = (image * size**2 + (top * size + left).long()).index_select(0, owner) + (down * size + right).long()
+    # As integers: float32 counts to 2^24, which is 4096 x 4096 pixels.
+    corner = image * size**2 + top.long() * size + left.long()
+    pixel = corner.index_select(0, owner) + down.long() * size + right.long()
     near = z2.index_select(0, owner)
     near = near + first * (z0 - z2).index_select(0, owner) + second * (z1 - z2).index_select(0, owner)
 

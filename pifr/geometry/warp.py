@@ -172,8 +172,11 @@ def affine_transform(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     weights = (weights / weights.sum(1, keepdim=True).clamp_min(1e-12))[:, None]
     source_mean, target_mean = (source * weights).sum(2, keepdim=True), (target * weights).sum(2, keepdim=True)
     source, target = source - source_mean, target - target_mean
-    ridge = 1e-6 * torch.eye(2, dtype=source.dtype, device=source.device)
-    spread = (source * weights) @ source.transpose(1, 2) + ridge
+    spread = (source * weights) @ source.transpose(1, 2)
+    # Points on a line leave a direction open; float32 knows a spread to seven digits.
+    open_ = 1e-6 + 1e-5 * spread.diagonal(dim1=1, dim2=2).sum(1)
+    ridge = open_[:, None, None] * torch.eye(2, dtype=source.dtype, device=source.device)
+    spread = spread + ridge
     (a, b), (_, c) = spread.unbind(1)[0].unbind(1), spread.unbind(1)[1].unbind(1)
     inverse = torch.stack([torch.stack([c, -b], -1), torch.stack([-b, a], -1)], -2) / (a * c - b * b)[:, None, None]
     linear = ((target * weights) @ source.transpose(1, 2) + ridge) @ inverse

@@ -47,8 +47,10 @@ class DilatedBlock(nn.Module):
 class InpaintingNetwork(nn.Module):
     """Completes a UV texture of which a part was seen.
 
-    Layers of the paper configuration, for 84 x 84 textures (channels x side; Johnson et al. 2016 with the paper's
-    changes: six-channel input, skips, dilations, noise after every convolution):
+    Layers of the paper configuration, for 84 x 84 textures (channels x side). As the paper has it, Johnson et al. 2016
+    with six-channel input, skips, dilations and noise maps. Ours: residual branches end in a ReLU, so blocks only add;
+    upsampling and a convolution in place of transposed ones; a skip from the stem, too; no noise after the head, whose
+    output is linear.
 
     ===================== ===================================================
     stem                  9 x 9: 6 x 84 -> 32 x 84

@@ -122,6 +122,9 @@ class FineShapeNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.unet = build_unet(config.unet, inputs=3, outputs=1)
+        # The shading is best explained by a few hundredths of a millimetre: random detail would be worse than none.
+        for parameter in self.unet.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, texture: Tensor) -> Tensor:
         """B x 3 x N x N complete textures in [0, 1] -> B x 1 x N x N float32 displacement in mm, to be added to z."""

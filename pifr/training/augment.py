@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+
+from pifr.framing import span
 
 _PATCH_SIZES = (0.06, 0.25)
 
@@ -50,17 +53,17 @@ class Framing(NamedTuple):
     cut: float = 0.3
     mirror: float = 0.5
 
-    def plain(self) -> "Framing":
-        """The same framing at its middle scale, with no randomness: for validation."""
-        middle = (self.scale[0] + self.scale[1]) / 2
-        return Framing((middle, middle), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    @staticmethod
+    def plain(scale: float) -> "Framing":
+        """Upright and centred at one scale, with no randomness: for validation."""
+        return Framing((scale, scale), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def random_crop(image: np.ndarray, pncc: np.ndarray, framing: Framing, size: int, rng: np.random.Generator) -> Crop:
     """Cuts a square around the face: turned, shifted, scaled, stretched, mirrored, reaching beyond the photo's edge.
 
-    The mask's bounding square is taken after the rotation and after the photo was cut, as a network at inference sees
-    it.
+    The mask's bounding square is taken after the rotation and after the photo was cut, and by the rule of
+    `pifr.framing.bounding_squares`, as a network at inference sees it.
 
     Args:
         image: H x W x 3 uint8.
@@ -75,8 +78,7 @@ def random_crop(image: np.ndarray, pncc: np.ndarray, framing: Framing, size: int
     angle = rng.normal(0, framing.turn) + (rng.uniform(-25, 25) if rng.random() < framing.wide_turn else 0.0)
     mirrored = bool(rng.random() < framing.mirror)
     turn = _rotation(math.radians(angle))
-    outline = _outline(pncc)
-    centre, side = _bounding_square(outline @ turn.T)
+    centre, side = _bounding_square(pncc, turn)
     side *= rng.uniform(*framing.scale)
     centre = centre + rng.uniform(-framing.shift, framing.shift, 2) * side
     stretch = 1 + rng.uniform(-framing.stretch, framing.stretch)
@@ -113,18 +115,17 @@ def _rotation(radians: float) -> np.ndarray:
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
-def _outline(pncc: np.ndarray) -> np.ndarray:
-    """Points (x, y) on the mask's outline, K x 2; if the mask is empty, corners of the middle of the image."""
-    contours, _ = cv2.findContours(_face(pncc), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    if not contours:
-        return np.array([[pncc.shape[1] / 4, pncc.shape[0] / 4], [pncc.shape[1] * 0.75, pncc.shape[0] * 0.75]])
-    return np.concatenate(contours)[:, 0].astype(np.float64)
-
-
-def _bounding_square(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre and side of the square around points; one pixel wider than their distance, as pixels have a size."""
-    low, high = points.min(0), points.max(0)
-    return (low + high) / 2, float((high - low).max()) + 1
+def _bounding_square(pncc: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre (x, y) and side of the turned mask's bounding square; if it is empty, those of the middle of the image."""
+    pixels = cv2.findNonZero(_face(pncc))
+    if pixels is None:
+        height, width = pncc.shape[:2]
+        return turn @ [width / 2, height / 2], max(height, width) / 2
+    points = turn @ pixels.reshape(-1, 2).T
+    low = np.floor(points.min(1, keepdims=True))
+    profiles = (np.bincount(axis) for axis in (points - low + 0.5).astype(np.int64))
+    spans = np.stack([span(torch.from_numpy(profile)[None])[0].numpy() for profile in profiles])
+    return low[:, 0] + spans.mean(1), float((spans[:, 1] - spans[:, 0]).max()) + 1
 
 
 def _border(cut: bool, rng: np.random.Generator) -> tuple[int, tuple[int, int, int]]:
@@ -148,6 +149,25 @@ def _warp_pncc(pncc: np.ndarray, affine: np.ndarray, size: int) -> tuple[np.ndar
     gain = inside / np.maximum(weight, 0.5)
     codes = (warped[..., :3] * gain[..., None] - inside[..., None]) * np.float32(1 / 254)
     return codes, inside
+
+
+def imprecise_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask as the segmentation would predict it: grown or shrunk, moved, soft at its outline.
+
+    Args:
+        mask: N x N bool.
+        rng: the only source of randomness.
+
+    Returns:
+        N x N uint8, 255 on the face.
+    """
+    size = len(mask)
+    radius = round(rng.normal(0, 0.012) * size)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(radius) + 1, 2 * abs(radius) + 1))
+    seen = (cv2.dilate if radius > 0 else cv2.erode)(mask.astype(np.uint8) * 255, disc)
+    moved = np.column_stack([np.eye(2), rng.normal(0, 0.008, 2) * size])
+    seen = cv2.warpAffine(seen, moved, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.003, 0.015) * size)
 
 
 def occlude(crop: Crop, other: np.ndarray, rng: np.random.Generator) -> Crop:

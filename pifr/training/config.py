@@ -87,6 +87,14 @@ class PnccTask(Config):
     mask_weight: NonNegativeFloat = 1.0
     optimisation: Optimisation = Optimisation()
 
+    @model_validator(mode="after")
+    def _trained_as_it_is_used(self) -> "PnccTask":
+        low, high = self.framing.scale
+        if not low <= self.network.crop_factor <= high:
+            factor = self.network.crop_factor
+            raise ValueError(f"the crop_factor of {factor:g} is outside the framing's scale of {low:g} to {high:g}")
+        return self
+
 
 class PerceptualConfig(Config):
     """V of Eq. (4): the activations of one layer of a recognizer (a name of `pifr models`, a module of its network)."""
@@ -109,7 +117,8 @@ class InpaintingTask(Config):
     """I-Net, with the weights of Eq. (8); `adversarial` false leaves discriminator, Eq. (5) to (7), away.
 
     `visibilities` counts the rendered faces whose visibility maps textures are hidden by; without `perceptual`, Eq. (4)
-    is left away. The penalty is taken every `penalty_every` steps, as many times as strong (Karras et al. 2020).
+    is left away. The penalty is taken every `penalty_every` steps, as many times as strong (Karras et al. 2020; the
+    optimiser is not adapted as there, and gradients are clipped after it).
     """
 
     network: InpaintingConfig

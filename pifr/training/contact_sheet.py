@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pifr.training.heads import CANVAS, TexturedHead
-from pifr.training.registration import read_fit, registered_photo
+from pifr.training.registration import read_fit, read_registration, registered_photo
 
 COLUMNS = 6
 
@@ -22,7 +22,7 @@ def write_contact_sheet(registration: Path, photos: Path, out: Path) -> None:
     Args:
         registration: folder of `pifr train register`. photos: the folder it was run on. out: image file.
     """
-    table = pd.read_parquet(registration / "registration.parquet")
+    table = read_registration(registration)
     fitted = table[table["residual_mm"].notna()].sort_values("residual_mm")
     accepted, rejected = fitted[fitted["status"] == "ok"], fitted[fitted["status"] != "ok"]
     middle = max(0, len(accepted) // 2 - COLUMNS // 2)

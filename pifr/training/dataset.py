@@ -21,7 +21,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from pifr.completion import certain
 from pifr.errors import DataError
-from pifr.training.augment import Crop, Framing, degrade, mirror_position_map, occlude, random_crop, without_colours
+from pifr.training.augment import (
+    Crop,
+    Framing,
+    degrade,
+    imprecise_mask,
+    mirror_position_map,
+    occlude,
+    random_crop,
+    without_colours,
+)
 
 Batch = dict[str, Tensor]
 
@@ -199,7 +208,8 @@ class PairSamples:
     """Makes samples of C-Net and coarse S-Net from rendered pairs.
 
     A sample holds `image` N x N x 3 uint8, `pncc` N x N x 3 float16 in [0, 1], `mask` N x N uint8 (0 or 1), `yaw`
-    float32 degrees (of the sample as it is seen, mirrored or not) and `position` 3 x n x n float32 mm.
+    float32 degrees (of the sample as it is seen, mirrored or not) and `position` 3 x n x n float32 mm; if asked for,
+    `predicted_mask` N x N uint8 (255 on the face).
 
     Args:
         shards: pairs.
@@ -207,13 +217,21 @@ class PairSamples:
         size: side N of the crop.
         augmented: False leaves light, lens and occluders away.
         occluded: share of samples with occluders.
+        predicted_mask: add the mask with errors as the segmentation's have (without any if not `augmented`), for
+            networks that are shown segmented faces.
     """
 
     def __init__(
-        self, shards: Shards, framing: Framing, size: int, augmented: bool = True, occluded: float = 0.35
+        self,
+        shards: Shards,
+        framing: Framing,
+        size: int,
+        augmented: bool = True,
+        occluded: float = 0.35,
+        predicted_mask: bool = False,
     ) -> None:
         self._shards, self._framing, self._size = shards, framing, size
-        self._augmented, self._occluded = augmented, occluded
+        self._augmented, self._occluded, self._predicted_mask = augmented, occluded, predicted_mask
         self._yaw = shards.rows["yaw"].to_numpy(np.float32)
 
     def __len__(self) -> int:
@@ -228,7 +246,10 @@ class PairSamples:
                 other = self._shards.read("image", int(rng.integers(len(self._shards))))
                 crop = occlude(crop, _at_least(other, self._size), rng)
             crop = crop._replace(image=degrade(crop.image, self._size / np.mean(self._framing.scale), rng))
-        return self._arrays(index, crop)
+        sample = self._arrays(index, crop)
+        if self._predicted_mask:
+            sample["predicted_mask"] = imprecise_mask(crop.mask, rng) if self._augmented else 255 * sample["mask"]
+        return sample
 
     def _arrays(self, index: int, crop: Crop) -> dict[str, np.ndarray]:
         position = self._shards.read("position", index).astype(np.float32)
@@ -383,6 +404,7 @@ def training_loader(batches: TrainingBatches, start: int, workers: int) -> DataL
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=_prepare_worker,
     )
 

@@ -1,6 +1,7 @@
 """Losses of SRTC-Net, by the paper's equation numbers. Pure functions of float tensors; all return a scalar.
 
-Norms are means over elements, so that a loss does not change with the batch size or the resolution.
+Norms are means over elements, so that a loss does not change with the batch size or the resolution; only Eq. (7) sums
+over a texture's pixels, as in the work that it comes from.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,9 @@
 """Lightning modules: one network's loss, validation metrics and pictures; the optimisation that they share.
 
 What a checkpoint resumes exactly: weights, averaged weights, optimiser, step, and by the step the data, the noise and
-the learning rate of a schedule in steps. On one machine with one number of threads the result is bit-identical to an
-undisturbed run. A schedule in minutes follows the clock, so no two such runs are the same.
+the learning rate of a schedule in steps. On the CPU of one machine, with one number of threads, the result is
+bit-identical to an undisturbed run; on a GPU as far as its kernels are deterministic (torch warns of others). A
+schedule in minutes follows the clock, so no two such runs are the same.
 """
 
 import math
@@ -228,6 +229,11 @@ def mask_of(batch: Batch) -> Tensor:
     return batch["mask"][:, None].float()
 
 
+def predicted_mask_of(batch: Batch) -> Tensor:
+    """B x 1 x N x N float32 in [0, 1], what a network that sees segmented faces is shown of the mask."""
+    return batch["predicted_mask"][:, None].float() / 255 if "predicted_mask" in batch else mask_of(batch)
+
+
 def intersection_over_union(predicted: Tensor, target: Tensor) -> Tensor:
     """IoU of boolean masks, B x 1 x N x N -> B; NaN where both are empty."""
     both = (predicted & target).sum((1, 2, 3)).float()
@@ -321,7 +327,7 @@ class PnccTraining(NetworkTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
-        prediction = self.run(self.network, images_of(batch), mask)
+        prediction = self.run(self.network, images_of(batch), predicted_mask_of(batch))
         pncc = losses.pncc_loss(prediction.pncc, target, mask if self.task.masked_loss else None)
         loss = self.task.pncc_weight * pncc
         logged = {"pncc": pncc}
@@ -333,7 +339,7 @@ class PnccTraining(NetworkTraining):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
-        prediction = self.run(self.average, images_of(batch), mask)
+        prediction = self.run(self.average, images_of(batch), predicted_mask_of(batch))
         millimetres, pixels = pncc_errors(prediction.pncc, target, mask, self.extent)
         self.record(mm=millimetres, px=pixels, yaw=batch["yaw"])
         if prediction.mask_logits is not None:
@@ -341,7 +347,7 @@ class PnccTraining(NetworkTraining):
 
     def pictures(self, batch: Batch) -> Tensor:
         images, mask = images_of(batch), mask_of(batch)
-        prediction = self.run(self.average, images, mask)
+        prediction = self.run(self.average, images, predicted_mask_of(batch))
         shown = mask if prediction.mask_logits is None else (prediction.mask_logits > 0).float()
         error = ((prediction.pncc - batch["pncc"].permute(0, 3, 1, 2).float()).abs() * mask * 10).clamp(0, 1)
         return _sheet([images, batch["pncc"].permute(0, 3, 1, 2).float(), prediction.pncc * shown, error])
@@ -453,9 +459,14 @@ def _pixel_weight(batch: Batch) -> Tensor:
 
 
 def _weighted_l1(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean over pixels and channels of each sample, B; NaN where less than 16 pixels' weight is left."""
+    """L1 distance of each sample; as `_per_sample`."""
+    return _per_sample((predicted - target).abs(), weight)
+
+
+def _per_sample(errors: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over pixels and channels of each sample, B; NaN where less than 16 pixels' weight is left."""
     total = weight.sum((1, 2, 3))
-    value = ((predicted - target).abs().mean(1, keepdim=True) * weight).sum((1, 2, 3)) / total
+    value = (errors.mean(1, keepdim=True) * weight).sum((1, 2, 3)) / total
     return value.where(total >= 16, torch.nan)
 
 
@@ -486,7 +497,7 @@ class CoarseShapeTraining(NetworkTraining):
         """What the network is given of a batch."""
         images = images_of(batch)
         if not self._located_by:
-            return (self.network.photo(images, mask_of(batch)),)
+            return (self.network.photo(images, predicted_mask_of(batch)),)
         cnet, correspondence = (module.to(self.device) for module in self._located_by)
         prediction = self.run(cnet, images, mask_of(batch))
         mask = mask_of(batch) if prediction.mask_logits is None else prediction.mask_logits.sigmoid()
@@ -581,10 +592,13 @@ class FineShapeTraining(NetworkTraining):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         displacement, reflected, flat, weight = self._terms(self.average, batch)
+        penalty = displacement.square().mean((1, 2, 3))
+        without = self.task.shading_weight * _per_sample((flat - batch["texture"]).square(), weight)
+        shade = self.task.shading_weight * _per_sample((reflected - batch["texture"]).square(), weight)
         self.record(
-            shading=_weighted_l1(reflected, batch["texture"], weight),
-            shading_coarse=_weighted_l1(flat, batch["texture"], weight),
-            displacement=displacement.square().mean((1, 2, 3)).sqrt(),
+            objective=shade + self.task.penalty_weight * penalty,
+            objective_without=without,
+            displacement=penalty.sqrt(),
         )
 
     def pictures(self, batch: Batch) -> Tensor:

@@ -33,7 +33,7 @@ from pifr.training.heads import (
     TexturedHead,
     prefiltered,
 )
-from pifr.training.registration import read_fit, registered_photo, require_sets
+from pifr.training.registration import read_fit, read_registration, registered_photo, require_sets
 from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
@@ -104,15 +104,11 @@ def render(
         sets: render only photos of these sets. licences: set name -> licence, written into the manifest.
 
     Raises:
-        DataError: if there is no registration, or no accepted photo, or `out` holds shards made with other settings.
+        DataError: as `read_registration`; or if there is no accepted photo, or `out` holds shards made with other
+            settings.
         OSError: if a shard cannot be written; what was finished stays.
     """
-    import pandas as pd
-
-    fits = registration / "registration.parquet"
-    if not fits.is_file():
-        raise DataError(f"'{fits}' does not exist: 'pifr train register' writes it")
-    table = pd.read_parquet(fits)
+    table, fits = read_registration(registration), registration / "registration.parquet"
     accepted = table[(table["status"] == "ok") & (table["set"].isin(sets) if sets else True)].reset_index(drop=True)
     if accepted.empty:
         raise DataError(f"'{registration}': no accepted photo of sets {list(sets) or 'any'}")

@@ -345,6 +345,26 @@ def register(
         raise DataError(f"'{photos}': no face could be fitted: {summary(table)}")
 
 
+def read_registration(folder: Path) -> pd.DataFrame:
+    """The fits that `pifr train register` wrote, a row a photo.
+
+    Raises:
+        DataError: there are none, they are damaged, or an earlier version wrote them.
+    """
+    from pyarrow import ArrowException
+
+    file = folder / "registration.parquet"
+    if not file.is_file():
+        raise DataError(f"'{file}' does not exist: 'pifr train register' writes it")
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ArrowException, ValueError) as error:
+        raise DataError(f"'{file}' is not a Parquet table ({error}): register the photos again") from error
+    if lacking := {"photo", "set", "status", "reason", "residual_mm", "sha256"} - set(table):
+        raise DataError(f"'{file}' has no column {min(lacking)}: register the photos again, with this version")
+    return table
+
+
 def summary(table: pd.DataFrame) -> str:
     """How many photos of a registration were accepted, and how many were not for which reason, in one line."""
     counts = table.loc[table["status"] != "ok", "reason"].value_counts()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pickle
 import signal
 import threading
@@ -19,7 +20,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 
+import pifr
 from pifr.errors import CheckpointError, ConfigError
 from pifr.files import write_whole
 from pifr.geometry.template import load_template
@@ -58,6 +61,7 @@ from pifr.training.modules import (
     Schedule,
     SegmentationTraining,
 )
+from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +119,13 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
 
     Raises:
         ConfigError: if the configuration, or the choice of options, is wrong; or `run.out` holds a training that is not
-            to be resumed.
+            to be resumed; or several processes are to share the work, which is not supported.
         DataError: if the shards cannot be used.
-        CheckpointError: if weights or checkpoint do not fit.
+        CheckpointError: if weights or checkpoint do not fit; or the training diverged: the last ones are kept.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("a network is trained by one process on one device: start it without torchrun or srun")
     if run.max_steps is not None and run.max_minutes is not None:
         raise ConfigError("give the length of the training in steps or in minutes, not both")
     if run.resume and run.init_from is not None:
@@ -136,19 +142,25 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
     cv2.setNumThreads(0)
     steps = None if run.max_minutes is not None else run.max_steps or settings.max_steps
     schedule = Schedule(settings.warm_up_steps, steps, run.max_minutes)
-    module, batches, validation, shards = _setup(task, run, schedule, critics)
+    corrects_fit = isinstance(task, CoarseShapeTask) and task.network.corrects_fit
+    cnet = Pretrained(("pncc",), weights=run.cnet) if corrects_fit else None
+    module, batches, validation, shards = _setup(task, run, schedule, critics, cnet)
     module.origin = {
         "network": task.network.model_dump_json(),
         "data": shards.fingerprint(),
         "batch size": str(settings.batch_size),
         "seed": str(settings.seed),
     }
+    if cnet is not None:
+        module.origin["C-Net"] = cnet.fingerprint
+    came_from = {"task": task.model_dump_json(), "pifr_version": pifr.__version__}
     if run.init_from is not None:
+        came_from["init_from_sha256"] = file_sha256(run.init_from)
         load_weights(module.network, run.init_from)
         module.average.module.load_state_dict(module.network.state_dict())
     checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
     start = _steps_of(checkpoint, module.origin) if checkpoint else 0
-    keeper = _Keeper(run, module.origin["data"], len(shards), validation)
+    keeper = _Keeper(run, module.origin | came_from, len(shards), validation)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -211,8 +223,17 @@ def refuse_used_folder(out: Path) -> None:
         raise ConfigError(f"'{out}' holds a training: --resume goes on with it, another --out begins a new one")
 
 
+def refuse_diverged(network: nn.Module, when: str) -> None:
+    """Raises CheckpointError if a weight or a statistic of a network is not finite."""
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise CheckpointError(
+            f"the training diverged: {when} weights are not finite. The last checkpoint is kept as it was: go on from "
+            "the weights beside it (--init-from) with another --out and a lower learning_rate"
+        )
+
+
 def _setup(
-    task: Task, run: Run, schedule: Schedule, critics: TextureCritics | None
+    task: Task, run: Run, schedule: Schedule, critics: TextureCritics | None, cnet: Pretrained | None
 ) -> tuple[NetworkTraining, TrainingBatches, ValidationBatches, Shards]:
     """Module, training and validation batches of one task, and the shards that it trains on."""
     content = "textures" if isinstance(task, InpaintingTask | FineShapeTask) else "pairs"
@@ -232,18 +253,25 @@ def _setup(
     else:
         framing = Framing(scale=task.framing.scale, shift=task.framing.shift)
         size = INPUT_SIZE if isinstance(task, CoarseShapeTask) else task.network.input_size
-        make = PairSamples(shards, framing, size, occluded=task.occluded)
-        check = PairSamples(held_out, framing.plain(), size, augmented=False)
+        segmented = not isinstance(task, SegmentationTask) and task.network.segmented_input
+        make = PairSamples(shards, framing, size, occluded=task.occluded, predicted_mask=segmented)
+        plain = Framing.plain(_validated_at(task))
+        check = PairSamples(held_out, plain, size, augmented=False, predicted_mask=segmented)
     settings = task.optimisation
     return (
-        _module(task, schedule, critics, run.cnet),
+        _module(task, schedule, critics, cnet),
         TrainingBatches(len(shards), make, settings.batch_size, settings.seed),
         ValidationBatches(len(held_out), check, settings.batch_size, settings.validation_limit),
         shards,
     )
 
 
-def _module(task: Task, schedule: Schedule, critics: TextureCritics | None, cnet: Path | None) -> NetworkTraining:
+def _validated_at(task: SegmentationTask | PnccTask | CoarseShapeTask) -> float:
+    """Scale of validation crops: that of inference, in the middle of those of training."""
+    return task.network.crop_factor if isinstance(task, PnccTask) else sum(task.framing.scale) / 2
+
+
+def _module(task: Task, schedule: Schedule, critics: TextureCritics | None, cnet: Pretrained | None) -> NetworkTraining:
     match task:
         case SegmentationTask():
             return SegmentationTraining(build_network(task.network), task, schedule)
@@ -253,8 +281,8 @@ def _module(task: Task, schedule: Schedule, critics: TextureCritics | None, cnet
             return InpaintingTraining(build_network(task.network), task, schedule, critics)
         case CoarseShapeTask():
             mean = load_template().position_map(task.network.resolution)
-            corrected = Pretrained(("pncc",), weights=cnet)["pncc"] if task.network.corrects_fit else None
-            return CoarseShapeTraining(CoarseShapeNetwork(task.network, mean), task, schedule, corrected)
+            located_by = None if cnet is None else cnet["pncc"]
+            return CoarseShapeTraining(CoarseShapeNetwork(task.network, mean), task, schedule, located_by)
         case FineShapeTask():
             return FineShapeTraining(build_network(task.network), task, schedule)
 
@@ -286,8 +314,8 @@ def _steps_of(checkpoint: Path, origin: dict[str, str]) -> int:
 class _Keeper(Callback):
     """Keeps checkpoint, weights and pictures on disk, and says how the training goes."""
 
-    def __init__(self, run: Run, data: str, samples: int, validation: ValidationBatches) -> None:
-        self._run, self._data, self._samples, self._validation = run, data, samples, validation
+    def __init__(self, run: Run, origin: dict[str, str], samples: int, validation: ValidationBatches) -> None:
+        self._run, self._origin, self._samples, self._validation = run, origin, samples, validation
         self._saved = self._said = time.monotonic()
         self._said_steps = 0
 
@@ -341,7 +369,12 @@ class _Keeper(Callback):
             self.save(trainer, module)
 
     def save(self, trainer: L.Trainer, module: NetworkTraining) -> None:
-        """Replaces checkpoint and weights."""
+        """Replaces checkpoint and weights.
+
+        Raises:
+            CheckpointError: the weights are not finite; nothing is replaced.
+        """
+        refuse_diverged(module.average.module, f"after {module.completed_steps} steps")
         self._run.out.mkdir(parents=True, exist_ok=True)
         write_whole(self._run.out / CHECKPOINT, trainer.save_checkpoint)
         save_network(
@@ -353,7 +386,7 @@ class _Keeper(Callback):
                 "images": str(module.completed_steps * module.optimisation.batch_size),
                 "minutes": f"{module.elapsed / 60:.1f}",
                 "metrics": json.dumps(module.metrics),
-                "data": self._data,
+                **{name: value for name, value in self._origin.items() if name != "network"},  # the file's own config
                 "samples": str(self._samples),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },

@@ -145,7 +145,7 @@ def test_an_empty_batch_stays_on_its_device(device):
 
 
 def test_a_person_has_the_same_shape(device, faces):
-    elsewhere, here = (PersonShapeReader(locator_on(place))(faces[:3], batch=2) for place in (device, "cpu"))
+    elsewhere, here = (PersonShapeReader(locator_on(place))(faces[:3], batch_size=2) for place in (device, "cpu"))
     assert_alike(elsewhere, here, device)
 
 

@@ -494,3 +494,20 @@ def test_every_pixel_of_a_photo_is_wholly_within_it() -> None:
 def test_arcface_112_is_insightfaces() -> None:
     wanted = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
     assert np.array_equal(ARCFACE_112.points, wanted)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1e7, 1e7], [0, 0, np.nan, 10], [-np.inf, 0, 10, 10]])
+def test_a_box_that_is_no_faces_is_a_failure(box: list[float]) -> None:
+    face = cut(ramp(60, 90), np.array(box))
+    assert (face.status, face.reason) == (("failed",), ("no_face",))
+
+
+def test_a_photo_that_is_all_length_costs_nobody_elses_result() -> None:
+    images = [ramp(50, 50), np.zeros((1, 120_000, 3), np.uint8)]
+    faces = FaceFinder(Scripted(), fallback="centre-crop")(images)
+    assert faces.status == ("fallback", "failed")
+    assert FaceFinder("aligned")(images).status == ("ok", "failed")
+
+
+def test_landmarks_in_one_point_say_nothing_of_the_pose() -> None:
+    assert angles_from_landmarks(torch.ones(1, 5, 2)).isnan().all()

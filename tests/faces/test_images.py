@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from pifr.errors import ImageError
 from pifr.images import each_photo, read_image
@@ -112,6 +112,32 @@ def test_exif_rotation_is_applied() -> None:
     exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise by 90 degrees
     image = read_image(encoded(Image.fromarray(gradient()), exif=exif))
     np.testing.assert_array_equal(image, np.rot90(gradient(), -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_pillows(orientation: int) -> None:
+    image = Image.fromarray(gradient())
+    image.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(read_image(image), np.array(ImageOps.exif_transpose(image)))
+
+
+def test_odd_exif_beside_the_orientation_does_no_harm() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x0128] = 2  # the resolution's unit, a short, of which other programs make text
+    content = encoded(Image.fromarray(gradient(16, 24)), "JPEG", exif=exif, quality=100, subsampling=0)
+    short, text = struct.pack(">HHIHH", 0x0128, 3, 1, 2, 0), struct.pack(">HHI4s", 0x0128, 2, 2, b"2")
+    assert content.count(short) == 1
+    turned = read_image(content.replace(short, text))
+    np.testing.assert_array_equal(turned, read_image(content))
+    assert turned.shape == (24, 16, 3)
+
+
+def test_eight_bits_that_are_stored_as_more_stay_as_bright() -> None:
+    values = gradient()[..., 0]
+    for kind, array in (("PNG", values.astype(np.uint16)), ("TIFF", values.astype(np.int32))):
+        image = read_image(encoded(Image.fromarray(array), kind))
+        np.testing.assert_array_equal(image, np.repeat(values[..., None], 3, -1))
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:

@@ -23,7 +23,9 @@ def test_slices_masks_and_lists_choose_rows(index, rows):
     assert positions_of(index, 4, "Faces") == rows
 
 
-@pytest.mark.parametrize(("index", "error"), [(1, TypeError), ([True], IndexError), ([4], IndexError)])
+@pytest.mark.parametrize(
+    ("index", "error"), [(1, TypeError), ([0.9], TypeError), ([True], IndexError), ([4], IndexError)]
+)
 def test_what_is_no_choice_of_rows_is_refused(index, error):
     with pytest.raises(error):
         positions_of(index, 4, "Faces")

@@ -329,7 +329,7 @@ def test_a_field_of_the_wrong_shape_is_named(frontalizer, faces):
 
 def test_one_shape_rests_on_all_reliable_pictures_of_a_person(locator):
     faces = FaceCrops.concatenate([painted_faces(YAW), FaceCrops.failed(["no_face"]), painted_faces([140.0])])
-    shape, used = PersonShapeReader(locator)(faces, batch=3)
+    shape, used = PersonShapeReader(locator)(faces, batch_size=3)
     assert used.tolist() == [True] * len(YAW) + [False, False]
     mean = locator.correspondence.mean[0]
     assert (shape - mean).norm(dim=0).mean() < 1.0  # mm: everybody painted here is the mean face

@@ -78,6 +78,14 @@ def test_a_detector_that_takes_a_lying_head_for_an_upright_one_does_not_spoil_it
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
 
 
+@pytest.mark.parametrize("roll, counts", [(10.0, True), (90.0, False)])
+def test_a_crop_without_landmarks_counts_unless_the_face_lies_in_it(locator, roll, counts):
+    faces = painted_faces([0.0], roll=roll)
+    assert faces.landmarks.isnan().all()
+    weights = AlignViews(locator, ViewWeights())(faces, ARCFACE_112, 64).weights
+    assert ((weights[:, :2] > 0) == counts).all()
+
+
 def test_turned_faces_are_realigned_at_the_scale_of_their_frontal_photo(locator):
     yaw = torch.tensor([0.0, 40.0, 85.0])
     faces = painted_faces(yaw.tolist())

@@ -115,3 +115,14 @@ def test_shapes_that_do_not_fit_are_named(faces: tuple) -> None:
     features, weights, yaw = faces
     with pytest.raises(ValueError, match=r"\(10, 3, 16\)"):
         fuse(features, weights[:, :2], yaw)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_fused_as_exactly_as_it_can_be(dtype: torch.dtype) -> None:
+    features = 6e4 * torch.randn(3, 2, 400, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    features[0, 0] = 0
+    weights, yaw = torch.tensor([[0.3, 0.7]]).expand(3, -1), torch.tensor([0.0, 40.0, 80.0])
+    for method in FUSIONS:
+        fused = fuse(features.to(dtype), weights, yaw, method)
+        assert fused.dtype == dtype
+        torch.testing.assert_close(fused.float(), fuse(features, weights, yaw, method), atol=0.01, rtol=0)

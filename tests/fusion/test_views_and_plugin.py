@@ -182,20 +182,6 @@ def test_plugin_takes_faces_in_batches() -> None:
     assert parts.yaw.shape == (5,)
 
 
-def test_faces_that_fit_into_a_batch_reach_the_view_maker_as_they_are() -> None:
-    """Locators know them again."""
-    seen = []
-
-    class Seeing(Mirror):
-        def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
-            seen.append(faces)
-            return super().__call__(faces, alignment, size)
-
-    two = faces("ok", "ok")
-    FrontalizedRecognizer(Recording(), Seeing()).templates(two, batch_size=2)
-    assert seen[0] is two
-
-
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_holds_one_or_more(batch_size: int) -> None:
     plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=lambda images: faces(*images))

@@ -136,3 +136,12 @@ def test_the_affine_map_of_one_point_is_a_shift_and_that_of_none_changes_nothing
     weights[:, 4] = 1
     shifted = warp.transform_points(warp.affine_transform(source, source + 5, weights), source.transpose(1, 2))
     torch.testing.assert_close(shifted, source.transpose(1, 2) + 5)
+
+
+@pytest.mark.parametrize("points", [[[10.0, 30.0], [10.0, 30.0]], [[5.0, 5.0], [0.0, 111.0]], [[7.0, 7.0], [3.0, 3.0]]])
+def test_points_on_a_line_leave_a_shift(points):
+    source = torch.tensor(points)[None]
+    found = warp.affine_transform(source, source + torch.tensor([[3.0], [7.0]]), torch.ones(1, 2))
+    moved = warp.transform_points(found, source.mT)
+    torch.testing.assert_close(moved, source.mT + torch.tensor([3.0, 7.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(found[..., :2], torch.eye(2)[None], atol=0.01, rtol=0)

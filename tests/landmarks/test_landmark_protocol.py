@@ -144,7 +144,7 @@ def test_failures_keep_their_row_and_are_counted_beside_the_error(tmp_path: Path
         annotations.append(Annotation(name, tmp_path / name, str(k), "p", "cfp30", _annotation("cfp30").points))
     predictors, told = [_Constant("exact", 0), _Constant("off", 5)], []
     table = evaluate_landmarks(
-        annotations, _finder, predictors, "cfp", batch=2, progress=lambda *state: told.append(state)
+        annotations, _finder, predictors, "cfp", batch_size=2, progress=lambda *state: told.append(state)
     )
     assert told == [(2, 3), (3, 3)]
     assert len(table) == 6

@@ -46,7 +46,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_the_mean_face_fits_a_scan_of_the_mean_face(tree: Path) -> None:
     table, errors = evaluate_shape(
-        ShapeScans(tree, ShapeOptions(every=1)), _finder, [SHAPE_PREDICTORS.load("mean")], batch=2
+        ShapeScans(tree, ShapeOptions(every=1)), _finder, [SHAPE_PREDICTORS.load("mean")], batch_size=2
     )
     (row,) = table.to_dict("records")
     assert (row["frames"], row["failed_frames"], row["status"]) == (3, 1, "ok")

@@ -142,7 +142,7 @@ def test_pictures_are_averaged_in_batches_but_for_those_that_failed() -> None:
         seen.append(len(some))
         return shapes[sum(seen[:-1]) : sum(seen)]
 
-    result = averaged(predict, faces, batch=2)
+    result = averaged(predict, faces, batch_size=2)
     assert seen == [2, 2, 1]
     assert result.used.tolist() == [False, True, True, False, True]
     np.testing.assert_allclose(result.vertices, average_shape(shapes[[1, 2, 4]]))

@@ -7,7 +7,7 @@ import pytest
 from pifr.training.augment import Crop, Framing, _border, degrade, mirror_position_map, occlude, random_crop
 
 CANVAS = 192
-PLAIN = Framing((1.4, 1.4), 0.0).plain()
+PLAIN = Framing.plain(1.4)
 
 
 def ellipse(width: float = 40, height: float = 50, centre: tuple[float, float] = (95.5, 95.5)) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_a_turned_crop_is_centred_on_the_mask() -> None:
     y, x = np.mgrid[:192, :192].astype(float)
     inside = ((x - 70) / 40) ** 2 + ((y - 115) / 50) ** 2 < 1
     pncc = np.where(inside[..., None], 128, 0).astype(np.uint8).repeat(3, 2)
-    framing = Framing((1.4, 1.4), 0.0).plain()._replace(turn=25.0)
+    framing = Framing.plain(1.4)._replace(turn=25.0)
     for seed in range(5):
         crop = random_crop(pncc, pncc, framing, 128, np.random.default_rng(seed))
         for places in np.nonzero(crop.mask):

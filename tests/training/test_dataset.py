@@ -101,8 +101,8 @@ def test_loader_starts_where_it_is_told_whatever_the_workers(shards: Path) -> No
 
 def test_pair_sample_mirrors_everything(shards: Path) -> None:
     pairs = Shards(shards)
-    plain = PairSamples(pairs, FRAMING.plain(), 64, augmented=False)(5, np.random.default_rng(0))
-    mirrored = PairSamples(pairs, FRAMING.plain()._replace(mirror=1.0), 64, augmented=False)(
+    plain = PairSamples(pairs, Framing.plain(1.4), 64, augmented=False)(5, np.random.default_rng(0))
+    mirrored = PairSamples(pairs, Framing.plain(1.4)._replace(mirror=1.0), 64, augmented=False)(
         5, np.random.default_rng(0)
     )
     assert mirrored["yaw"] == -plain["yaw"]
@@ -116,7 +116,7 @@ def test_pair_sample_mirrors_everything(shards: Path) -> None:
 
 def test_validation_is_always_the_same(shards: Path) -> None:
     pairs = Shards(shards, split="all")
-    checks = ValidationBatches(len(pairs), PairSamples(pairs, FRAMING.plain(), 32, augmented=False), 4, limit=10)
+    checks = ValidationBatches(len(pairs), PairSamples(pairs, Framing.plain(1.4), 32, augmented=False), 4, limit=10)
     assert [len(checks[number]["yaw"]) for number in range(len(checks))] == [4, 4, 2]
     assert torch.equal(checks[1]["image"], checks[1]["image"])
     assert len(ValidationBatches(0, lambda index, rng: {}, 4, 10)) == 0
