@@ -24,7 +24,7 @@ from benchmarks.timing import JsonFile, report
 from pifr.faces import FaceFinder
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
-from pifr.geometry.rasterize import vertex_normals
+from pifr.geometry.mesh_raster import vertex_normals
 from pifr.geometry.similarity import fit_similarity
 from pifr.training.heads import TexturedHead
 from pifr.training.landmark_sources import LANDMARK_SOURCES, LandmarkSource, load_landmark_source, load_links

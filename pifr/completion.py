@@ -107,7 +107,7 @@ def pull_push(values: Tensor, weights: Tensor) -> Tensor:
 
     Source: Gortler et al., The Lumigraph, SIGGRAPH 1996, section 3.4.
     """
-    size = values.shape[-1]
+    size = int(values.shape[-1])  # a tensor while a graph is traced
     # The levels of the pyramid halve exactly, and the borders lie alike: what is filled is neither shifted nor sided.
     padded = 1 << (size - 1).bit_length()
     if padded != size:

@@ -102,7 +102,9 @@ class Renderings(Config):
     @property
     def names(self) -> tuple[str, ...]:
         names = ["frontal" if yaw == 0 else f"turned {yaw:g}" for yaw in self.render_yaw]
-        return tuple(name + suffix for name in names for suffix in ("", " mirror")[: 1 + self.render_mirror])
+        if not self.render_mirror:
+            return tuple(names)
+        return tuple(shown for name in names for shown in (name, f"{name} mirror"))
 
     def shown_yaw(self, yaw: Tensor) -> list[Tensor]:
         """B degrees of faces -> for each of `render_yaw`, the B degrees at which it shows them."""
@@ -180,8 +182,11 @@ class SrtcViews:
         rendered, shown = [], [located.yaw] * len(_ALIGN_NAMES)
         for yaw in self.renderings.shown_yaw(located.yaw):
             view = frontalizer.turn(faces, located, shape, texture, alignment, size, yaw.abs())
-            both = [view, view.flip(-1)][: 1 + self.renderings.render_mirror]
-            rendered, shown = rendered + both, shown + [yaw] * len(both)
+            rendered.append(view)
+            shown.append(yaw)
+            if self.renderings.render_mirror:
+                rendered.append(view.flip(-1))
+                shown.append(yaw)
         aligned, weights = _aligned(faces, located, self.weights, alignment, size)
         share = self.weights.frontalized(located.yaw)[:, None]
         weights = torch.cat([weights * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from pifr.errors import UnknownNameError
 from pifr.files import write_whole
-from pifr.geometry.rasterize import grid_triangles
+from pifr.geometry.mesh_raster import grid_triangles
 
 if TYPE_CHECKING:
     import trimesh

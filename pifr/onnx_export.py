@@ -95,9 +95,15 @@ def export_onnx(frontalizer: Frontalizer, folder: str | Path) -> tuple[Path, ...
     size = location.texture_size
     names = ("locate", "complete", "reconstruct", "detail")
     locate, complete, reconstruct, detail = (folder / f"{name}.onnx" for name in names)
-    snet = frontalizer.pretrained["shape-coarse"] if frontalizer.config.shape == "snet" else None
-    corrector, reader = (snet, None) if snet is not None and snet.config.corrects_fit else (None, snet)
-    outputs = ["pncc", "mask", "pncc_to_crop", "found"] + ["position_map"] * (reader is not None)
+    corrector = reader = None  # of the fit; of the photo
+    outputs = ["pncc", "mask", "pncc_to_crop", "found"]
+    if frontalizer.config.shape == "snet":
+        snet = frontalizer.pretrained["shape-coarse"]
+        if snet.config.corrects_fit:
+            corrector = snet
+        else:
+            reader = snet
+            outputs.append("position_map")
     pixels = _example(3, CROP_SIZE)
     _export(_Locate(frontalizer.locator, reader), (pixels,), locate, ["pixels"], outputs)
     maps = (_example(3, size), _example(1, size))

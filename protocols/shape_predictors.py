@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pifr.geometry.rasterize import grid_triangles
+from pifr.geometry.mesh_raster import grid_triangles
 from pifr.geometry.template import load_template
 from protocols.landmarks import MEDIAPIPE_68, MediaPipeLandmarks
 from protocols.predictors import Predictors

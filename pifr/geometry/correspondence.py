@@ -48,6 +48,15 @@ _EVIDENCE_UNIT = 5.0
 _OUTLIER = 4.0
 """Residuals in mm at which a measurement's weight is halved (Cauchy)."""
 
+_SAME_POINT = 8.0
+"""Distance in mm between the point that a pixel names and the one that should be there, at which evidence is 1 / e."""
+
+_INSIDE_FROM, _INSIDE_FULL = 0.2, 0.6
+"""Probability of the mask from which on a pixel is evidence of the face, and from which on it is full evidence."""
+
+_LEAST_INSIDE = 1e-3
+"""Divides codes where the mask is next to nothing."""
+
 _SMOOTHING = 2.0
 """Standard deviation, in UV pixels of `Correspondence.size`, of the Gaussian that smooths what a fit leaves over."""
 
@@ -299,6 +308,7 @@ class Correspondence(nn.Module):
         model = fit.camera.project(positions)
         rest = observed.places - model
         distance = rest.square().sum(1, keepdim=True) / (fit.camera.scale[:, None, None, None] * _OUTLIER).square()
+        # One pixel that says so is two thirds of full confidence; where hardly any does, the projection stands.
         confidence = observed.weight / (observed.weight + 0.5) / (1 + distance)
         rest, total = _blur(rest * confidence, _SMOOTHING), _blur(confidence, _SMOOTHING)
         return model + rest / (total + 0.1)
@@ -327,10 +337,10 @@ class Correspondence(nn.Module):
         facing = (surface_normals(positions) * fit.camera.rotation[:, 2, :, None, None]).sum(1, keepdim=True)
         model = fit.camera.mapped(half).project(positions)
         front = warp.sample(raster.depth.clamp_min(-1e4), model)
-        # A slope makes the depth change within one pixel of the raster: the slack grows with it.
+        # Three millimetres, for the fit errs; a slope makes the depth change within one pixel of the raster, too.
         slack = 3.0 + 2.0 / fit.camera.scale[:, None, None, None] / facing.clamp(0.1, 1)
         open_ = (1.5 - (front - depth) / slack).clamp(0, 1)
-        evidence = open_ * ((facing - 0.05) / 0.35).clamp(0, 1)
+        evidence = open_ * ((facing - 0.05) / 0.35).clamp(0, 1)  # none at 87 degrees to the surface, all at 66
         evidence = _resample(evidence, size, "bilinear")
 
         own = _resample(self.mean, size, "bicubic")
@@ -341,9 +351,9 @@ class Correspondence(nn.Module):
         else:
             seen = warp.sample(torch.cat([pncc * mask, mask], 1), image_map, padding="zeros")
             inside = seen[:, 3:]
-            named = self.ncc_lower + self.ncc_extent * seen[:, :3] / inside.clamp_min(1e-3)
-            agreement = torch.exp(-(named - own).square().sum(1, keepdim=True) / (2 * _OUTLIER) ** 2)
-            evidence = evidence * ((inside - 0.2) / 0.4).clamp(0, 1) * agreement
+            named = self.ncc_lower + self.ncc_extent * seen[:, :3] / inside.clamp_min(_LEAST_INSIDE)
+            agreement = torch.exp(-(named - own).square().sum(1, keepdim=True) / _SAME_POINT**2)
+            evidence = evidence * ((inside - _INSIDE_FROM) / (_INSIDE_FULL - _INSIDE_FROM)).clamp(0, 1) * agreement
         return warp.eroded(evidence, max(1, size // 128)) * fit.valid[:, None, None, None]
 
     def evidence(
@@ -523,8 +533,12 @@ def _agree_images(first, last, pncc, mask, image_map, own, lower, extent, eviden
         lower, extent: 3 mm, what NCC coordinates mean.
     """
     height, width = mask.shape[2:]
-    zero, one, narrow = np.float32(0), np.float32(1), np.float32(1 / (2 * _OUTLIER) ** 2)
-    least, low, ramp = np.float32(1e-3), np.float32(0.2), np.float32(1 / 0.4)
+    zero, one, narrow = np.float32(0), np.float32(1), np.float32(1 / _SAME_POINT**2)
+    least, low, ramp = (
+        np.float32(_LEAST_INSIDE),
+        np.float32(_INSIDE_FROM),
+        np.float32(1 / (_INSIDE_FULL - _INSIDE_FROM)),
+    )
     for b in range(first, last):
         for j in range(image_map.shape[2]):
             for i in range(image_map.shape[3]):

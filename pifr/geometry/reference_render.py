@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pifr.geometry.camera import Camera
-from pifr.geometry.rasterize import grid_triangles
+from pifr.geometry.mesh_raster import grid_triangles
 from pifr.geometry.render import Rendering
 from pifr.images import to_uint8
 

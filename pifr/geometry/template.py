@@ -105,10 +105,10 @@ class Template:
         return self._samplings[size]
 
     def _sample_uv(self, size: int) -> UVSampling:
-        from pifr.geometry.rasterize import rasterize
+        from pifr.geometry.mesh_raster import rasterize_mesh
 
         flat = np.column_stack([self.uv * size - 0.5, np.zeros(len(self.uv))])
-        raster = rasterize(flat, self.triangles, size, size)
+        raster = rasterize_mesh(flat, self.triangles, size, size)
         if not raster.covered.all():
             raise ValueError(f"the unwrapping leaves {int((~raster.covered).sum())} of {size * size} pixels empty")
         return UVSampling(raster.triangle.ravel(), raster.barycentric.reshape(-1, 3).astype(np.float64))

@@ -1,6 +1,6 @@
 """Statistical face texture: principal components of complete UV textures of people who do not exist.
 
-Statistics over some 2,500 textures, no single face among them. `pifr train assets` makes the shipped file from the
+Statistics over 2,123 textures, no single face among them. `pifr train assets` makes the shipped file from the
 textures of `pifr train render` (`pifr.training.assets.build_texture_model`).
 """
 

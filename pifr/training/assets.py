@@ -29,7 +29,7 @@ from pifr.facemesh import LIPS, FaceMesh
 from pifr.files import write_arrays, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import rotation_from_angles
-from pifr.geometry.rasterize import rasterize, vertex_normals
+from pifr.geometry.mesh_raster import rasterize_mesh, vertex_normals
 from pifr.geometry.similarity import fit_similarity
 
 log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def _landmarks_on_mesh(
     angles = torch.tensor([[yaw, 0, 0] for yaw in (0, -12, 12, -22, 22)], dtype=torch.float64)
     for rotation in rotation_from_angles(angles).numpy():
         turned = (vertices - centre) @ rotation.T * scale
-        raster = rasterize(np.column_stack([size / 2 + turned[:, 0], size / 2 - turned[:, 1], turned[:, 2]]),
+        raster = rasterize_mesh(np.column_stack([size / 2 + turned[:, 0], size / 2 - turned[:, 1], turned[:, 2]]),
                            triangles, size, size)  # fmt: skip
         surface = raster.interpolate(np.column_stack([colours, normals @ rotation.T, vertices - centre]))
         facing = surface[..., 5]

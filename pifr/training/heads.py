@@ -16,7 +16,7 @@ import torch
 
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import FaceModel, load_face_model
-from pifr.geometry.rasterize import Raster, rasterize, vertex_normals
+from pifr.geometry.mesh_raster import Raster, rasterize_mesh, vertex_normals
 from pifr.training.registration import PhotoFit, residual_spread
 
 CANVAS = 192
@@ -128,7 +128,7 @@ class TexturedHead:
     def raster(self) -> Raster:
         """The fitted head over the photo."""
         height, width = self.image.shape[:2]
-        return rasterize(self.pixels, self.model.triangles, height, width)
+        return rasterize_mesh(self.pixels, self.model.triangles, height, width)
 
     @cached_property
     def evidence(self) -> np.ndarray:
@@ -185,7 +185,7 @@ class TexturedHead:
         )
         placed = self.pixels.copy()
         placed[:, :2] = placed[:, :2] * to_canvas[0, 0] + to_canvas[:, 2]
-        raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)
+        raster = rasterize_mesh(placed, self.model.triangles, CANVAS, CANVAS)
         pncc = _pncc(raster, raster.interpolate(_head_attributes()))
         return HeadRender(image, pncc, self.vertices, *self.fit.angles)
 
@@ -216,7 +216,7 @@ class TexturedHead:
         to_canvas = _canvas_transform(turned[:, :2])
         placed = turned * to_canvas[0, 0]
         placed[:, :2] += to_canvas[:, 2]
-        raster = rasterize(placed, self.model.triangles, CANVAS, CANVAS)
+        raster = rasterize_mesh(placed, self.model.triangles, CANVAS, CANVAS)
         normals = self.normals @ rotation.T.astype(np.float32)
         layers = [self.sources, _head_attributes(), normals] + ([] if mouth is None else [_mouth_lining()])
         surface = raster.interpolate(np.column_stack(layers))

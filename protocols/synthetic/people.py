@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 
 from pifr.geometry.face_model import load_face_model
+
+if TYPE_CHECKING:
+    import torch
 
 SPREAD = 2.0
 """Identity coefficients are cut at this many standard deviations."""
@@ -31,7 +34,7 @@ HAIR_SHARES = (0.35, 0.3, 0.15, 0.1, 0.1)
 class TextureModel(Protocol):
     """Draws complete skin textures."""
 
-    def sample(self, generator: object, count: int) -> object:
+    def sample(self, generator: torch.Generator, count: int) -> torch.Tensor:
         """Textures B x 3 x N x N in [0, 1], sRGB, from a torch generator."""
         ...
 

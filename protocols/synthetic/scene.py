@@ -15,7 +15,7 @@ import numpy as np
 
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
-from pifr.geometry.rasterize import Raster, rasterize, vertex_normals
+from pifr.geometry.mesh_raster import Raster, rasterize_mesh, vertex_normals
 from protocols.synthetic.people import Hair, Person
 
 FACE, SKIN, HAIR, CLOTHES = range(4)
@@ -141,7 +141,7 @@ class Scene:
         """
         width, height = view.width * SUPERSAMPLING, view.height * SUPERSAMPLING
         placed = (self.place(self.vertices, view) + [0.5, 0.5, 0]) * SUPERSAMPLING - [0.5, 0.5, 0]
-        raster = rasterize(placed, self.triangles, height, width)
+        raster = rasterize_mesh(placed, self.triangles, height, width)
         surface = raster.interpolate(self.attributes)
         albedo = self._albedo(raster, surface)
         coverage = raster.covered.astype(np.float32)
@@ -154,7 +154,7 @@ class Scene:
     def truth(self, view: View) -> Truth:
         """Mask, PNCC and landmarks of a view."""
         placed = self.place(self.vertices, view)
-        raster = rasterize(placed, self.triangles, view.height, view.width)
+        raster = rasterize_mesh(placed, self.triangles, view.height, view.width)
         mask = raster.covered & (self.kinds[raster.triangle] == FACE)
         ncc = np.zeros((len(self.vertices), 3), np.float32)
         ncc[: len(_shared().ncc)] = _shared().ncc
@@ -182,7 +182,7 @@ class Scene:
         seen = (self.vertices - _shared().middle) @ np.stack([side, np.cross(towards, side), towards]).T
         scale = SHADOW_SIZE / 520.0
         placed = (seen * scale + [SHADOW_SIZE / 2, SHADOW_SIZE / 2, 0]).astype(np.float32)
-        depth = rasterize(placed, self.triangles, SHADOW_SIZE, SHADOW_SIZE).depth
+        depth = rasterize_mesh(placed, self.triangles, SHADOW_SIZE, SHADOW_SIZE).depth
         depth = np.where(np.isfinite(depth), depth, -1e6).astype(np.float32)
         total = np.zeros(len(placed), np.float32)
         for x, y in ((0, 0), (1.5, 0), (-1.5, 0), (0, 1.5), (0, -1.5)):

@@ -11,7 +11,7 @@ import trimesh
 from pifr.errors import UnknownNameError
 from pifr.faces import FaceCrops
 from pifr.geometry.face_model import load_face_model
-from pifr.geometry.rasterize import grid_triangles
+from pifr.geometry.mesh_raster import grid_triangles
 from pifr.geometry.template import LANDMARK_SETS, load_template
 from protocols.shape import ShapeOptions, ShapeScans, Surface, averaged, evaluate_shape, shape_errors
 from protocols.shape_predictors import SHAPE_PREDICTORS, PositionMapShapes, vertices_of

@@ -1,6 +1,6 @@
 """Exact triangle rasteriser on the CPU (numba), one mesh a call.
 
-The differentiable batched renderer of the plugin is `pifr.geometry.render`; this one draws arbitrary meshes (the whole
+The plugin's batched renderer of position maps is `pifr.geometry.render`; this one draws arbitrary meshes (the whole
 head with neck and eyeballs) for training data and synthetic benchmarks, where thousands of images are drawn by a pool
 of processes and no gradient is needed.
 """
@@ -47,7 +47,7 @@ class Raster:
         return _interpolate(self.triangle, self.barycentric, self.triangles, attributes)
 
 
-def rasterize(vertices: np.ndarray, triangles: np.ndarray, height: int, width: int) -> Raster:
+def rasterize_mesh(vertices: np.ndarray, triangles: np.ndarray, height: int, width: int) -> Raster:
     """Draw one mesh with a z-buffer.
 
     Args:
