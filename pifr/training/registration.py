@@ -351,6 +351,7 @@ def read_registration(folder: Path) -> pd.DataFrame:
     Raises:
         DataError: there are none, they are damaged, or an earlier version wrote them.
     """
+    import pandas as pd
     from pyarrow import ArrowException
 
     file = folder / "registration.parquet"
