@@ -232,6 +232,16 @@ def test_a_photo_that_was_replaced_is_not_drawn_by_the_old_fit(registered, tmp_p
         _render(*registered, tmp_path / "out")
 
 
+def test_a_registration_that_cannot_be_read_says_so(registered, tmp_path):
+    file = registered[1] / "registration.parquet"
+    pd.read_parquet(file).drop(columns="sha256").to_parquet(file)
+    with pytest.raises(DataError, match="no column sha256: register the photos again"):
+        _render(*registered, tmp_path / "out")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match="is not a Parquet table"):
+        _render(*registered, tmp_path / "out")
+
+
 @pytest.mark.parametrize("asked", [{"sets": ["set0", "sett1"]}, {"licences": {"sett1": "MIT"}}])
 def test_a_set_that_is_not_there_is_named(registered, tmp_path, asked):
     with pytest.raises(DataError, match="has no photos of the set 'sett1'"):

@@ -3,8 +3,21 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from pifr.training.augment import Crop, Framing, _border, degrade, mirror_position_map, occlude, random_crop
+from pifr.framing import bounding_squares
+from pifr.training.augment import (
+    Crop,
+    Framing,
+    _border,
+    _bounding_square,
+    _rotation,
+    degrade,
+    imprecise_mask,
+    mirror_position_map,
+    occlude,
+    random_crop,
+)
 
 CANVAS = 192
 PLAIN = Framing.plain(1.4)
@@ -30,6 +43,28 @@ def test_plain_crop_is_centred_on_the_mask() -> None:
     assert (rows.min() + rows.max()) / 2 == pytest.approx(63.5, abs=1)
     assert (columns.min() + columns.max()) / 2 == pytest.approx(63.5, abs=1)
     assert np.ptp(rows) + 1 == pytest.approx(128 / 1.4, abs=2)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_crop_is_laid_around_the_square_that_inference_finds(degrees: int) -> None:
+    pncc = ellipse(centre=(80.0, 110.0))
+    cv2.line(pncc, (30, 112), (80, 110), (9, 9, 9), 3)  # a tip of the nose, or what looks like one
+    turn = _rotation(np.radians(degrees))
+    centre, side = _bounding_square(pncc, turn)
+    mask = torch.from_numpy(pncc[..., 0] > 0).float()[None, None]
+    wanted, wanted_side, _ = bounding_squares(mask)
+    assert side == pytest.approx(wanted_side.item(), abs=1)
+    np.testing.assert_allclose(centre, turn @ wanted[0].double().numpy(), atol=1)
+
+
+def test_a_predicted_mask_errs_a_little_and_is_right_on_average() -> None:
+    mask = ellipse(centre=(80.0, 110.0))[..., 0] > 0
+    drawn = [imprecise_mask(mask, np.random.default_rng(seed)) for seed in range(60)]
+    both = [((seen > 127) & mask).sum() / ((seen > 127) | mask).sum() for seen in drawn]
+    assert 0.8 < min(both) < 0.95
+    assert 0.9 < np.mean(both) < 0.99
+    assert np.mean([(seen > 127).mean() for seen in drawn]) == pytest.approx(mask.mean(), rel=0.05)
+    assert all(((seen > 0) & (seen < 255)).any() for seen in drawn)
 
 
 def test_codes_follow_the_pixels_through_every_jitter() -> None:

@@ -18,6 +18,7 @@ from pifr.geometry.lighting import surface_normals
 from pifr.networks.weights import load_network, read_metadata
 from pifr.training import losses
 from pifr.training.config import load_training_config
+from pifr.zoo import file_sha256
 
 from .conftest import CONFIGS, NAMES
 
@@ -137,6 +138,14 @@ def test_a_framing_without_sense_is_refused(key: str, value: object, config: Pat
         load_training_config(tmp_path / "wrong.yaml")
 
 
+def test_a_crop_that_training_never_shows_is_refused(config: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["pncc"]["network"]["crop_factor"] = 3.0
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"pncc.*crop_factor of 3 is outside"):
+        load_training_config(tmp_path / "wrong.yaml")
+
+
 def test_an_error_within_a_step_leaves_the_checkpoint_as_it_was(
     config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +161,63 @@ def test_an_error_within_a_step_leaves_the_checkpoint_as_it_was(
     with pytest.raises(MemoryError):
         run("pncc", config, shards, tmp_path, 4, resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_training_that_diverges_keeps_its_last_good_weights(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pifr.training import trainer
+    from pifr.training.modules import SegmentationTraining
+
+    weights = run("segmentation", config, shards, tmp_path / "out", 3)
+    good = weights.read_bytes(), (tmp_path / "out" / trainer.CHECKPOINT).read_bytes()
+    usual = SegmentationTraining.training_step
+    monkeypatch.setattr(SegmentationTraining, "training_step", lambda *step: usual(*step) * torch.nan)
+    with pytest.raises(CheckpointError, match=r"diverged: after 6 steps .* lower learning_rate"):
+        run("segmentation", config, shards, tmp_path / "out", 6, resume=True)
+    assert (weights.read_bytes(), (tmp_path / "out" / trainer.CHECKPOINT).read_bytes()) == good
+
+
+def test_several_processes_are_refused(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="by one process on one device"):
+        run("segmentation", config, shards, tmp_path / "out", 3)
+
+
+def test_weights_say_how_they_were_trained(config: Path, shards: Path, tmp_path: Path) -> None:
+    first = run("shape-coarse", config, shards, tmp_path / "first", 1)
+    second = run("shape-coarse", config, shards, tmp_path / "second", 1, init_from=first)
+    metadata = read_metadata(second)
+    task = load_training_config(config).task("shape-coarse")
+    assert type(task).model_validate_json(metadata["task"]) == task
+    assert metadata["init_from_sha256"] == file_sha256(first)
+    assert "init_from_sha256" not in read_metadata(first)
+    assert ("C-Net" in metadata) == task.network.corrects_fit
+
+
+def test_a_network_that_sees_segmented_faces_learns_with_predicted_masks(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pifr.networks.pncc import PnccNetwork
+
+    content = yaml.safe_load(config.read_text())
+    content["pncc"]["network"] |= {"segmented_input": True}
+    config.write_text(yaml.safe_dump(content))
+    seen: list[tuple[bool, torch.Tensor]] = []
+    usual = PnccNetwork.forward
+
+    def forward(network: PnccNetwork, pixels: torch.Tensor, mask: torch.Tensor) -> object:
+        seen.append((network.training, mask))
+        return usual(network, pixels, mask)
+
+    monkeypatch.setattr(PnccNetwork, "forward", forward)
+    run("pncc", config, shards, tmp_path / "out", 2)
+    soft = {training: [((mask > 0) & (mask < 1)).any().item() for when, mask in seen if when == training]
+            for training in (True, False)}  # fmt: skip
+    assert all(soft[True])
+    assert not any(soft[False])
 
 
 def test_a_training_is_not_begun_over_another(config: Path, shards: Path, tmp_path: Path) -> None:
@@ -332,7 +398,7 @@ def test_nobody_is_validated_on_photos_of_the_training(config: Path, shards: Pat
     for name in ("pncc", "inpainting"):
         task = load_training_config(config).task(name)
         plain = Run(name, config, shards, tmp_path)
-        _, training, validation, _ = _setup(task, plain, Schedule(0, steps=1), None)
+        _, training, validation, _ = _setup(task, plain, Schedule(0, steps=1), None, None)
         assert photos(training)
         assert photos(validation)
         assert not photos(training) & photos(validation)
