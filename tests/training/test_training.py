@@ -402,7 +402,7 @@ def test_nobody_is_validated_on_photos_of_the_training(config: Path, shards: Pat
         assert photos(training)
         assert photos(validation)
         assert not photos(training) & photos(validation)
-        _, _, other, _ = _setup(task, replace(plain, validation=shards), Schedule(0, steps=1), None)
+        _, _, other, _ = _setup(task, replace(plain, validation=shards), Schedule(0, steps=1), None, None)
         assert photos(other) == photos(training) | photos(validation)
 
 
