@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.completion import MARGIN, WASHED, blend, certain, mirrored, pull_push
+from pifr.completion import MARGIN, WASHED, blend, certain, mirrored
 from pifr.config import Config
 from pifr.devices import inference
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
@@ -48,14 +48,13 @@ class FrontalizerConfig(Config):
         shape: S-Net's, the face model fitted to the PNCC, or the mean face.
         fine: add S-Net's fine detail to the shape. A frontal rendering does not show it, a mesh does.
         surround: what the frontal view shows beside the face. "photo": the photo, which then also gives what it shows
-            of the face itself (`pifr.turned_photo`); otherwise the texture is rendered, on black, on its mean colour,
-            or with its edge carried on smoothly.
+            of the face itself (`pifr.turned_photo`). "black": nothing, and the face is rendered from its texture.
     """
 
     completion: Literal["inet", "mirror", "smooth"] = "mirror"
     shape: Literal["snet", "fit", "mean"] = "fit"
     fine: bool = False
-    surround: Literal["photo", "black", "mean", "blur"] = "photo"
+    surround: Literal["photo", "black"] = "photo"
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -242,14 +241,7 @@ class Frontalizer:
             places = _resize(located.camera.project(located.fitted), located.visibility.shape[-1])
             known = (located.visibility / _KNOWN).clamp(0, 1) if texture is None else self.kept(located.visibility)
             return turn_photo(faces, places, known, shape, texture, camera, size)
-        drawn = render(shape, texture, camera, size, supersampling=2)
-        if self.config.surround == "black":
-            return drawn.attributes
-        seen = drawn.attributes / drawn.mask.clamp_min(1e-3)
-        if self.config.surround == "blur":
-            return pull_push(seen, drawn.mask).clamp(0, 1)
-        mean = drawn.attributes.mean((2, 3), keepdim=True) / drawn.mask.mean((2, 3), keepdim=True).clamp_min(1e-3)
-        return drawn.attributes + (1 - drawn.mask) * mean
+        return render(shape, texture, camera, size, supersampling=2).attributes
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:

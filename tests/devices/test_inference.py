@@ -99,8 +99,8 @@ def frontalizer_on(device: torch.device | str, weights: Path, config: Frontalize
     [
         FrontalizerConfig(),
         FrontalizerConfig(completion="inet", shape="snet", fine=True, surround="black"),
-        FrontalizerConfig(completion="smooth", shape="mean", surround="mean"),
-        FrontalizerConfig(completion="mirror", surround="blur"),
+        FrontalizerConfig(completion="smooth", shape="mean", surround="black"),
+        FrontalizerConfig(completion="mirror", shape="mean"),
     ],
     ids=lambda config: f"{config.completion}-{config.shape}-{config.surround}",
 )

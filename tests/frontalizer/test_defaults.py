@@ -60,7 +60,7 @@ def everything(photos: list[np.ndarray | bytes]) -> list[Tensor]:
     finder = FaceFinder("aligned")
     faces = finder(photos)
     frontalizer = Frontalizer.from_pretrained(
-        config=FrontalizerConfig(completion="inet", shape="snet", fine=True, surround="blur"),
+        config=FrontalizerConfig(completion="inet", shape="snet", fine=True, surround="black"),
         location=LocatorConfig(precision="float32", passes=2),
     )
     result = frontalizer(faces)

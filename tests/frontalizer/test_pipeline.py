@@ -103,15 +103,11 @@ def test_position_maps_are_the_mean_face_that_was_drawn(frontalizer, faces):
     assert error.mean() < 2.0  # mm
 
 
-def test_a_surround_fills_what_the_face_does_not(frontalizer, faces):
+def test_a_rendered_texture_shows_nothing_beside_the_face(frontalizer, faces):
     frontalizer.config = frontalizer.config.model_copy(update={"surround": "black"})
-    bare = frontalizer(faces).frontal
-    for surround in ("mean", "blur"):
-        frontalizer.config = frontalizer.config.model_copy(update={"surround": surround})
-        filled = frontalizer(faces).frontal
-        assert (bare[:, :, 2, 2] == 0).all()
-        assert (filled[:, :, 2, 2].sum(1) > 0.1).all()
-        assert (filled - bare)[:, :, 50:62, 50:62].abs().max() < 1e-4
+    frontal = frontalizer(faces).frontal
+    assert (frontal[:, :, 2, 2] == 0).all()
+    assert (frontal[:, :, 50:62, 50:62].sum(1) > 0.1).all()
 
 
 def test_a_mirrored_completion_shows_the_seen_side_twice(frontalizer):
