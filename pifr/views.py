@@ -124,7 +124,7 @@ class Mirror:
     @inference()
     def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
         crop = align(faces.pixels, faces.landmarks, alignment, size, faces.edges)
-        return _views(faces, torch.stack([crop, crop.flip(-1)], dim=1), ("crop", "mirror"))
+        return _views(faces, torch.stack([crop, crop.flip(-1)], dim=1), ("crop", "crop mirror"))
 
 
 def _views(faces: FaceCrops, images: Tensor, names: tuple[str, ...]) -> Views:

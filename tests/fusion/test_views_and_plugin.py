@@ -60,7 +60,7 @@ def test_none_is_the_aligned_crop_and_mirror_adds_its_mirror_image() -> None:
     torch.testing.assert_close(two.images[:, 0], one.images[:, 0], rtol=0, atol=0)
     torch.testing.assert_close(two.images[:, 1], one.images[:, 0].flip(-1), rtol=0, atol=0)
     assert two.weights.tolist() == [[0.5, 0.5]] * 2
-    assert two.names == ("crop", "mirror")
+    assert two.names == ("crop", "crop mirror")
 
 
 @pytest.mark.parametrize("maker", [PlainCrop(), Mirror()])
