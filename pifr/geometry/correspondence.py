@@ -411,11 +411,11 @@ class Correspondence(nn.Module):
 
 
 def without_nan(pncc: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A PNCC and its mask (B x C x H x W each) that show nothing where either is NaN: networks make NaN of NaN."""
+    """A PNCC and its mask (B x C x H x W each), both 0 where either is not finite: networks make NaN of NaN."""
     if torch.isfinite(pncc.sum() + mask.sum()):  # nearly always, and much cheaper to find out than to repair
         return pncc, mask
-    known = mask + 0 * pncc.sum(1, keepdim=True)  # NaN where either is
-    return pncc.nan_to_num(0.0), known.nan_to_num(0.0)
+    known = mask.isfinite() & pncc.isfinite().all(1, keepdim=True)
+    return pncc.where(known, 0.0), mask.where(known, 0.0)
 
 
 def _robust(camera: Camera, shape: Tensor, places: Tensor) -> Tensor:

@@ -12,19 +12,16 @@ settles visibility by one scatter of depth and fragment number packed into an in
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pifr.alignment import AlignmentTemplate
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera, camera_from_angles
 from pifr.geometry.compiled import compilable, compiled, over_images
-
-if TYPE_CHECKING:
-    from pifr.faces import AlignmentTemplate
 
 _DEPTH_STEPS = 1 << 30
 _FRAGMENT_BITS = 32
@@ -99,7 +96,7 @@ def render(positions: Tensor, attributes: Tensor, camera: Camera, size: int, sup
 
 def frontal_camera(
     landmarks: Tensor,
-    alignment: "AlignmentTemplate",
+    alignment: AlignmentTemplate,
     size: int,
     yaw: Tensor | float = 0.0,
     pitch: Tensor | float = 0.0,
@@ -125,7 +122,7 @@ def render_frontal(
     positions: Tensor,
     texture: Tensor,
     landmarks: Tensor,
-    alignment: "AlignmentTemplate",
+    alignment: AlignmentTemplate,
     size: int,
 ) -> Rendering:
     """Renders faces as a recognizer expects them: orthographic, upright, aligned to its five-point template.
