@@ -174,7 +174,7 @@ class TestCompare:
         code, output, _ = pifr("compare", run, "--replicates", 100)
         assert code == 0
         for text in (
-            "EER: interpolated, mean over folds",
+            "linearly interpolated ROC of each fold",
             "95 % interval",
             "small / none / weighted",
             "SYNTHETIC tiny FP",
@@ -185,7 +185,7 @@ class TestCompare:
 
     def test_a_confidence_between_whole_per_cents_is_printed_as_it_is(self, pifr: Pifr, run: Path) -> None:
         _, output, _ = pifr("compare", run, "--confidence", 0.975, "--replicates", 100)
-        assert "[97.5 % interval]" in output
+        assert "97.5 % interval" in output
 
     def test_a_single_fold_is_one(self, pifr: Pifr, run: Path) -> None:
         scores = pd.read_parquet(run / "scores.parquet")
@@ -229,7 +229,7 @@ class TestCompare:
 
     def test_the_rule_changes_figures_and_is_named(self, pifr: Pifr, run: Path) -> None:
         _, output, _ = pifr("compare", run, "--eer-rule", "pooled", "--replicates", 100)
-        assert "EER: pooled over all folds" in output
+        assert "EER of all folds' comparisons together" in output
 
     def test_two_runs_stand_in_one_table(self, pifr: Pifr, run: Path) -> None:
         second = run.parent / "second"

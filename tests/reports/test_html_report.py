@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pifr.cli.report import app
+from protocols.summary import Statistics
 from reports.build import build_report
 from reports.html import render_html
-from reports.measurements import Statistics
 from reports.runs import read_runs
 
 CHROMIUM = next(

@@ -12,10 +12,10 @@ from scipy.stats import binomtest
 
 from pifr.errors import DataError
 from protocols import metrics, summary
+from protocols.summary import Statistics
 from reports.build import build_report
 from reports.content import Report, Section
 from reports.identification import identification_studies
-from reports.measurements import Statistics
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
 from reports.verification import VerificationStudy, eer_threshold, verification_studies
@@ -74,7 +74,7 @@ def test_unnamed_subjects_are_not_counted_as_one(tmp_path: Path, score_table: Ma
     section = only_section(write_run(tmp_path / "run", scores=scores))
     assert section.data_set.detail.startswith("subjects not named, ")
     captions = " ".join(note for table in section.tables for note in table.notes)
-    assert "resamples of comparisons" in captions
+    assert "resamples of inferred subjects" in captions
     assert "resamples of subjects" not in captions
 
 
@@ -514,7 +514,7 @@ def test_every_column_holds_the_figure_of_its_heading(tmp_path: Path, score_tabl
     wanted |= {"AUC (%)": "auc", "FTA (%)": "fta"}
     wanted |= {f"FNMR (%) at FMR {100 * fmr:g} %": summary.fnmr_column(fmr) for fmr in summary.FMR_POINTS}
     assert set(wanted) <= {column.name for column in table.columns}
-    figures = summary.summarise(scores, **FAST.bootstrap)
+    figures = summary.summarise(scores, FAST)
     for row, (_, measured) in zip(table.rows, figures.iterrows(), strict=True):
         for column, estimate in zip(table.columns, row.estimates, strict=True):
             if column.name in wanted:
@@ -540,7 +540,7 @@ def test_a_finding_says_from_what_to_what_and_which_decisions_changed(tmp_path: 
 def test_differences_state_points_p_value_and_number(tmp_path: Path, score_table, write_run) -> None:
     scores = score_table(CLEAR)
     (row,) = studied(tmp_path, write_run, scores).difference_table().rows
-    wanted = summary.paired_differences(scores, {"frontalizer": "none"}, **FAST.bootstrap).iloc[0]
+    wanted = summary.paired_differences(scores, {"frontalizer": "none"}, FAST).iloc[0]
     figures = [100 * wanted["difference"], wanted["p_value"], wanted["pairs"]]
     assert [estimate.value for estimate in row.estimates] == pytest.approx(figures)
 
