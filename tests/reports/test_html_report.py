@@ -104,6 +104,30 @@ def test_names_from_the_run_cannot_become_markup(
     assert "<script>alert(1)" not in text
 
 
+def test_the_page_does_not_say_where_files_lay(
+    tmp_path: Path, score_table: Callable[..., pd.DataFrame], write_run: Callable[..., Path]
+) -> None:
+    paths = {name: f"/home/me/{name}" for name in ("data", "out", "store")}
+    folder = write_run(tmp_path / "run", scores=score_table(pairs=30), configuration=paths)
+    record = json.loads((folder / "run.json").read_text())
+    record["dataset"]["root"] = "/home/me/root"
+    (folder / "run.json").write_text(json.dumps(record))
+    text = page(folder)
+    assert "/home/me" not in text
+    assert "yunet" in text
+
+
+def test_where_nothing_could_be_judged_no_harm_is_not_denied(
+    text: str, tmp_path: Path, score_table: Callable[..., pd.DataFrame], write_run: Callable[..., Path]
+) -> None:
+    single = score_table({("sface", "none", "weighted"): 1.0}, pairs=30)
+    denied = "No harm beyond noise was found"
+    assert denied in text
+    unjudged = page(write_run(tmp_path / "run", scores=single))
+    assert denied not in unjudged
+    assert "nothing is known of harm" in unjudged
+
+
 def luminance(color: str) -> float:
     color = "#" + "".join(c * 2 for c in color[1:]) if len(color) == 4 else color
     channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
