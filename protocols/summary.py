@@ -18,7 +18,7 @@ KEYS = ("run", "protocol", "setting", *SYSTEM)
 """What a row of a summary is about. `run` is "" for a table without runs."""
 
 FMR_POINTS = (1e-1, 1e-2, 1e-3)
-_NO_WIDTH = 1e-9
+_NO_WIDTH = 1e-9  # an interval narrower than this differs from a point by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def prepared(scores: "pd.DataFrame") -> "pd.DataFrame":
     """A score table with each comparison of a system once, and with a subject for every image.
 
     Where a subject is not named, the images that genuine pairs join count as one: people of whom the pairs recur would
-    else be drawn as many. An image that no genuine pair holds is a subject of its own. What is named stays apart.
+    else be drawn as many. An image that no genuine pair holds is a subject of its own.
     """
     keys = [*(name for name in KEYS if name in scores.columns), *COMPARISON]
     scores = scores.drop_duplicates(keys)

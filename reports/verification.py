@@ -522,7 +522,7 @@ def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
     return [
         f"{EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the {statistics.interval} "
         f"of {statistics.resamples(resampled(named))}; no brackets where no resample has another EER, as without any "
-        "error.",
+        "error, or where a fold has fewer than three subjects.",
         *(() if named else (inferred,)),
         "Accuracy: at the threshold that is best on the other folds.",
         "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
@@ -531,11 +531,14 @@ def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
 
 def notes_on_fnmr(impostors: int) -> list[str]:
     """What captions say of FNMR at an FMR that few or too few of the impostor comparisons determine."""
-    expected = [(point, impostors * point) for point in FMR_POINTS]
-    few = [f"{count:.2g} at {100 * point:g} %" for point, count in expected if 3 <= count < _FEW_FALSE_MATCHES]
+    expected = {point: impostors * point for point in FMR_POINTS}
     return [
         "“insufficient data”: too few impostor comparisons to measure that FMR.",
-        *([f"Few false matches set the threshold of FNMR ({', '.join(few)}): a rough figure."] if few else []),
+        *(
+            f"FNMR at FMR {100 * point:g} % is a rough figure: it rests on {count:.2g} expected false matches."
+            for point, count in expected.items()
+            if 3 <= count < _FEW_FALSE_MATCHES
+        ),
     ]
 
 

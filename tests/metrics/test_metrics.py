@@ -229,6 +229,14 @@ class TestCertainty:
         monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
         np.testing.assert_allclose(metrics.eer_replicates(*arguments, replicates=30), whole)
 
+    def test_subjects_are_numbered_once_a_fold(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        same, score = verification(7, count=50)
+        calls, number = [], metrics.subject_codes
+        monkeypatch.setattr(metrics, "subject_codes", lambda *sides: calls.append(sides) or number(*sides))
+        monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
+        metrics.eer_replicates(same, score, np.arange(50) % 2, *subjects_of(same, 7), replicates=30)
+        assert len(calls) == 2
+
     def test_interval_covers_the_truth_about_as_often_as_it_says(self) -> None:
         from scipy.stats import norm
 
