@@ -234,20 +234,31 @@ def cmc(ranks: np.ndarray, max_rank: int) -> np.ndarray:
 # --- certainty ----------------------------------------------------------------------------------------------------
 
 
-def subject_weights(first: np.ndarray, second: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
+def subject_codes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Subjects of both images of n comparisons as numbers from 0 without a gap, shape (2, n)."""
+    _, codes = np.unique(np.concatenate([first, second]).astype(str), return_inverse=True)
+    return codes.reshape(2, -1)
+
+
+def subject_weights(codes: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
     """Weights of comparisons under resampling of subjects with replacement, shape (n, replicates), int32.
 
     A subject drawn c times carries all its images c times. A comparison of two subjects weighs the product of their
     counts; one of a subject with itself, its count. The product errs to the safe side where impostor comparisons hardly
     share subjects, as CFP's: intervals are wider than they need be (docs/evaluation.md).
 
+    Args:
+        codes: of `subject_codes`.
+        replicates: how many resamples.
+        rng: drawn from.
+
     Source: the vertex bootstrap, R. Fogliato et al., Confidence Intervals for Error Rates in 1:1 Matching Tasks,
     IJCV 2024 (section 4).
     """
-    subjects, codes = np.unique(np.concatenate([first, second]).astype(str), return_inverse=True)
-    draws = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=replicates)
+    subjects = codes.max() + 1
+    draws = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=replicates)
     counts = np.ascontiguousarray(draws.T, np.int32)
-    one, other = np.split(codes, 2)
+    one, other = codes
     weight = counts[one]
     two = one != other
     weight[two] *= counts[other[two]]
@@ -271,8 +282,7 @@ def eer_replicates(
     their results is a paired bootstrap. Replicates in which a small fold lost a whole class skip that fold.
 
     Args:
-        first, second: (n,) subject of either image. Give each comparison a subject of its own where subjects are not
-            known: then comparisons are resampled.
+        first, second: (n,) subject of either image.
 
     Returns:
         (replicates,) float64; NaN where no fold could be measured, and all NaN if a fold that can be measured has less
@@ -285,9 +295,9 @@ def eer_replicates(
     total, measured = np.zeros(replicates), np.zeros(replicates)
     for number, group in enumerate(groups):
         order, last = _descending(score[group])
-        rng = np.random.default_rng([seed, number])
+        rng, codes = np.random.default_rng([seed, number]), subject_codes(first[group], second[group])
         for rows in _chunks(replicates, len(group)):
-            weight = subject_weights(first[group], second[group], rows.stop - rows.start, rng)
+            weight = subject_weights(codes, rows.stop - rows.start, rng)
             value = _crossing(*_rates(same[group][order], last, weight[order]), inner)
             valid = np.isfinite(value)
             total[rows] += np.where(valid, value, 0.0)
@@ -313,10 +323,10 @@ def fnmr_replicates(
     """
     same, score = _checked(same, score)
     order, last = _descending(score)
-    rng = np.random.default_rng([seed, 0])
+    rng, codes = np.random.default_rng([seed, 0]), subject_codes(first, second)
     result = np.empty((replicates, len(fmr_grid)))
     for rows in _chunks(replicates, len(score)):
-        weight = subject_weights(first, second, rows.stop - rows.start, rng)[order]
+        weight = subject_weights(codes, rows.stop - rows.start, rng)[order]
         fmr, fnmr = _rates(same[order], last, weight)
         for column, row in enumerate(range(rows.start, rows.stop)):
             result[row] = np.interp(fmr_grid, fmr[:, column], fnmr[:, column])

@@ -4,7 +4,7 @@
 | --- | --- |
 | LFW | `pairs.txt`: "folds pairs" (or "pairs": one fold), then per fold genuine "name i j", impostor "name i name j" |
 | CALFW, CPLFW | two lines a pair, "file flag" each; flag 0 for two people |
-| others (AgeDB-30, ...) | "image image label" or "label image image", label 0 or 1 |
+| others (AgeDB-30, ...) | "image image label" or "label image image", label 0 or 1, parted by blanks, commas or tabs |
 | InsightFace | a pickle of (encoded images, two a pair; labels) |
 
 Where a format has no folds, its pairs are cut into ten consecutive folds, as InsightFace's evaluation does
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pifr.errors import DataError
-from protocols.base import COMPARISON_COLUMNS, SAMPLE_COLUMNS, read_lines
+from protocols.base import COMPARISON_COLUMNS, SAMPLE_COLUMNS, read_lines, repeated_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,9 +74,12 @@ class PairList:
         self.name = self.file.stem
 
     def validate(self) -> list[str]:
-        pairs, _, problems = self._contents
+        pairs, folds, problems = self._contents
+        rows = ((fold, pair.first, pair.second, pair.same) for fold, pair in zip(folds, pairs, strict=True))
+        repeats = [f"{self.file}: {problem}" for problem in repeated_pairs(rows)]
         named = sorted({image for pair in pairs for image in (pair.first, pair.second)})
-        return problems + [f"{self.root / image}: listed, but missing" for image in named if not self._is_file(image)]
+        missing = [f"{self.root / image}: listed, but missing" for image in named if not self._is_file(image)]
+        return problems + repeats + missing
 
     def samples(self, setting: str) -> "pd.DataFrame":
         import pandas as pd
@@ -125,6 +128,8 @@ class PairList:
             match line.split():
                 case [name, i, j] if i.isdecimal() and j.isdecimal():
                     pairs.append(Pair(self._lfw_image(name, i), self._lfw_image(name, j), name, name, True))
+                case [name, _, other, _] if name == other:
+                    problems.append(f"{self.file}:{number}: one person twice in a line of two people: {line!r}")
                 case [name, i, other, j] if i.isdecimal() and j.isdecimal():
                     pairs.append(Pair(self._lfw_image(name, i), self._lfw_image(other, j), name, other, False))
                 case _:
@@ -159,20 +164,22 @@ class PairList:
     def _read_labelled(self, lines: Lines, problems: list[str]) -> list[Pair]:
         pairs = []
         for number, line in lines:
-            match [token.strip() for token in next(csv.reader([line]))] if "," in line else line.split():
+            match _fields(line):
                 case [label, first, second] if label in ("0", "1"):
                     pairs.append(Pair(first, second, "", "", label == "1"))
                 case [first, second, label] if label in ("0", "1"):
                     pairs.append(Pair(first, second, "", "", label == "1"))
                 case _:
-                    problems.append(f"{self.file}:{number}: not 'image image label' with label 0 or 1: {line!r}")
+                    hint = "; if it is a header, remove it" if number == lines[0][0] else ""
+                    problems.append(f"{self.file}:{number}: not 'image image label' with label 0 or 1: {line!r}{hint}")
         return pairs
 
 
 class BinPairs:
     """InsightFace's packed verification sets (`lfw.bin`, `cfp_fp.bin`, `agedb_30.bin`, ...).
 
-    Their images are crops that are already aligned to the ArcFace template, and who is on them is not recorded.
+    Their images are crops that are already aligned to the ArcFace template, and who is on them is not recorded. An
+    image that occurs in several pairs is called by its first place, so that it is known to be the same.
 
     Args:
         file: the `.bin`.
@@ -196,15 +203,15 @@ class BinPairs:
     def samples(self, setting: str) -> "pd.DataFrame":
         import pandas as pd
 
-        rows = [(name := self._sample(i), name, "", "both") for i in range(len(self._contents[0]))]
+        rows = [(name, name, "", "both") for name in dict.fromkeys(self._names)]
         return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
 
     def comparisons(self, setting: str) -> "pd.DataFrame":
         import pandas as pd
 
-        labels = self._contents[1]
+        labels, names = self._contents[1], self._names
         rows = [
-            (fold, self._sample(2 * i + 1), self._sample(2 * i), "", "", same)
+            (fold, names[2 * i + 1], names[2 * i], "", "", same)
             for i, (fold, same) in enumerate(zip(consecutive_folds(labels), labels, strict=True))
         ]
         return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
@@ -212,8 +219,11 @@ class BinPairs:
     def read(self, path: str) -> bytes:
         return self._contents[0][int(path.rpartition("#")[2])]
 
-    def _sample(self, index: int) -> str:
-        return f"{self.file.name}#{index}"
+    @cached_property
+    def _names(self) -> list[str]:
+        """Name of the image at each place."""
+        first: dict[bytes, int] = {}
+        return [f"{self.file.name}#{first.setdefault(image, place)}" for place, image in enumerate(self._contents[0])]
 
     @cached_property
     def _contents(self) -> tuple[list[bytes], list[bool]]:
@@ -327,6 +337,13 @@ def _latin1(text: str, encoding: str | bytes = "latin1") -> bytes:
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"encoding {encoding!r}")
     return text.encode("latin1")
+
+
+def _fields(line: str) -> list[str]:
+    """The fields of a labelled line: parted by two tabs, so that names may hold blanks, by commas, or by blanks."""
+    if line.count("\t") == 2:
+        return [field.strip() for field in line.split("\t")]
+    return [field.strip() for field in next(csv.reader([line]))] if "," in line else line.split()
 
 
 def _person(image: str) -> str:

@@ -98,16 +98,17 @@ class FeatureStore:
         return {row[0] for row in self._select("key", list(keys))}
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, FaceFeatures]:
-        """What is stored under the keys; a key that is not is left out."""
+        """What is stored under the keys; a key that is not is left out.
+
+        Raises:
+            DataError: a row is damaged: features of no whole number of views, or not finite.
+        """
         found = {}
-        for key, views, features, weights, yaw, status, reason in self._select(_COLUMNS, keys):
-            found[key] = FaceFeatures(
-                np.frombuffer(features, "<f4").reshape(views, -1) if views else np.zeros((0, 0), np.float32),
-                np.frombuffer(weights, "<f4"),
-                float("nan") if yaw is None else yaw,
-                status,
-                reason,
-            )
+        for key, views, *content in self._select(_COLUMNS, keys):
+            try:
+                found[key] = _face(views, *content)
+            except (TypeError, ValueError) as error:
+                raise self._unreadable(error) from error
         return found
 
     def put(self, faces: Mapping[bytes, FaceFeatures]) -> None:
@@ -143,10 +144,23 @@ class FeatureStore:
                 with closing(self._connection.execute(query, some)) as cursor:
                     yield from cursor
             except sqlite3.Error as error:
-                raise DataError(
-                    f"'{self.path}' cannot be read as a feature store ({error}): move it away, or give another "
-                    "by --store"
-                ) from error
+                raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> DataError:
+        return DataError(
+            f"'{self.path}' cannot be read as a feature store ({error}): move it away, or give another by --store"
+        )
+
+
+def _face(views: int, features: bytes, weights: bytes, yaw: float | None, status: str, reason: str) -> FaceFeatures:
+    """A row of the store. Raises ValueError or TypeError where it cannot be what `FeatureStore.put` wrote."""
+    vectors, shares = np.frombuffer(features, "<f4"), np.frombuffer(weights, "<f4")
+    if len(shares) != views or bool(len(vectors)) != bool(views):
+        raise ValueError(f"a row has {len(vectors)} numbers and {len(shares)} weights for {views} views")
+    if not (np.isfinite(vectors).all() and np.isfinite(shares).all()):
+        raise ValueError("a row has features that are no numbers")
+    vectors = vectors.reshape(views, -1) if views else np.zeros((0, 0), np.float32)
+    return FaceFeatures(vectors, shares, float("nan") if yaw is None else yaw, status, reason)
 
 
 def content_digest(content: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Figures of runs, computed from score tables alone: one row a system and setting."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,45 +18,78 @@ KEYS = ("run", "protocol", "setting", *SYSTEM)
 """What a row of a summary is about. `run` is "" for a table without runs."""
 
 FMR_POINTS = (1e-1, 1e-2, 1e-3)
+_NO_WIDTH = 1e-9  # an interval narrower than this differs from a point by rounding alone
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How rates are computed: the EER rule, and the bootstrap over subjects."""
+
+    eer_rule: EerRule = "interpolated"
+    replicates: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+
+    @property
+    def interval(self) -> str:
+        """E.g. "95 % interval"."""
+        return f"{100 * self.confidence:g} % interval"
+
+    def resamples(self, of: str = "subjects") -> str:
+        """E.g. "1,000 bootstrap resamples of subjects"."""
+        return f"{self.replicates:,} bootstrap resamples of {of}"
+
+    def interval_of_mean(self, values: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
+        """Interval of the mean of `values`, all values of a `subject` drawn together."""
+        draws = metrics.bootstrap_mean(values, subject, replicates=self.replicates, seed=self.seed)
+        return metrics.percentile_interval(draws, self.confidence)
+
+    def interval_of_rate(self, hits: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
+        """Interval of the share of hits (1, not 0), as `interval_of_mean`.
+
+        Where all hit or none does, resampling finds nothing else: then Clopper's and Pearson's (Biometrika 1934), one
+        trial a subject.
+        """
+        if len(hits) and (hits == hits[0]).all():
+            open_end = ((1 - self.confidence) / 2) ** (1 / len(set(subject)))
+            return (open_end, 1.0) if hits[0] else (0.0, 1 - open_end)
+        return self.interval_of_mean(hits, subject)
 
 
 def summarise(
-    scores: "pd.DataFrame",
-    *,
-    eer_rule: EerRule = "interpolated",
-    fmr_points: Sequence[float] = FMR_POINTS,
-    replicates: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    scores: "pd.DataFrame", statistics: Statistics | None = None, fmr_points: Sequence[float] = FMR_POINTS
 ) -> "pd.DataFrame":
     """Every figure of every system in a score table.
 
-    Failed comparisons take no part in a rate except in `eer_rejecting`; `fta` says how many images they come from.
+    Failed comparisons take no part in a rate except in `eer_rejecting`; `fta` says how many images they come from. A
+    comparison that is listed twice counts once.
 
     Args:
         scores: columns `protocols.base.SCORE_COLUMNS`, and optionally `run`.
-        eer_rule: `interpolated` or `nearest`: mean over folds; `pooled`: all comparisons together.
+        statistics: how the EER and its interval are computed.
         fmr_points: where FNMR is read off, all folds pooled.
-        replicates, seed, confidence: of the bootstrap over subjects.
 
     Returns:
         One row a system and setting, in order of appearance. Rates are fractions, NaN where they cannot be measured:
         `KEYS`; `genuine`, `impostor` (comparisons measured), `failed` (comparisons not), `folds`, `images`,
-        `failed_images`, `fallback_images`, `fta`; `eer_rule`, `eer`, `eer_std`, `eer_low`, `eer_high` (interval),
-        `eer_rejecting` (failed comparisons counted as non-matches), `auc`, `accuracy`, `accuracy_std` (cross-validated
-        threshold); `fnmr@F` for each point F (NaN: insufficient data).
+        `failed_images`, `fallback_images`, `fta`; `eer_rule`, `eer`, `eer_std`, `eer_low`, `eer_high` (interval;
+        NaN where no resample differs: without an error there is nothing to resample), `eer_rejecting` (failed
+        comparisons counted as non-matches), `auc`, `accuracy`, `accuracy_std` (cross-validated threshold); `fnmr@F` for
+        each point F (NaN: insufficient data).
     """
     import pandas as pd
 
+    statistics = statistics or Statistics()
     rows = []
     for key, system in _systems(scores).items():
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | count_failures(system)
         measured = Comparisons.of(system[system["score"].notna()])
         row |= {"genuine": int(measured.same.sum()), "impostor": int((~measured.same).sum())}
-        row |= {"failed": len(system) - len(measured.same), "folds": system["fold"].nunique(), "eer_rule": eer_rule}
+        row |= {"failed": len(system) - len(measured.same), "folds": system["fold"].nunique()}
+        row["eer_rule"] = statistics.eer_rule
         if row["genuine"] and row["impostor"]:
-            row |= _figures(measured, eer_rule, fmr_points, replicates, seed, confidence)
-            row["eer_rejecting"] = Comparisons.of(system, failures_lowest=True).eer(eer_rule).mean
+            row |= _figures(measured, statistics, fmr_points)
+            row["eer_rejecting"] = Comparisons.of(system, failures_lowest=True).eer(statistics).mean
         rows.append(row)
     columns = [
         *KEYS,
@@ -67,13 +101,7 @@ def summarise(
 
 
 def paired_differences(
-    scores: "pd.DataFrame",
-    baseline: Mapping[str, str],
-    *,
-    eer_rule: EerRule = "interpolated",
-    replicates: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    scores: "pd.DataFrame", baseline: Mapping[str, str], statistics: Statistics | None = None
 ) -> "pd.DataFrame":
     """EER of each system minus that of its baseline, on the comparisons that both measured.
 
@@ -82,29 +110,32 @@ def paired_differences(
         baseline: what is the baseline of a row: a system of the same protocol and setting that has these values of
             `run`, `recognizer`, `frontalizer` or `fusion`, and the row's own values of those not named. Where `fusion`
             is neither named nor found with the row's own value, the baseline's first fusion is taken.
+        statistics: how the EERs and the interval are computed.
 
     Returns:
         One row a system that has a baseline other than itself: `KEYS`; `baseline` (its name); `pairs` (comparisons
-        that both measured); `difference`, `low`, `high` (fractions, bootstrap over subjects); `p_value` (paired t-test
-        over the folds); `beyond_noise` (whether the interval leaves out 0); `per_fold` (list of differences).
+        that both measured); `own_eer`, `baseline_eer` (on these); `difference`, `low`, `high` (fractions, bootstrap
+        over subjects); `p_value` (paired t-test over the folds); `beyond_noise` (whether the interval leaves out 0);
+        `per_fold` (list of differences).
 
     Raises:
         ConfigError: the baseline names something else than the four, or nothing in the table.
     """
     import pandas as pd
 
+    statistics = statistics or Statistics()
     unknown = set(baseline) - {"run", *SYSTEM}
     if unknown:
         raise ConfigError(f"baseline names {', '.join(sorted(unknown))}: use run, {', '.join(SYSTEM)}")
     systems = {key: _measured(system) for key, system in _systems(scores).items()}
-    cached: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+    cached: dict[tuple, tuple[metrics.FoldStatistics, np.ndarray]] = {}
 
-    def eer(key: tuple[str, ...], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def eer(key: tuple[str, ...], chosen: np.ndarray) -> tuple[metrics.FoldStatistics, np.ndarray]:
         """EER a fold and bootstrap replicates of a system on the chosen rows; a baseline is asked for often."""
         place = (key, chosen.tobytes())
         if place not in cached:
             pairs = Comparisons.of(systems[key].iloc[chosen])
-            cached[place] = pairs.eer(eer_rule).values, pairs.eer_replicates(eer_rule, replicates, seed)
+            cached[place] = pairs.eer(statistics), pairs.eer_replicates(statistics)
         return cached[place]
 
     rows = []
@@ -116,9 +147,11 @@ def paired_differences(
         own, others = _common(system, systems[other])
         row |= {"baseline": _name(other, key), "pairs": len(own)}
         if system["same"].iloc[own].nunique() == 2:
-            (folds_a, draws_a), (folds_b, draws_b) = eer(other, others), eer(key, own)
-            result = metrics.paired_difference(folds_a, folds_b, draws_a, draws_b, confidence)
+            (plain, plain_draws), (found, draws) = eer(other, others), eer(key, own)
+            result = metrics.paired_difference(plain.values, found.values, plain_draws, draws, statistics.confidence)
             row |= {
+                "own_eer": found.mean,
+                "baseline_eer": plain.mean,
                 "difference": result.difference,
                 "low": result.low,
                 "high": result.high,
@@ -131,8 +164,41 @@ def paired_differences(
         wanted = ", ".join(f"{name}={value}" for name, value in baseline.items())
         known = {f"{key[0]}: {_name(key)}" if "run" in baseline else _name(key) for key in systems}
         raise ConfigError(f"no system is {wanted}: there are {', '.join(sorted(known))}")
-    columns = [*KEYS, "baseline", "pairs", "difference", "low", "high", "p_value", "beyond_noise", "per_fold"]
+    columns = [*KEYS, "baseline", "pairs", "own_eer", "baseline_eer"]
+    columns += ["difference", "low", "high", "p_value", "beyond_noise", "per_fold"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def prepared(scores: "pd.DataFrame") -> "pd.DataFrame":
+    """A score table with each comparison of a system once, and with a subject for every image.
+
+    Where a subject is not named, the images that genuine pairs join count as one: people of whom the pairs recur would
+    else be drawn as many. An image that no genuine pair holds is a subject of its own.
+    """
+    keys = [*(name for name in KEYS if name in scores.columns), *COMPARISON]
+    scores = scores.drop_duplicates(keys)
+    if subjects_named(scores):
+        return scores
+    import pandas as pd
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = []
+    for side in ("probe", "reference"):
+        subject = scores[f"{side}_subject"].fillna("").astype(str)
+        nodes.append(subject.where(subject != "", scores["protocol"].astype(str) + " " + scores[side].astype(str)))
+    codes, names = pd.factorize(pd.concat(nodes), sort=True)
+    first, second = np.split(codes, 2)
+    joined = scores["same"].to_numpy(bool)
+    links = coo_array((np.ones(joined.sum()), (first[joined], second[joined])), shape=(len(names), len(names)))
+    _, group = connected_components(links, directed=False)
+    subject = pd.Series(names).groupby(group).transform("first").to_numpy()
+    return scores.assign(probe_subject=subject[first], reference_subject=subject[second])
+
+
+def subjects_named(scores: "pd.DataFrame") -> bool:
+    """Whether a score table says who is on every image."""
+    return all((scores[f"{side}_subject"].fillna("") != "").all() for side in ("probe", "reference"))
 
 
 def count_failures(system: "pd.DataFrame") -> dict[str, Any]:
@@ -163,7 +229,7 @@ def fnmr_column(point: float) -> str:
 
 
 class Comparisons:
-    """Comparisons of one system as arrays. Where a subject is not known, each comparison counts as its own subject."""
+    """Comparisons of one system as arrays; `first` and `second` are the subjects."""
 
     def __init__(
         self, same: np.ndarray, score: np.ndarray, fold: np.ndarray, first: np.ndarray, second: np.ndarray
@@ -175,32 +241,30 @@ class Comparisons:
         score = table["score"].to_numpy(np.float64)
         if failures_lowest and len(score):
             score = np.where(np.isnan(score), np.nanmin(score, initial=0.0) - 1.0, score)
-        subjects = [table[f"{side}_subject"].fillna("").astype(str).to_numpy(object) for side in ("probe", "reference")]
-        unknown = (subjects[0] == "") | (subjects[1] == "")
-        own = (table["probe"].astype(str) + " against " + table["reference"].astype(str)).to_numpy(object)
-        first, second = (np.where(unknown, own, subject) for subject in subjects)
+        first, second = (table[f"{side}_subject"].astype(str).to_numpy(object) for side in ("probe", "reference"))
         return cls(table["same"].to_numpy(bool), score, table["fold"].to_numpy(), first, second)
 
-    def eer(self, rule: EerRule) -> metrics.FoldStatistics:
-        return metrics.eer_over_folds(self.same, self.score, self.fold, rule)
+    def eer(self, statistics: Statistics) -> metrics.FoldStatistics:
+        return metrics.eer_over_folds(self.same, self.score, self.fold, statistics.eer_rule)
 
-    def eer_replicates(self, rule: EerRule, replicates: int, seed: int) -> np.ndarray:
+    def eer_replicates(self, statistics: Statistics) -> np.ndarray:
         return metrics.eer_replicates(
-            self.same, self.score, self.fold, self.first, self.second, rule=rule, replicates=replicates, seed=seed
+            self.same,
+            self.score,
+            self.fold,
+            self.first,
+            self.second,
+            rule=statistics.eer_rule,
+            replicates=statistics.replicates,
+            seed=statistics.seed,
         )
 
 
-def _figures(
-    pairs: Comparisons,
-    rule: EerRule,
-    fmr_points: Sequence[float],
-    replicates: int,
-    seed: int,
-    confidence: float,
-) -> dict[str, Any]:
-    eer = pairs.eer(rule)
-    draws = pairs.eer_replicates(rule, replicates, seed)
-    low, high = metrics.percentile_interval(draws, confidence)
+def _figures(pairs: Comparisons, statistics: Statistics, fmr_points: Sequence[float]) -> dict[str, Any]:
+    eer = pairs.eer(statistics)
+    low, high = metrics.percentile_interval(pairs.eer_replicates(statistics), statistics.confidence)
+    if high - low < _NO_WIDTH:
+        low = high = float("nan")
     figures = {"eer": eer.mean, "eer_std": eer.std, "eer_low": low, "eer_high": high}
     figures["auc"] = metrics.area_under_curve(pairs.same, pairs.score)
     if len(np.unique(pairs.fold)) > 1:
@@ -212,7 +276,7 @@ def _figures(
 def _systems(scores: "pd.DataFrame") -> dict[tuple[str, ...], "pd.DataFrame"]:
     if "run" not in scores.columns:
         scores = scores.assign(run="")
-    groups = scores.groupby(list(KEYS), sort=False, observed=True)
+    groups = prepared(scores).groupby(list(KEYS), sort=False, observed=True)
     return {tuple(map(str, key)): group for key, group in groups}
 
 
@@ -233,8 +297,8 @@ def _baseline_of(
 
 
 def _measured(system: "pd.DataFrame") -> "pd.DataFrame":
-    """Comparisons with a score, each once, rows numbered."""
-    return system[system["score"].notna()].drop_duplicates(COMPARISON).reset_index(drop=True)
+    """Comparisons with a score, rows numbered."""
+    return system[system["score"].notna()].reset_index(drop=True)
 
 
 def _common(first: "pd.DataFrame", second: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:

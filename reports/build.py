@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pifr.files import write_whole
+from protocols.summary import Statistics
 from reports.content import VERDICT_WORDS, Provenance, Report, Section, Verdict
 from reports.identification import identification_studies
-from reports.measurements import Statistics
 from reports.montage import PanelSource
 from reports.paper import paper_tables
 from reports.reconstruction import reconstruction_studies

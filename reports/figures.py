@@ -49,6 +49,7 @@ _STYLE = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "legend.handlelength": 3.2,
+    "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "pifr",  # ids in the SVG are derived from it: the same chart is the same bytes
 }
 _DET_TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -218,17 +219,18 @@ def by_yaw(
         figure, axes = _figure()
         # Side by side, so that intervals do not hide each other.
         series = [replace(curve, x=curve.x + 1.2 * (k - (len(series) - 1) / 2)) for k, curve in enumerate(series)]
+        handles = []
         for curve in series:
             color, dash, marker = curve.look
             errors = None if curve.low is None else np.stack([curve.y - curve.low, curve.high - curve.y]).clip(0)
             bars = axes.errorbar(curve.x, curve.y, errors, color=color, marker=marker, capsize=2.5, elinewidth=1.2)
             bars.lines[0].set_dashes(dash) if dash else None
-            bars.set_label(curve.label)
+            handles.append(bars)
         x_axis, y_axis = _Axis("|yaw|", names=bins), _Axis(quantity, percent=True)
         _dress(axes, x_axis, y_axis)
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         axes.set_xticks(list(bins), list(bins.values()))
-        return _finish(key, title, caption, figure, axes, series, x_axis, y_axis)
+        return _finish(key, title, caption, figure, axes, handles, series, x_axis, y_axis)
 
 
 def histograms(
@@ -292,14 +294,16 @@ def _lines(key: str, title: str, caption: str, series: Sequence[Series], x_axis:
 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
+        handles = []
         for curve in series:
             color, dash, _ = curve.look
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.13, linewidth=0)
-            (line,) = axes.plot(curve.x, curve.y, color=color, label=curve.label)
+            (line,) = axes.plot(curve.x, curve.y, color=color)
             line.set_dashes(dash) if dash else None
+            handles.append(line)
         _dress(axes, x_axis, y_axis)
-        return _finish(key, title, caption, figure, axes, series, x_axis, y_axis)
+        return _finish(key, title, caption, figure, axes, handles, series, x_axis, y_axis)
 
 
 def _figure(panels: int = 1, height: float = _SIZE[1]) -> tuple[Figure, Any]:
@@ -321,11 +325,14 @@ def _finish(
     caption: str,
     figure: Figure,
     axes: Axes,
+    handles: Sequence[Any],
     series: Sequence[Series],
     x_axis: _Axis,
     y_axis: _Axis,
 ) -> Chart:
-    figure.legend(loc="outside lower center", ncols=1 if any(len(s.label) > 28 for s in series) else 2)
+    # Names are given here, for an artist's own label is left out where it begins with an underscore.
+    names = [curve.label for curve in series]
+    figure.legend(handles, names, loc="outside lower center", ncols=1 if max(map(len, names)) > 28 else 2)
     figure.draw_without_rendering()  # settles the layout, so that the transforms below are final
     figure.set_layout_engine("none")
     height = figure.bbox.height

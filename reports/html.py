@@ -29,6 +29,7 @@ def render_html(report: Report) -> str:
         report=report,
         all_findings=[finding for section in report.sections for finding in section.findings],
         all_hurts=[finding for section in report.sections for finding in section.hurts],
+        judged=any(finding.verdict != "unknown" for section in report.sections for finding in section.findings),
         any_failures=any(section.failures for section in report.sections),
         words=VERDICT_WORDS,
         panel_names=PANELS,
@@ -39,9 +40,21 @@ def render_html(report: Report) -> str:
         to_html=lambda table: Markup(to_html(table)),
         json=lambda value: Markup(_script_json(value)),
         pretty=lambda record: json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True),
+        published=_published,
         data_uri=_data_uri,
     )
     return text + "\n"
+
+
+def _published(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's record without where its files lay: a page is shown to others."""
+    left_out = {"dataset": ("root",), "configuration": ("data", "out", "store")}
+    return {
+        name: {key: each for key, each in value.items() if key not in left_out.get(name, ())}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in record.items()
+    }
 
 
 def _script_json(value: Mapping[str, Any]) -> str:

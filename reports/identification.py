@@ -10,13 +10,12 @@ import numpy as np
 
 from protocols import metrics
 from protocols.base import SYSTEM
-from protocols.summary import count_failures
+from protocols.summary import Statistics, count_failures
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section
 from reports.figures import Chart, Series
 from reports.measurements import (
     Measurement,
-    Statistics,
     controls,
     counted,
     failures,

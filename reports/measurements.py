@@ -16,52 +16,11 @@ from reports.runs import RunTables
 from reports.tables import DataSet, Estimate
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 CONTROLS = ("none", "mirror", "align")
 """View makers that bring no new texture, weakest first: every gain is measured against each that the runs hold. A name
 may carry an argument, as "align:FOLDER"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """How rates are computed: the EER rule, and the bootstrap over subjects."""
-
-    eer_rule: metrics.EerRule = "interpolated"
-    replicates: int = 1000
-    seed: int = 0
-    confidence: float = 0.95
-
-    @property
-    def interval(self) -> str:
-        """E.g. "95 % interval"."""
-        return f"{100 * self.confidence:g} % interval"
-
-    def resamples(self, of: str = "subjects") -> str:
-        """E.g. "1,000 bootstrap resamples of subjects"."""
-        return f"{self.replicates:,} bootstrap resamples of {of}"
-
-    def interval_of_mean(self, values: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
-        """Interval of the mean of `values`, all values of a `subject` drawn together."""
-        draws = metrics.bootstrap_mean(values, subject, replicates=self.replicates, seed=self.seed)
-        return metrics.percentile_interval(draws, self.confidence)
-
-    def interval_of_rate(self, hits: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
-        """Interval of the share of hits (1, not 0), as `interval_of_mean`.
-
-        Where all hit or none does, resampling finds nothing else: then Clopper's and Pearson's (Biometrika 1934), one
-        trial a subject.
-        """
-        if len(hits) and (hits == hits[0]).all():
-            open_end = ((1 - self.confidence) / 2) ** (1 / len(set(subject)))
-            return (open_end, 1.0) if hits[0] else (0.0, 1 - open_end)
-        return self.interval_of_mean(hits, subject)
-
-    @property
-    def bootstrap(self) -> dict[str, Any]:
-        """Keyword arguments of `protocols.summary`."""
-        return {"replicates": self.replicates, "seed": self.seed, "confidence": self.confidence}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,6 +100,15 @@ class Measurement:
         configurations = [run.settings for run in self.runs]
         keys = sorted(set().union(*configurations))
         differing = [key for key in keys if len({settings.get(key) for settings in configurations}) > 1]
+        # A system that one run alone has is no difference between the runs.
+        for kind, words in (("weights", "the weights of"), ("versions", "the version of")):
+            found = [run.record.get(kind) or {} for run in self.runs]
+            names = sorted(set().union(*found))
+            differing += [
+                f"{words} {name}" for name in names if len({str(each[name]) for each in found if name in each}) > 1
+            ]
+        if len({run.record.get("pifr_version") for run in self.runs}) > 1:
+            differing.append("the version of pifr")
         if differing:
             notes.append(
                 f"{data_set.title}: the runs differ in {', '.join(differing)}, not only in their systems; a difference "
@@ -162,7 +130,7 @@ def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str], item: Se
         if kind in run.tables:
             for (protocol, setting), table in run.tables[kind].groupby(["protocol", "setting"], sort=False):
                 which = parts.setdefault((run.name, run.synthetic, str(protocol), str(setting)), {})
-                which.setdefault(_digest(table[list(item)]), []).append((run, table))
+                which.setdefault(digest(table[list(item)]), []).append((run, table))
     return [
         Measurement(*which, number, tuple(run for run, _ in found), _joined(found, list(system)))
         for which, sets in parts.items()
@@ -170,7 +138,7 @@ def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str], item: Se
     ]
 
 
-def _digest(items: pd.DataFrame) -> str:
+def digest(items: pd.DataFrame) -> str:
     """The same for the same set of rows."""
     rows = sorted("\0".join(map(str, row)) for row in items.drop_duplicates().itertuples(index=False))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protocols.summary import Statistics
 from reports import figures
 from reports.content import Failure, Finding, Section
 from reports.figures import Chart, Series
-from reports.measurements import Measurement, Statistics, counted, gather, verdict
+from reports.measurements import Measurement, counted, gather, verdict
 from reports.runs import RunTables
 from reports.tables import Better, Column, Estimate, Row, Table
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -65,6 +66,7 @@ class Estimate:
         spread: standard deviation over folds; likewise.
         decimals: digits to print after the point.
         reason: printed in place of a missing value.
+        positive: whether it is never exactly zero: then a value that rounds to it is printed as "<0.001".
     """
 
     value: float
@@ -73,6 +75,7 @@ class Estimate:
     spread: float | None = None
     decimals: int = 2
     reason: str = "insufficient data"
+    positive: bool = False
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "spread"):
@@ -92,6 +95,8 @@ class Estimate:
         if math.isnan(self.value):
             return self.reason
         text = self._number(self.value)
+        if self.positive and not text.strip("0."):
+            return f"<{10**-self.decimals:.{self.decimals}f}"
         if self.spread is not None:
             text += f" {plus_minus} {self._number(self.spread)}"
         if self.low is not None and self.high is not None:
@@ -175,6 +180,17 @@ class Table:
         for heading, columns in groupby(self.columns, key=lambda column: column.group):
             yield heading, list(columns)
 
+    def is_of_one_group(self) -> bool:
+        """Whether all numbers have one origin and data set."""
+        return len(list(self.groups())) == 1
+
+    def full_title(self) -> str:
+        """The title, with origin and size of the data set where all numbers share them."""
+        if not self.is_of_one_group():
+            return self.title
+        first = self.columns[0]
+        return f"{self.title} ({', '.join(filter(None, (first.origin, first.data_set.size)))})"
+
     def used_labels(self) -> list[int]:
         """Indices of the label columns that hold anything."""
         return [i for i in range(len(self.label_columns)) if any(row.labels[i] for row in self.rows)]
@@ -219,11 +235,9 @@ def to_rich(table: Table) -> rich.table.Table:
     import rich.table
     from rich.text import Text
 
-    used, first = table.used_labels(), table.columns[0]
-    shared = len(list(table.groups())) == 1
-    source = ", ".join(filter(None, (first.origin, first.data_set.size)))
+    used, shared = table.used_labels(), table.is_of_one_group()
     rendering = rich.table.Table(
-        title=Text(f"{table.title} ({source})" if shared else table.title),
+        title=Text(table.full_title()),
         caption=Text(" ".join(table.notes)),
         title_justify="left",
         caption_justify="left",
@@ -240,16 +254,20 @@ def to_rich(table: Table) -> rich.table.Table:
 
 
 def to_markdown(table: Table) -> str:
-    """GitHub's pipe table under its title, the notes below."""
-    used = table.used_labels()
-    headings = ["Origin", *(table.label_columns[i] for i in used)]
-    headings += [f"{column.name}, {column.group}" for column in table.columns]
-    alignments = ["---"] * (1 + len(used)) + ["---:"] * len(table.columns)
+    """GitHub's pipe table under its title, the notes below.
+
+    Origin and data set stand in the title where all numbers share them, otherwise by each column and row.
+    """
+    used, shared = table.used_labels(), table.is_of_one_group()
+    headings = [*(() if shared else ("Origin",)), *(table.label_columns[i] for i in used)]
+    alignments = ["---"] * len(headings) + ["---:"] * len(table.columns)
+    headings += [column.name if shared else f"{column.name}, {column.group}" for column in table.columns]
     lines = [headings, alignments]
     for row in table.rows:
-        lines.append([row.origin, *(row.labels[i] for i in used), *(_plain(estimate) for estimate in row.estimates)])
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"**{table.title}**\n\n{body}\n\n{' '.join(table.notes)}\n"
+        labels = [*(() if shared else (row.origin,)), *(row.labels[i] for i in used)]
+        lines.append([*labels, *(_plain(estimate) for estimate in row.estimates)])
+    body = "\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines)
+    return f"**{_markdown(table.full_title())}**\n\n{body}\n\n{_markdown(' '.join(table.notes))}\n"
 
 
 def to_latex(table: Table) -> str:
@@ -328,11 +346,16 @@ def _html_cell(estimate: Estimate | None) -> str:
         return f'<td class="number missing">{html.escape(estimate.reason)}</td>'
     value, _, interval = estimate.format(minus="−").partition(" [")
     interval = f' <span class="interval">[{interval}</span>' if interval else ""
-    return f'<td class="number" data-sort="{estimate.value!r}">{value}{interval}</td>'
+    return f'<td class="number" data-sort="{estimate.value!r}">{html.escape(value)}{interval}</td>'
 
 
 def _plain(estimate: Estimate | None) -> str:
     return "" if estimate is None else estimate.format()
+
+
+def _markdown(text: str) -> str:
+    """What Markdown would read as markup or as the end of a cell is escaped."""
+    return re.sub(r"([\\`*_|<>])", r"\\\1", text)
 
 
 _LATEX = {

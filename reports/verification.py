@@ -13,12 +13,12 @@ import numpy as np
 
 from protocols import metrics, summary
 from protocols.base import COMPARISON, SYSTEM
+from protocols.summary import FMR_POINTS, Statistics
 from reports import figures
 from reports.content import VERDICT_WORDS, Failure, Finding, Section, Verdict
 from reports.figures import Chart, Series
 from reports.measurements import (
     Measurement,
-    Statistics,
     controls,
     counted,
     failures,
@@ -34,18 +34,19 @@ from reports.measurements import (
 )
 from reports.montage import Montage, PanelSource, build_montage
 from reports.runs import RunTables
-from reports.tables import Column, Estimate, Row, Table
+from reports.tables import Better, Column, DataSet, Estimate, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_EER_RULES = {
+EER_RULES = {
     "interpolated": "EER where the linearly interpolated ROC of each fold crosses FMR = FNMR, mean over folds",
     "nearest": "EER as (FMR + FNMR) / 2 of each fold where the two are nearest, mean over folds",
     "pooled": "EER of all folds' comparisons together, ROC linearly interpolated",
 }
 YAW_EDGES = (0, 15, 30, 45, 60, 75, 90)
 _BIN_REPLICATES = 400  # many bins times many systems: enough for a bar of a figure
+_FEW_FALSE_MATCHES = 10  # expected; the rate of fewer is uncertain by over a third
 _LEAST_PER_BIN = 30  # genuine and impostor comparisons each; fewer say nothing about an EER
 
 
@@ -64,13 +65,14 @@ class VerificationStudy:
 
     def __init__(self, measurement: Measurement, statistics: Statistics) -> None:
         self.measurement, self.statistics, self.key = measurement, statistics, measurement.key
-        scores = measurement.table
+        scores = summary.prepared(measurement.table)
         # A view maker that knows no pose takes it from one that saw the same probe, so that all share the same bins.
         self.scores = scores.assign(yaw=scores["probe"].map(scores.groupby("probe", sort=False)["yaw"].median()))
         comparisons = scores.drop_duplicates(COMPARISON)
         subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
-        self.resampled = "comparisons" if "" in subjects else "subjects"
-        who = "subjects not named" if "" in subjects else counted(len(subjects), "subject")
+        self.named = summary.subjects_named(measurement.table)
+        self.resampled = resampled(self.named)
+        who = counted(len(subjects), "subject") if self.named else "subjects not named"
         images = set(comparisons["probe"]) | set(comparisons["reference"])
         same = comparisons["same"].astype(bool)
         folds = counted(comparisons["fold"].nunique(), "fold")
@@ -87,8 +89,7 @@ class VerificationStudy:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row a system: `protocols.summary.summarise`."""
-        s = self.statistics
-        return summary.summarise(self.scores, eer_rule=s.eer_rule, **s.bootstrap)
+        return summary.summarise(self.scores, self.statistics)
 
     @cached_property
     def differences(self) -> list[tuple[str, pd.DataFrame]]:
@@ -101,8 +102,7 @@ class VerificationStudy:
         first = str(self.scores["run"].iloc[0])
         if not first:
             return None
-        s = self.statistics
-        return summary.paired_differences(self.scores, {"run": first}, eer_rule=s.eer_rule, **s.bootstrap)
+        return summary.paired_differences(self.scores, {"run": first}, self.statistics)
 
     @cached_property
     def yaw_bins(self) -> list[tuple[str, float, pd.DataFrame]]:
@@ -122,9 +122,8 @@ class VerificationStudy:
     @cached_property
     def yaw_summaries(self) -> list[tuple[str, float, pd.DataFrame]]:
         """`yaw_bins` with a summary in place of scores; folds are too small to be split by yaw, so EERs are pooled."""
-        s = self._bin_statistics
         return [
-            (label, middle, summary.summarise(scores, eer_rule=s.eer_rule, fmr_points=(), **s.bootstrap))
+            (label, middle, summary.summarise(scores, self._bin_statistics, fmr_points=()))
             for label, middle, scores in self.yaw_bins
         ]
 
@@ -156,43 +155,23 @@ class VerificationStudy:
         """What captions say: data, alignment, versions, EER rule, interval, failures."""
         return (
             *self.measurement.conditions(self.data_set),
-            f"{_EER_RULES[self.statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
-            f"{self.statistics.interval} of {self.statistics.resamples(self.resampled)}.",
-            "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
+            *notes_on_rates(self.statistics, self.named),
             "Passes: runs of the recognizer a face.",
         )
 
     def verification_table(self) -> Table:
         """Every rate of every system."""
-        column = self._column
-        columns = (
-            column("EER (%)", "lower"),
-            column("EER (%), failures rejected", "lower"),
-            *(column(f"FNMR (%) at FMR {100 * point:g} %", "lower") for point in summary.FMR_POINTS),
-            column("accuracy (%)", "higher"),
-            column("AUC (%)", "higher"),
-            column("FTA (%)", "lower"),
-            column("passes"),
-        )
         rows = []
         for key, (_, found) in zip(self.summary.itertuples(index=False), self.summary.iterrows(), strict=True):
-            rates = [
-                percent(found["eer"], found["eer_low"], found["eer_high"], found["eer_std"]),
-                percent(found["eer_rejecting"]),
-                *(percent(found[summary.fnmr_column(point)]) for point in summary.FMR_POINTS),
-                percent(found["accuracy"], spread=found["accuracy_std"]),
-                percent(found["auc"]),
-                percent(found["fta"]),
-                self.measurement.passes(key.run, key.frontalizer),
-            ]
-            rows.append(Row(self.measurement.labels(key), tuple(rates), self.data_set, "measured"))
+            rates = (*rate_cells(found), self.measurement.passes(key.run, key.frontalizer))
+            rows.append(Row(self.measurement.labels(key), rates, self.data_set, "measured"))
         return Table(
             f"{self.key}-rates",
             f"Verification on {self.data_set.title}",
             ("System", "Fusion", "Run"),
-            columns,
+            (*rate_columns(self.data_set), self._column("passes")),
             tuple(rows),
-            (*self.conditions(), "“insufficient data”: too few impostor comparisons to measure that FMR."),
+            (*self.conditions(), *notes_on_fnmr(self.impostors)),
         )
 
     def difference_table(self) -> Table | None:
@@ -211,7 +190,7 @@ class VerificationStudy:
                         (*self.measurement.labels(key), against, VERDICT_WORDS[_verdict(key)]),
                         (
                             _difference(key),
-                            Estimate(key.p_value, decimals=3, reason="needs two folds"),
+                            _p_value(key),
                             Estimate(key.pairs, decimals=0),
                         ),
                         self.data_set,
@@ -240,22 +219,19 @@ class VerificationStudy:
     @cached_property
     def findings(self) -> list[Finding]:
         """Did each view maker that is no mere control help against the plain crop, and against the controls?"""
-        rates = {self._id(key): key.eer for key in self.summary.itertuples(index=False)}
         fallbacks = {
             self._id(key): f"{key.fallback_images:,} of {key.images:,} images" if key.fallback_images else ""
             for key in self.summary.itertuples(index=False)
         }
         found = []
         for baseline, key in _weakest(self.differences):
-            own = rates[self._id(key)]
-            plain = self._baseline_rate(key, baseline, rates)
             detail = [
                 f"{_points(row)} against {control} ({VERDICT_WORDS[_verdict(row)]})"
                 for control, more in self.differences
                 for row in more.itertuples(index=False)
                 if self._id(row) == self._id(key) and control != baseline
             ]
-            text = _sentence(key.recognizer, self.view_name(key), baseline, plain, own, key)
+            text = _sentence(self.view_name(key), baseline, key)
             notes = [f"It is {'; '.join(detail)}."] if detail else []
             if left := fallbacks[self._id(key)]:
                 notes.insert(0, f"It left {left} to their plain crop.")
@@ -283,10 +259,6 @@ class VerificationStudy:
                     detail = f"{key.pairs:,} comparisons; pooled EER, {self.statistics.interval}."
                     found.append(Finding(self.data_set, "worse", text, detail))
         return found
-
-    def _baseline_rate(self, key: Any, baseline: str, rates: dict[tuple[str, ...], float]) -> float:
-        same = [name for name in rates if name[:2] == (key.run, key.recognizer) and name[2] == baseline]
-        return rates[next((name for name in same if name[3] == key.fusion), same[0])]
 
     def _flips(self, key: Any, baseline: str) -> tuple[int, int]:
         """Comparisons that are decided rightly by the system and wrongly by the baseline, and the reverse."""
@@ -442,7 +414,7 @@ class VerificationStudy:
     def cautions(self) -> list[str]:
         """What a reader has to know to weigh the numbers."""
         notes = self.measurement.cautions(self.data_set)
-        if self.impostors * min(summary.FMR_POINTS) < 3:
+        if self.impostors * min(FMR_POINTS) < 3:
             notes.append(
                 f"{self.data_set.title} has {self.impostors:,} impostor comparisons: they cannot measure an FMR below "
                 f"{300 / max(self.impostors, 1):.2g} %."
@@ -489,9 +461,7 @@ def _differences(
         if each_once:
             left_out |= systems.isin(judged) & (scores["frontalizer"] != control)
         stronger = scores[~left_out]
-        table = summary.paired_differences(
-            stronger, {"frontalizer": control}, eer_rule=statistics.eer_rule, **statistics.bootstrap
-        )
+        table = summary.paired_differences(stronger, {"frontalizer": control}, statistics)
         table = table[table["frontalizer"] != control]  # a control's other fusions are no stronger view maker
         if len(table):
             judged += map(VerificationStudy._id, table.itertuples(index=False))
@@ -514,6 +484,69 @@ def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
     return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
 
 
+def rate_columns(data_set: DataSet) -> tuple[Column, ...]:
+    """Columns of the rates of one system: those of `rate_cells`."""
+    names: list[tuple[str, Better]] = [("EER (%)", "lower"), ("EER (%), failures rejected", "lower")]
+    names += [(f"FNMR (%) at FMR {100 * point:g} %", "lower") for point in FMR_POINTS]
+    names += [("accuracy (%)", "higher"), ("AUC (%)", "higher"), ("FTA (%)", "lower")]
+    return tuple(Column(name, data_set, "measured", better) for name, better in names)
+
+
+def rate_cells(found: Mapping[str, Any]) -> tuple[Estimate, ...]:
+    """Rates of one system; `found` is a row of `protocols.summary.summarise`."""
+    return (
+        percent(found["eer"], found["eer_low"], found["eer_high"], found["eer_std"]),
+        percent(found["eer_rejecting"]),
+        *(percent(found[summary.fnmr_column(point)]) for point in FMR_POINTS),
+        percent(
+            found["accuracy"],
+            spread=found["accuracy_std"],
+            reason="insufficient data" if found["folds"] > 1 else "one fold",
+        ),
+        percent(found["auc"]),
+        percent(found["fta"]),
+    )
+
+
+def resampled(named: bool) -> str:
+    """What a bootstrap draws, as captions call it; `named`: whether the table names the subjects."""
+    return "subjects" if named else "inferred subjects"
+
+
+def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
+    """What captions say of the rates of `rate_cells` and of their intervals."""
+    inferred = (
+        "Inferred subjects: nobody is named, so images that genuine pairs join count as one person. Where a person's "
+        "pairs share no image, intervals are too narrow."
+    )
+    return [
+        f"{EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the {statistics.interval} "
+        f"of {statistics.resamples(resampled(named))}; no brackets where no resample has another EER, as without any "
+        "error, or where a fold has fewer than three subjects.",
+        *(() if named else (inferred,)),
+        "Accuracy: at the threshold that is best on the other folds.",
+        "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
+    ]
+
+
+def notes_on_fnmr(impostors: int) -> list[str]:
+    """What captions say of FNMR at an FMR that few or too few of the impostor comparisons determine."""
+    expected = {point: impostors * point for point in FMR_POINTS}
+    return [
+        "“insufficient data”: too few impostor comparisons to measure that FMR.",
+        *(
+            f"FNMR at FMR {100 * point:g} % is a rough figure: it rests on {count:.2g} expected false matches."
+            for point, count in expected.items()
+            if 3 <= count < _FEW_FALSE_MATCHES
+        ),
+    ]
+
+
+def _p_value(row: Any) -> Estimate:
+    reason = "no difference" if row.difference == 0 else "needs two folds that differ"
+    return Estimate(row.p_value, decimals=3, reason=reason, positive=True)
+
+
 def _difference(row: Any) -> Estimate:
     return percent(row.difference, row.low, row.high)
 
@@ -526,17 +559,18 @@ def _points(row: Any) -> str:
     return points(_difference(row))
 
 
-def _sentence(recognizer: str, view: str, baseline: str, plain: float, own: float, row: Any) -> str:
-    rates = f"from {100 * plain:.2f} % to {100 * own:.2f} %"
+def _sentence(view: str, baseline: str, row: Any) -> str:
+    """What a row of paired differences says, with both EERs on the comparisons that it is about."""
+    own, plain = f"{100 * row.own_eer:.2f} %", f"{100 * row.baseline_eer:.2f} %"
     match _verdict(row):
         case "better":
-            return f"{recognizer}: {view} lowers the EER {rates}, {_points(row)} against {baseline}."
+            text = f"{view} lowers the EER from {plain} to {own}, {_points(row)} against {baseline}."
         case "worse":
-            return f"{recognizer}: {view} raises the EER {rates}, {_points(row)} against {baseline}."
+            text = f"{view} raises the EER from {plain} to {own}, {_points(row)} against {baseline}."
         case "noise":
-            return (
-                f"{recognizer}: {view} ({100 * own:.2f} %) and {baseline} ({100 * plain:.2f} %) cannot be told apart: "
-                f"{_points(row)}."
-            )
+            text = f"{view} ({own}) and {baseline} ({plain}) cannot be told apart: {_points(row)}."
+        case _ if math.isnan(row.difference):
+            text = f"{view} and {baseline} share too few comparisons to be compared."
         case _:
-            return f"{recognizer}: {view} and {baseline} share too few comparisons to be compared."
+            text = f"{view} ({own}) and {baseline} ({plain}) were compared on too few subjects to be told apart."
+    return f"{row.recognizer}: {text}"

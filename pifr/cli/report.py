@@ -63,8 +63,8 @@ def report(
     from datetime import UTC, datetime
 
     from pifr.errors import ConfigError
+    from protocols.summary import Statistics
     from reports.build import build_report, write_figures, write_html, write_tables
-    from reports.measurements import Statistics
     from reports.montage import folder_panels, image_panels
     from reports.runs import read_runs
     from reports.tables import to_rich

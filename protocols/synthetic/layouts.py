@@ -227,10 +227,9 @@ def _write_cfp_protocol(folder: Path, subjects: int, seed: int) -> None:
                 chosen = [pairs[k] for k in rng.choice(len(pairs), CFP_PAIRS, replace=False)]
                 same += [(index * frontal + a + 1, index * second_count + b + 1) for a, b in chosen]
                 others = [int(other) for other in members if other != index]
-                diff += [
-                    (index * frontal + rng.integers(frontal) + 1, other * second_count + rng.integers(second_count) + 1)
-                    for other in rng.choice(others, CFP_PAIRS)
-                ]
+                drawn = rng.choice(len(others) * frontal * second_count, CFP_PAIRS, replace=False)
+                for who, a, b in zip(*np.unravel_index(drawn, (len(others), frontal, second_count)), strict=True):
+                    diff.append((index * frontal + a + 1, others[who] * second_count + b + 1))
             target = folder / "Split" / setting / f"{fold:02d}"
             target.mkdir(parents=True)
             for name, rows in (("same", same), ("diff", diff)):

@@ -174,7 +174,7 @@ class TestCompare:
         code, output, _ = pifr("compare", run, "--replicates", 100)
         assert code == 0
         for text in (
-            "EER: interpolated, mean over folds",
+            "linearly interpolated ROC of each fold",
             "95 % interval",
             "small / none / weighted",
             "SYNTHETIC tiny FP",
@@ -185,7 +185,7 @@ class TestCompare:
 
     def test_a_confidence_between_whole_per_cents_is_printed_as_it_is(self, pifr: Pifr, run: Path) -> None:
         _, output, _ = pifr("compare", run, "--confidence", 0.975, "--replicates", 100)
-        assert "[97.5 % interval]" in output
+        assert "97.5 % interval" in output
 
     def test_a_single_fold_is_one(self, pifr: Pifr, run: Path) -> None:
         scores = pd.read_parquet(run / "scores.parquet")
@@ -211,6 +211,8 @@ class TestCompare:
         assert table.loc[table["frontalizer"] == "none", "baseline"].isna().all()
         assert table.loc[table["frontalizer"] == "mirror", "passes"].tolist() == [2] * 4
         assert set(table["eer_rule"]) == {"interpolated"}
+        mirror = table[table["frontalizer"] == "mirror"]
+        assert (mirror["pairs"] == mirror["genuine"] + mirror["impostor"]).all()
 
     def test_json_and_csv_agree(self, pifr: Pifr, run: Path) -> None:
         values = [
@@ -229,7 +231,7 @@ class TestCompare:
 
     def test_the_rule_changes_figures_and_is_named(self, pifr: Pifr, run: Path) -> None:
         _, output, _ = pifr("compare", run, "--eer-rule", "pooled", "--replicates", 100)
-        assert "EER: pooled over all folds" in output
+        assert "EER of all folds' comparisons together" in output
 
     def test_two_runs_stand_in_one_table(self, pifr: Pifr, run: Path) -> None:
         second = run.parent / "second"
@@ -241,6 +243,35 @@ class TestCompare:
         code, output, _ = pifr("compare", run, second, "--baseline", "run=first", "--replicates", 100)
         assert code == 0
         assert "first: small / none / weighted" in output
+
+    def test_lists_of_equal_length_are_kept_apart(self, pifr: Pifr, run: Path) -> None:
+        second = run.parent / "second"
+        second.mkdir()
+        (second / "run.json").write_bytes((run / "run.json").read_bytes())
+        scores = pd.read_parquet(run / "scores.parquet")
+        scores["probe"] = scores["probe"].str.replace("01.png", "09.png")
+        scores.to_parquet(second / "scores.parquet")
+        _, output, _ = pifr("compare", run, second, "--replicates", 100)
+        assert output.count("Verification on SYNTHETIC tiny FP") == 2
+        code, _, error = pifr("compare", run, second, "--baseline", "run=first", "--replicates", 100)
+        assert code == 1
+        assert "differ in their data set" in error
+
+    def test_labels_hold_letters_digits_and_hyphens_alone(self, pifr: Pifr, run: Path) -> None:
+        scores = pd.read_parquet(run / "scores.parquet").assign(protocol="my pairs_1 %")
+        scores.to_parquet(run / "scores.parquet")
+        _, output, _ = pifr("compare", run, "--format", "latex", "--replicates", 100)
+        assert r"\label{tab:my-pairs-1---fp}" in output
+
+    def test_the_caption_says_what_was_resampled_and_what_plus_minus_is(self, pifr: Pifr, run: Path) -> None:
+        _, output, _ = pifr("compare", run, "--format", "markdown", "--replicates", 100)
+        assert "± is the standard deviation over folds" in output
+        assert "100 bootstrap resamples of subjects" in output
+        assert "best on the other folds" in output
+        scores = pd.read_parquet(run / "scores.parquet").assign(probe_subject="", reference_subject="")
+        scores.to_parquet(run / "scores.parquet")
+        _, output, _ = pifr("compare", run, "--format", "markdown", "--replicates", 100)
+        assert "100 bootstrap resamples of inferred subjects" in output
 
     def test_a_page_is_not_written_over_a_folder(self, pifr: Pifr, run: Path) -> None:
         code, _, error = pifr("report", run, "--out", run)

@@ -203,14 +203,14 @@ class TestIdentification:
 class TestCertainty:
     def test_weights_are_products_of_the_counts_of_the_drawn_subjects(self) -> None:
         first, second = np.array(["a", "a", "b", "c"]), np.array(["a", "b", "c", "c"])
-        weight = metrics.subject_weights(first, second, 200, np.random.default_rng(0))
+        weight = metrics.subject_weights(metrics.subject_codes(first, second), 200, np.random.default_rng(0))
         a, c = weight[0], weight[3]
         np.testing.assert_array_equal(weight[1] * weight[2], a * c * (3 - a - c) ** 2)
         assert a.mean() == pytest.approx(1.0, abs=0.15)
 
     def test_comparisons_of_nobody_weigh_as_often_as_they_are_drawn(self) -> None:
         own = np.arange(50)
-        weight = metrics.subject_weights(own, own, 40, np.random.default_rng(1))
+        weight = metrics.subject_weights(metrics.subject_codes(own, own), 40, np.random.default_rng(1))
         np.testing.assert_array_equal(weight.sum(0), 50)  # as many as there are, genuine or not
 
     def test_replicates_equal_a_loop_over_repeated_comparisons(self) -> None:
@@ -218,7 +218,7 @@ class TestCertainty:
         first, second = subjects_of(same, 6, number=12)
         fold = np.zeros(60, int)
         fast = metrics.eer_replicates(same, score, fold, first, second, replicates=20, seed=3)
-        weight = metrics.subject_weights(first, second, 20, np.random.default_rng([3, 0])).T
+        weight = metrics.subject_weights(metrics.subject_codes(first, second), 20, np.random.default_rng([3, 0])).T
         slow = [metrics.equal_error_rate(np.repeat(same, w), np.repeat(score, w)) for w in weight]
         np.testing.assert_allclose(fast, slow)
 
@@ -228,6 +228,14 @@ class TestCertainty:
         whole = metrics.eer_replicates(*arguments, replicates=30)
         monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
         np.testing.assert_allclose(metrics.eer_replicates(*arguments, replicates=30), whole)
+
+    def test_subjects_are_numbered_once_a_fold(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        same, score = verification(7, count=50)
+        calls, number = [], metrics.subject_codes
+        monkeypatch.setattr(metrics, "subject_codes", lambda *sides: calls.append(sides) or number(*sides))
+        monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
+        metrics.eer_replicates(same, score, np.arange(50) % 2, *subjects_of(same, 7), replicates=30)
+        assert len(calls) == 2
 
     def test_interval_covers_the_truth_about_as_often_as_it_says(self) -> None:
         from scipy.stats import norm
@@ -362,7 +370,7 @@ def test_replicates_of_the_curve_equal_a_loop_over_repeated_comparisons() -> Non
     first, second = subjects_of(same, 11, number=12)
     grid = np.array([0.1, 0.3, 0.6])
     fast = metrics.fnmr_replicates(same, score, first, second, grid, replicates=20, seed=3)
-    weight = metrics.subject_weights(first, second, 20, np.random.default_rng([3, 0])).T
+    weight = metrics.subject_weights(metrics.subject_codes(first, second), 20, np.random.default_rng([3, 0])).T
     for row, repeats in zip(fast, weight, strict=True):
         curve = metrics.roc(np.repeat(same, repeats), np.repeat(score, repeats))
         np.testing.assert_allclose(row, np.interp(grid, curve.fmr, curve.fnmr))

@@ -74,11 +74,23 @@ def test_cplfw_takes_two_lines_a_pair(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["{0} {1} {2}", "{2} {0} {1}", "{0},{1},{2}", '"{0}","{1}",{2}'])
 def test_labelled_lines_are_read_with_the_label_first_or_last(tmp_path: Path, form: str) -> None:
-    make_images(tmp_path, "a.png", "b.png")
-    protocol = PairList(write_list(tmp_path, form.format("a.png", "b.png", 1), form.format("b.png", "a.png", 0)))
+    make_images(tmp_path, "a.png", "b.png", "c.png")
+    protocol = PairList(write_list(tmp_path, form.format("a.png", "b.png", 1), form.format("b.png", "c.png", 0)))
     assert protocol.validate() == []
     assert protocol.comparisons("all")["same"].tolist() == [True, False]
-    assert protocol.samples("all")["subject"].tolist() == ["", ""]
+    assert protocol.samples("all")["subject"].tolist() == ["", "", ""]
+
+
+def test_names_in_a_list_parted_by_tabs_may_hold_blanks(tmp_path: Path) -> None:
+    make_images(tmp_path, "Ann Lee/1, left.png", "Bob.png")
+    protocol = PairList(write_list(tmp_path, "Ann Lee/1, left.png\tBob.png\t0"))
+    assert protocol.validate() == []
+    assert protocol.comparisons("all")["reference"].tolist() == ["Ann Lee/1, left.png"]
+
+
+def test_the_other_order_of_a_pair_is_another_pair(lfw: Path) -> None:
+    lines = ("1 2", "Ann 1 2", "Ann 2 1", "Ann 1 Bob 1", "Bob 1 Ann 1")
+    assert PairList(write_list(lfw.parent, *lines)).validate() == []
 
 
 @pytest.mark.parametrize(
@@ -91,6 +103,10 @@ def test_labelled_lines_are_read_with_the_label_first_or_last(tmp_path: Path, fo
         (("Ann_1.jpg 1", "Ann_2.jpg 0"), "not two lines of 'file flag' with one flag"),
         (("Ann_1.jpg 1", "Ann_2.jpg 1", "Bob_1.jpg 1"), "a pair takes two"),
         (("a b 1", "a b 2"), "pairs.txt:2: not 'image image label'"),
+        (("first second label", "a b 1"), "'first second label'; if it is a header, remove it"),
+        (("1 2", "Ann 1 2", "Ann 1 2", *LFW[2:4]), "fold 1 compares Ann/Ann_0001.jpg and Ann/Ann_0002.jpg 2 times"),
+        (("a b 1", "b a 0"), "a and b are said to show one person and two"),
+        ((*LFW[:4], "Cem 2 Cem 1"), "pairs.txt:5: one person twice in a line of two people"),
         (("0",), "pairs.txt: no pairs"),
     ],
 )
@@ -121,6 +137,13 @@ def test_bin_of_any_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> No
     paths = pairs.samples("all").set_index("sample")["path"]
     assert [pairs.read(paths[name]) for name in table["probe"]] == images[1::2]
     assert [pairs.read(paths[name]) for name in table["reference"]] == images[::2]
+
+
+def test_an_image_that_a_bin_holds_twice_has_one_name(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps(([b"a", b"b", b"a", b"c"], [True, False])))
+    pairs = BinPairs(tmp_path / "x.bin")
+    assert pairs.comparisons("all")["reference"].tolist() == ["x.bin#0", "x.bin#0"]
+    assert [pairs.read(path) for path in pairs.samples("all")["path"]] == [b"a", b"b", b"c"]
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])

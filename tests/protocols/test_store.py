@@ -137,3 +137,25 @@ def test_a_store_that_is_damaged_later_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with FeatureStore(path) as store, pytest.raises(DataError, match=r"store\.sqlite' cannot be read .*--store"):
         store.get(many)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "features = zeroblob(62)",
+        "features = zeroblob(60)",
+        "features = ''",
+        "weights = zeroblob(4)",
+        "views = 0",
+        f"features = x'{'ff' * 64}'",
+        f"weights = x'{'ff' * 8}'",
+    ],
+)
+def test_a_damaged_row_is_not_taken_for_features(tmp_path: Path, damage: str) -> None:
+    path, key = tmp_path / "store.sqlite", keys(1)[0]
+    with FeatureStore(path) as store:
+        store.put({key: face(1)})
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE features SET {damage}")
+    with FeatureStore(path) as store, pytest.raises(DataError, match=r"store\.sqlite' cannot be read .*--store"):
+        store.get([key])

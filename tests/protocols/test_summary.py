@@ -11,7 +11,7 @@ from pifr.errors import ConfigError, DataError
 from protocols import metrics
 from protocols.base import SCORE_COLUMNS, Incident, read_reason, write_reason
 from protocols.runs import load_run, load_runs, save_run
-from protocols.summary import Comparisons, count_failures, paired_differences, summarise
+from protocols.summary import Comparisons, Statistics, count_failures, paired_differences, prepared, summarise
 
 
 def scores(seed: int = 0, gain: float = 0.0, frontalizer: str = "none", **columns: object) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def scores(seed: int = 0, gain: float = 0.0, frontalizer: str = "none", **column
 
 def test_every_figure_is_the_metrics() -> None:
     table = scores()
-    row = summarise(table, replicates=50).iloc[0]
+    row = summarise(table, Statistics(replicates=50)).iloc[0]
     same, score, fold = (table[name].to_numpy() for name in ("same", "score", "fold"))
     eer, accuracy = metrics.eer_over_folds(same, score, fold), metrics.cross_validated_accuracy(same, score, fold)
     assert (row["eer"], row["eer_std"]) == (eer.mean, eer.std)
@@ -46,7 +46,7 @@ def test_every_figure_is_the_metrics() -> None:
 
 def test_a_system_and_setting_each_get_a_row_in_order() -> None:
     table = pd.concat([scores(frontalizer=name, setting=setting) for setting in ("FP", "FF") for name in ("none", "z")])
-    summary = summarise(table, replicates=10)
+    summary = summarise(table, Statistics(replicates=10))
     assert summary[["setting", "frontalizer"]].apply(tuple, axis=1).tolist() == [
         ("FP", "none"),
         ("FP", "z"),
@@ -64,7 +64,7 @@ def failed(table: pd.DataFrame, rows: slice, reason: str) -> pd.DataFrame:
 
 def test_failures_are_left_out_of_rates_and_counted_beside_them() -> None:
     table = failed(scores(), slice(0, 4), "probe:no_face")
-    row = summarise(table, replicates=10).iloc[0]
+    row = summarise(table, Statistics(replicates=10)).iloc[0]
     kept = table[table["status"] == "ok"]
     assert row["eer"] == metrics.eer_over_folds(*(kept[n].to_numpy() for n in ("same", "score", "fold"))).mean
     assert (row["failed"], row["failed_images"], row["images"], row["fta"]) == (4, 4, 320, 4 / 320)
@@ -103,35 +103,43 @@ def test_a_reason_is_read_as_it_was_written(reason: str, incidents: list[Inciden
 
 
 def test_a_system_that_measured_nothing_keeps_its_row() -> None:
-    row = summarise(failed(scores(), slice(None), "probe:no_face"), replicates=10).iloc[0]
+    row = summarise(failed(scores(), slice(None), "probe:no_face"), Statistics(replicates=10)).iloc[0]
     assert np.isnan(row["eer"])
     assert (row["genuine"], row["impostor"], row["failed"], row["fta"]) == (0, 0, 160, 0.5)
 
 
-def test_unknown_people_are_resampled_by_comparison() -> None:
-    known = scores()
-    unknown = known.assign(probe_subject="", reference_subject="")
-    a, b = (summarise(table, replicates=300).iloc[0] for table in (known, unknown))
-    assert a["eer"] == b["eer"]
-    assert b["eer_low"] < b["eer"] < b["eer_high"]
-    same, score, fold = (unknown[name].to_numpy() for name in ("same", "score", "fold"))
+def test_people_who_are_not_named_are_resampled_as_if_they_were() -> None:
+    """Their pairs share images, so that genuine pairs tell who is who."""
     rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(300):
-        rows = np.concatenate([rng.choice(np.flatnonzero(fold == k), 40) for k in range(1, 5)])
-        draws.append(metrics.eer_over_folds(same[rows], score[rows], fold[rows]).mean)
-    low, high = metrics.percentile_interval(np.array(draws), 0.95)
-    assert b["eer_high"] - b["eer_low"] == pytest.approx(high - low, rel=0.2)
+    rows = [
+        (fold, f"{a}/{i}", f"{b}/{j}", str(a), str(b), a == b)
+        for fold in range(4)
+        for a in range(10 * fold, 10 * fold + 10)
+        for b in (a, 10 * fold + (a + 1) % 10)
+        for i, j in ((0, 1), (1, 2), (2, 3))
+    ]
+    known = pd.DataFrame(rows, columns=list(SCORE_COLUMNS[2:8]))
+    person = pd.Series(rng.normal(size=40))
+    known["score"] = (
+        rng.normal(size=len(known)) + 2 * known["same"] + 2 * person[known["probe_subject"].astype(int)].to_numpy()
+    )
+    known = scores().iloc[:0].reindex(known.index).assign(**scores().iloc[0].to_dict()).assign(**known)
+    unknown = known.assign(probe_subject="", reference_subject="")
+    a, b = (summarise(table, Statistics(replicates=2000)).iloc[0] for table in (known, unknown))
+    assert a["eer"] == b["eer"]
+    assert b["eer_high"] - b["eer_low"] == pytest.approx(a["eer_high"] - a["eer_low"], rel=0.1)
 
 
 def test_people_who_are_none_are_as_unknown_as_those_who_are_not_named() -> None:
     unnamed, none = (scores().assign(probe_subject=who, reference_subject=who) for who in ("", None))
-    pd.testing.assert_frame_equal(summarise(unnamed, replicates=50), summarise(none, replicates=50))
+    pd.testing.assert_frame_equal(
+        summarise(unnamed, Statistics(replicates=50)), summarise(none, Statistics(replicates=50))
+    )
 
 
 def test_difference_is_on_the_comparisons_that_both_measured() -> None:
     plain, better = scores(), failed(scores(gain=1.0, frontalizer="srtc"), slice(10, 14), "probe:no_face")
-    row = paired_differences(pd.concat([plain, better]), {"frontalizer": "none"}, replicates=200).iloc[0]
+    row = paired_differences(pd.concat([plain, better]), {"frontalizer": "none"}, Statistics(replicates=200)).iloc[0]
     keep = [*range(10), *range(14, 160)]
     values = [
         metrics.eer_over_folds(*(table.iloc[keep][n].to_numpy() for n in ("same", "score", "fold"))).values
@@ -150,7 +158,7 @@ def test_order_of_rows_does_not_change_a_difference() -> None:
     plain = plain.assign(probe_subject="")
     shuffled = other.sample(frac=1.0, random_state=0)
     rows = [
-        paired_differences(pd.concat([plain, table]), {"frontalizer": "none"}, replicates=100).iloc[0]
+        paired_differences(pd.concat([plain, table]), {"frontalizer": "none"}, Statistics(replicates=100)).iloc[0]
         for table in (other, shuffled)
     ]
     assert rows[0][["low", "high"]].tolist() == pytest.approx(rows[1][["low", "high"]].tolist())
@@ -160,7 +168,7 @@ def test_baseline_may_be_another_run_or_recognizer() -> None:
     table = pd.concat(
         [scores().assign(run="a"), scores(seed=1).assign(run="b"), scores(seed=2, recognizer="big").assign(run="b")]
     )
-    rows = paired_differences(table, {"run": "a", "recognizer": "small"}, replicates=10)
+    rows = paired_differences(table, {"run": "a", "recognizer": "small"}, Statistics(replicates=10))
     assert rows[["run", "recognizer", "baseline"]].apply(tuple, axis=1).tolist() == [
         ("b", "small", "a: small / none / weighted"),
         ("b", "big", "a: small / none / weighted"),
@@ -169,7 +177,7 @@ def test_baseline_may_be_another_run_or_recognizer() -> None:
 
 def test_baseline_takes_its_own_fusion_where_it_has_another() -> None:
     table = pd.concat([scores(), scores(seed=1, frontalizer="mirror", fusion="concatenation")])
-    assert paired_differences(table, {"frontalizer": "none"}, replicates=10)["baseline"].tolist() == [
+    assert paired_differences(table, {"frontalizer": "none"}, Statistics(replicates=10))["baseline"].tolist() == [
         "small / none / weighted"
     ]
 
@@ -278,21 +286,30 @@ class TestRuns:
             save_run(tmp_path / "file" / "run", scores(), {})
 
 
-def test_a_comparison_with_one_unknown_subject_is_a_subject_of_its_own() -> None:
-    table = pd.DataFrame(
-        {
-            "probe": ["p", "q"],
-            "reference": ["r", "r"],
-            "probe_subject": ["", "1"],
-            "reference_subject": ["2", "2"],
-            "same": [True, False],
-            "score": [1.0, 0.0],
-            "fold": ["1", "1"],
-        }
+def pairs_of(*rows: tuple[str, str, str, str, bool]) -> pd.DataFrame:
+    """Comparisons of (probe, reference, their subjects, same)."""
+    columns = ["probe", "reference", "probe_subject", "reference_subject", "same"]
+    return pd.DataFrame(rows, columns=columns).assign(fold=1, protocol="list")
+
+
+def test_images_that_genuine_pairs_join_are_one_subject() -> None:
+    table = pairs_of(
+        ("a", "b", "", "", True),
+        ("c", "b", "", "", True),
+        ("c", "d", "", "", False),
+        ("d", "e", "", "Eve", True),
+        ("a", "f", "", "Eve", False),
+        ("g", "h", "", "", False),
     )
-    pairs = Comparisons.of(table)
-    assert pairs.first[0] == pairs.second[0] == "p against r"
-    assert (pairs.first[1], pairs.second[1]) == ("1", "2")
+    found = prepared(table)
+    first, second = found["probe_subject"].tolist(), found["reference_subject"].tolist()
+    people = {"abc": {first[0], first[1], second[0], first[4]}, "de": {first[3], second[2], second[3], second[4]}}
+    assert [len(names) for names in people.values()] == [1, 1]
+    assert len({*people["abc"], *people["de"], first[5], second[5]}) == 4
+
+
+def test_named_subjects_stay_as_they_are() -> None:
+    pd.testing.assert_frame_equal(prepared(scores()), scores())
 
 
 def test_failures_count_below_every_score() -> None:
@@ -317,13 +334,14 @@ def test_failures_count_below_every_score() -> None:
 @pytest.mark.parametrize("rule", ["interpolated", "nearest", "pooled"])
 def test_intervals_are_of_the_rule_seed_and_confidence(rule: str) -> None:
     table = failed(scores(), slice(0, 6), "probe:no_face")
-    both, asked = pd.concat([table, scores(seed=1, frontalizer="srtc")]), {"replicates": 60, "seed": 4}
-    row = summarise(both, eer_rule=rule, confidence=0.6, **asked).iloc[0]
-    draws = Comparisons.of(table[table["score"].notna()]).eer_replicates(rule, 60, 4)
+    both = pd.concat([table, scores(seed=1, frontalizer="srtc")])
+    asked = Statistics(rule, replicates=60, seed=4, confidence=0.6)
+    row = summarise(both, asked).iloc[0]
+    draws = Comparisons.of(table[table["score"].notna()]).eer_replicates(asked)
     assert (row["eer_low"], row["eer_high"]) == metrics.percentile_interval(draws, 0.6)
-    assert row["eer_rejecting"] == Comparisons.of(table, failures_lowest=True).eer(rule).mean
-    change = paired_differences(both, {"frontalizer": "none"}, eer_rule=rule, confidence=0.6, **asked).iloc[0]
-    other = Comparisons.of(scores(seed=1)[table["score"].notna().to_numpy()]).eer_replicates(rule, 60, 4)
+    assert row["eer_rejecting"] == Comparisons.of(table, failures_lowest=True).eer(asked).mean
+    change = paired_differences(both, {"frontalizer": "none"}, asked).iloc[0]
+    other = Comparisons.of(scores(seed=1)[table["score"].notna().to_numpy()]).eer_replicates(asked)
     assert (change["low"], change["high"]) == pytest.approx(metrics.percentile_interval(other - draws, 0.6))
 
 
@@ -332,20 +350,39 @@ def test_each_system_meets_the_baseline_on_the_comparisons_that_both_measured() 
     second = failed(scores(seed=2, frontalizer="b"), slice(40, 49), "probe:no_face")
 
     def differences(*tables: pd.DataFrame) -> np.ndarray:
-        found = paired_differences(pd.concat([scores(), *tables]), {"frontalizer": "none"}, replicates=20)
+        found = paired_differences(pd.concat([scores(), *tables]), {"frontalizer": "none"}, Statistics(replicates=20))
         return found[["difference", "low", "high"]].to_numpy()
 
     np.testing.assert_array_equal(differences(first, second), np.vstack([differences(first), differences(second)]))
 
 
+def test_both_rates_of_a_difference_are_on_the_comparisons_that_both_measured() -> None:
+    other = failed(scores(seed=1, frontalizer="srtc"), slice(0, 12), "probe:no_face")
+    row = paired_differences(pd.concat([scores(), other]), {"frontalizer": "none"}, Statistics(replicates=10)).iloc[0]
+    common = [metrics.eer_over_folds(*(t.iloc[12:][n] for n in ("same", "score", "fold"))) for t in (scores(), other)]
+    assert [row["baseline_eer"], row["own_eer"]] == [each.mean for each in common]
+    assert row["own_eer"] - row["baseline_eer"] == pytest.approx(row["difference"])
+
+
+def test_no_error_has_no_interval_of_no_width() -> None:
+    row = summarise(scores(gain=100), Statistics(replicates=50)).iloc[0]
+    assert row["eer"] == 0
+    assert np.isnan([row["eer_low"], row["eer_high"]]).all()
+
+
 def test_comparisons_listed_twice_count_once() -> None:
     once = [scores(), scores(seed=1, frontalizer="srtc")]
     twice = [*once, once[0][:40], once[1][:40]]
-    a, b = (paired_differences(pd.concat(t), {"frontalizer": "none"}, replicates=10).iloc[0] for t in (once, twice))
+    a, b = (
+        paired_differences(pd.concat(t), {"frontalizer": "none"}, Statistics(replicates=10)).iloc[0]
+        for t in (once, twice)
+    )
     assert (a["pairs"], a["difference"]) == (b["pairs"], b["difference"])
+    rates = [summarise(pd.concat(tables), Statistics(replicates=10)) for tables in (once, twice)]
+    pd.testing.assert_frame_equal(*rates)
 
 
 def test_a_baseline_fusion_that_was_named_is_not_replaced() -> None:
     table = pd.concat([scores(), scores(seed=1, frontalizer="srtc", fusion="mean")])
     with pytest.raises(ConfigError, match="no system is frontalizer=none, fusion=mean"):
-        paired_differences(table, {"frontalizer": "none", "fusion": "mean"}, replicates=10)
+        paired_differences(table, {"frontalizer": "none", "fusion": "mean"}, Statistics(replicates=10))

@@ -43,6 +43,20 @@ def test_the_first_two_series_differ_in_grey() -> None:
     assert abs(luminance(STYLES[0][0]) - luminance(STYLES[1][0])) > 0.1
 
 
+@pytest.mark.parametrize("name", ["a$b_$ {x", "$\\frac$", "_hidden"])
+def test_a_name_is_printed_as_it_is(tmp_path: Path, name: str) -> None:
+    scores = (name, np.arange(3.0), np.arange(3.0), 1.0)
+    charts = [
+        figures.roc("a", "", "", [curve(name), curve("srtc", style=1)], 1e-3),
+        figures.by_yaw("b", "", "", [Series(name, np.array([10.0, 20.0]), np.array([0.1, 0.2]))], "", {10: "", 20: ""}),
+        figures.histograms("c", "", "", [scores]),
+        figures.fold_differences("d", "", "", [(name, np.zeros(2), 0.0, -0.1, 0.1, 0)]),
+    ]
+    for drawn in charts:
+        assert f">{name}</text>" in drawn.svg()
+        drawn.save(tmp_path)
+
+
 def test_the_same_chart_is_the_same_bytes(tmp_path: Path) -> None:
     assert chart().svg() == chart().svg()
     first, second = chart().save(tmp_path / "a"), chart().save(tmp_path / "b")

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pifr.cli.report import app
+from protocols.summary import Statistics
 from reports.build import build_report
 from reports.html import render_html
-from reports.measurements import Statistics
 from reports.runs import read_runs
 
 CHROMIUM = next(
@@ -102,6 +102,30 @@ def test_names_from_the_run_cannot_become_markup(
     scores = score_table({("sface", "none", "weighted"): 1.0, ("sface", hostile, "weighted"): 2.0}, pairs=30, failing=1)
     text = page(write_run(tmp_path / "run", name=hostile, scores=scores))
     assert "<script>alert(1)" not in text
+
+
+def test_the_page_does_not_say_where_files_lay(
+    tmp_path: Path, score_table: Callable[..., pd.DataFrame], write_run: Callable[..., Path]
+) -> None:
+    paths = {name: f"/home/me/{name}" for name in ("data", "out", "store")}
+    folder = write_run(tmp_path / "run", scores=score_table(pairs=30), configuration=paths)
+    record = json.loads((folder / "run.json").read_text())
+    record["dataset"]["root"] = "/home/me/root"
+    (folder / "run.json").write_text(json.dumps(record))
+    text = page(folder)
+    assert "/home/me" not in text
+    assert "yunet" in text
+
+
+def test_where_nothing_could_be_judged_no_harm_is_not_denied(
+    text: str, tmp_path: Path, score_table: Callable[..., pd.DataFrame], write_run: Callable[..., Path]
+) -> None:
+    single = score_table({("sface", "none", "weighted"): 1.0}, pairs=30)
+    denied = "No harm beyond noise was found"
+    assert denied in text
+    unjudged = page(write_run(tmp_path / "run", scores=single))
+    assert denied not in unjudged
+    assert "nothing is known of harm" in unjudged
 
 
 def luminance(color: str) -> float:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pifr.errors import DataError
+from protocols.summary import Statistics
 from reports.build import build_report
-from reports.measurements import Statistics
 from reports.montage import PANELS, build_montage, choose_probes, folder_panels, image_panels
 from reports.runs import read_runs
 

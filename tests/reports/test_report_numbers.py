@@ -12,13 +12,13 @@ from scipy.stats import binomtest
 
 from pifr.errors import DataError
 from protocols import metrics, summary
+from protocols.summary import Statistics
 from reports.build import build_report
 from reports.content import Report, Section
 from reports.identification import identification_studies
-from reports.measurements import Statistics
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
-from reports.verification import VerificationStudy, eer_threshold, verification_studies
+from reports.verification import VerificationStudy, eer_threshold, notes_on_fnmr, verification_studies
 
 FAST = Statistics(replicates=120)
 CLEAR = {("sface", "none", "weighted"): 1.0, ("sface", "srtc", "weighted"): 4.0}
@@ -74,7 +74,7 @@ def test_unnamed_subjects_are_not_counted_as_one(tmp_path: Path, score_table: Ma
     section = only_section(write_run(tmp_path / "run", scores=scores))
     assert section.data_set.detail.startswith("subjects not named, ")
     captions = " ".join(note for table in section.tables for note in table.notes)
-    assert "resamples of comparisons" in captions
+    assert "resamples of inferred subjects" in captions
     assert "resamples of subjects" not in captions
 
 
@@ -514,7 +514,7 @@ def test_every_column_holds_the_figure_of_its_heading(tmp_path: Path, score_tabl
     wanted |= {"AUC (%)": "auc", "FTA (%)": "fta"}
     wanted |= {f"FNMR (%) at FMR {100 * fmr:g} %": summary.fnmr_column(fmr) for fmr in summary.FMR_POINTS}
     assert set(wanted) <= {column.name for column in table.columns}
-    figures = summary.summarise(scores, **FAST.bootstrap)
+    figures = summary.summarise(scores, FAST)
     for row, (_, measured) in zip(table.rows, figures.iterrows(), strict=True):
         for column, estimate in zip(table.columns, row.estimates, strict=True):
             if column.name in wanted:
@@ -540,7 +540,7 @@ def test_a_finding_says_from_what_to_what_and_which_decisions_changed(tmp_path: 
 def test_differences_state_points_p_value_and_number(tmp_path: Path, score_table, write_run) -> None:
     scores = score_table(CLEAR)
     (row,) = studied(tmp_path, write_run, scores).difference_table().rows
-    wanted = summary.paired_differences(scores, {"frontalizer": "none"}, **FAST.bootstrap).iloc[0]
+    wanted = summary.paired_differences(scores, {"frontalizer": "none"}, FAST).iloc[0]
     figures = [100 * wanted["difference"], wanted["p_value"], wanted["pairs"]]
     assert [estimate.value for estimate in row.estimates] == pytest.approx(figures)
 
@@ -578,3 +578,61 @@ def test_harm_at_one_pose_is_said(tmp_path: Path, identification_table, write_ru
     (study,) = identification_studies(read_runs([run]), FAST)
     (finding,) = study.hurts()
     assert finding.text.split(",")[0].endswith("±45°")
+
+
+# --- reasons and captions -------------------------------------------------------------------------------------------
+
+
+def test_a_finding_states_both_rates_on_the_comparisons_of_its_difference(
+    tmp_path: Path, score_table, write_run
+) -> None:
+    scores = score_table(CLEAR)
+    lost = (scores["frontalizer"] == "srtc") & (scores["probe_subject"] < "010") & scores["same"]
+    scores.loc[lost, ["score", "status", "reason"]] = [np.nan, "failed", "probe:no_face"]
+    study = studied(tmp_path, write_run, scores)
+    ((_, differences),) = study.differences
+    row = differences.iloc[0]
+    assert row["baseline_eer"] != study.summary.set_index("frontalizer")["eer"]["none"]
+    rates = f"from {100 * row['baseline_eer']:.2f} % to {100 * row['own_eer']:.2f} %"
+    assert rates in study.findings[0].text
+
+
+def test_systems_without_a_difference_are_not_said_to_lack_folds(tmp_path: Path, score_table, write_run) -> None:
+    scores = score_table({("sface", "none", "weighted"): 2.0})
+    scores = pd.concat([scores, scores.assign(frontalizer="srtc")], ignore_index=True)
+    (row,) = studied(tmp_path, write_run, scores).difference_table().rows
+    assert row.estimates[1].format() == "no difference"
+
+
+def test_too_few_subjects_are_not_called_too_few_comparisons(tmp_path: Path, score_table, write_run) -> None:
+    (finding,) = studied(tmp_path, write_run, score_table(CLEAR, subjects=2)).findings
+    assert finding.verdict == "unknown"
+    assert "too few subjects" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("impostors", "words"), [(3500, "FMR 0.1 % is a rough figure: it rests on 3.5 "), (350, "FMR 1 % is")]
+)
+def test_an_fnmr_that_few_false_matches_determine_is_called_rough(impostors: int, words: str) -> None:
+    assert any(words in note for note in notes_on_fnmr(impostors))
+    assert not any("rough" in note for note in notes_on_fnmr(10_000))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"weights": {"sface": "1" * 64, "mine": "2" * 64}}, "the weights of sface,"),
+        ({"versions": {"numpy": "2.5"}}, "the version of numpy"),
+        ({"pifr_version": "0.2.0"}, "the version of pifr"),
+    ],
+)
+def test_runs_by_other_weights_or_versions_are_cautioned_of(
+    tmp_path: Path, score_table, write_run, changed: dict, words: str
+) -> None:
+    folders = [write_run(tmp_path / name, scores=score_table(CLEAR)) for name in ("old", "new")]
+    record = json.loads((folders[1] / "run.json").read_text()) | changed
+    (folders[1] / "run.json").write_text(json.dumps(record))
+    (study,) = verification_studies(read_runs(folders), FAST)
+    (caution,) = (caution for caution in study.cautions() if "the runs differ" in caution)
+    assert words in caution
+    assert "mine" not in caution

@@ -110,6 +110,14 @@ def test_a_terminal_shows_origin_interval_and_reason() -> None:
     assert "insufficient data" in text
 
 
+def test_markdown_says_once_what_all_numbers_share_and_escapes_markup() -> None:
+    column, row = table().columns[1], Row(("<b>_x_", ""), (Estimate(1 / 3),), PART, "measured")
+    text = to_markdown(Table("t", "Verification on CFP FP", ("Method", "Training"), (column,), (row, row)))
+    assert text.startswith("**Verification on CFP FP (measured, 4 folds)**")
+    assert text.count("measured") == text.count("4 folds") == text.count("CFP") == 1
+    assert r"\<b\>\_x\_" in text
+
+
 def test_a_terminal_says_once_what_all_numbers_share() -> None:
     column, row = table().columns[1], Row(("ours", ""), (Estimate(1 / 3),), PART, "measured")
     console = Console(width=200, file=io.StringIO())
@@ -128,6 +136,14 @@ def test_bounds_that_could_not_be_measured_are_not_printed() -> None:
     assert Estimate(1.0, unknown, unknown, unknown) == Estimate(1.0)
     with pytest.raises(ValueError, match="both bounds"):
         Estimate(1.0, 0.5, unknown)
+
+
+def test_a_p_value_is_never_zero() -> None:
+    estimate = Estimate(1e-5, decimals=3, positive=True)
+    assert estimate.format() == "<0.001"
+    assert Estimate(0.002, decimals=3, positive=True).format() == "0.002"
+    column, row = Column("p", CFP, "measured"), Row(("x",), (estimate,), CFP, "measured")
+    assert "&lt;0.001" in to_html(Table("t", "", ("Method",), (column,), (row,)))
 
 
 def test_a_number_that_rounds_to_zero_has_no_sign() -> None:

@@ -19,6 +19,7 @@ from protocols.landmarks import SCHEMES, landmark_errors, read_cfp, read_csv, re
 from protocols.multipie import MultiPie, Switches
 from protocols.shape import ShapeOptions, ShapeScans
 from protocols.synthetic import write_cfp, write_multipie, write_shape
+from protocols.synthetic.layouts import _write_cfp_protocol
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.scene import Light, Scene, View, surface_landmarks
 
@@ -55,6 +56,14 @@ def test_cfp_tree_is_accepted_by_the_cfp_protocol(cfp_tree: Path) -> None:
     pairs = protocol.comparisons("FP")
     assert pairs.groupby(["fold", "same"]).size().tolist() == [14] * 4
     assert len(protocol.samples("FF")) <= 40
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_pair_of_a_synthetic_cfp_is_drawn_twice(tmp_path: Path, seed: int) -> None:
+    _write_cfp_protocol(tmp_path, 4, seed)
+    for file in tmp_path.glob("Split/*/*/*.txt"):
+        lines = file.read_text().splitlines()
+        assert len(set(lines)) == len(lines) == 14
 
 
 def test_every_tree_says_that_it_is_synthetic(cfp_tree: Path, multipie_tree: Path) -> None:
