@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pifr.images import read_image as read_image
     from pifr.plugin import FrontalizedRecognizer as FrontalizedRecognizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "FaceCrops": "pifr.faces",

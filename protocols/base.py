@@ -1,7 +1,6 @@
 """What a protocol is, and the columns of the score table. A protocol is data: it knows no detector, no recognizer."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,25 +148,6 @@ def require_valid(protocol: Validated, limit: int = 20) -> None:
         raise DataError(
             "\n  ".join([f"{protocol.name}: the data in '{protocol.root}' cannot be used:", *problems[:limit], *more])
         )
-
-
-def repeated_pairs(pairs: Iterable[tuple[int, str, str, bool]]) -> list[str]:
-    """What is wrong with pairs (fold, first image, second image, same) as a list, one line each.
-
-    A pair that stands twice in a fold would count twice in a rate. The other order of the images is another pair, as
-    CFP's own lists have it, but it cannot have another label.
-    """
-    pairs = list(pairs)
-    times = Counter((fold, first, second) for fold, first, second, _ in pairs)
-    genuine, impostor = ({frozenset(pair[1:3]) for pair in pairs if pair[3] is same} for same in (True, False))
-    return [
-        *(
-            f"fold {fold} compares {first} and {second} {count} times: leave one of the lines"
-            for (fold, first, second), count in times.items()
-            if count > 1
-        ),
-        *(f"{' and '.join(sorted(both))} are said to show one person and two" for both in genuine & impostor),
-    ]
 
 
 def read_lines(file: Path, problems: list[str]) -> Sequence[tuple[int, str]]:

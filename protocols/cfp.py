@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from pifr.errors import DataError
-from protocols.base import DATASET_FILE, read_dataset, read_lines, repeated_pairs
+from protocols.base import DATASET_FILE, read_dataset, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ class Cfp:
         return self.root / "Data" / "Images"
 
     def validate(self) -> list[str]:
-        """Missing files, lines that cannot be read, indices out of range, wrong counts, repeats, overlapping folds."""
+        """Missing files, lines that cannot be read, indices out of range, wrong counts, overlapping folds."""
         return self._contents.problems
 
     def samples(self, setting: str) -> "pd.DataFrame":
@@ -111,7 +111,6 @@ class Cfp:
         images = {kind: self._read_list(kind, problems) for kind in kinds}
         pairs = {setting: self._read_folds(setting, images, problems) for setting in self.settings}
         for setting, rows in pairs.items():
-            problems.extend(f"Protocol/Split/{setting}: {problem}" for problem in repeated_pairs(rows))
             problems.extend(_shared_subjects(setting, rows))
         named = {image for rows in pairs.values() for _, first, second, _ in rows for image in (first, second)}
         there = {f"{file.parent.parent.name}/{file.parent.name}/{file.name}" for file in self.image_root.glob("*/*/*")}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pifr.errors import DataError
-from protocols.base import COMPARISON_COLUMNS, SAMPLE_COLUMNS, read_lines, repeated_pairs
+from protocols.base import COMPARISON_COLUMNS, SAMPLE_COLUMNS, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,12 +74,17 @@ class PairList:
         self.name = self.file.stem
 
     def validate(self) -> list[str]:
-        pairs, folds, problems = self._contents
-        rows = ((fold, pair.first, pair.second, pair.same) for fold, pair in zip(folds, pairs, strict=True))
-        repeats = [f"{self.file}: {problem}" for problem in repeated_pairs(rows)]
+        pairs, _, problems = self._contents
+        genuine, impostor = (
+            {frozenset((p.first, p.second)) for p in pairs if p.same is same} for same in (True, False)
+        )
+        contradictions = [
+            f"{self.file}: {' and '.join(sorted(both))} are said to show one person and two"
+            for both in genuine & impostor
+        ]
         named = sorted({image for pair in pairs for image in (pair.first, pair.second)})
         missing = [f"{self.root / image}: listed, but missing" for image in named if not self._is_file(image)]
-        return problems + repeats + missing
+        return problems + contradictions + missing
 
     def samples(self, setting: str) -> "pd.DataFrame":
         import pandas as pd

@@ -56,13 +56,17 @@ class Statistics:
         return self.interval_of_mean(hits, subject)
 
 
+LISTED = [*COMPARISON, "repeat"]
+"""Columns that tell a row of a list of comparisons from the others, once `prepared` has numbered repeats."""
+
+
 def summarise(
     scores: "pd.DataFrame", statistics: Statistics | None = None, fmr_points: Sequence[float] = FMR_POINTS
 ) -> "pd.DataFrame":
     """Every figure of every system in a score table.
 
     Failed comparisons take no part in a rate except in `eer_rejecting`; `fta` says how many images they come from. A
-    comparison that is listed twice counts once.
+    comparison that is listed twice counts twice.
 
     Args:
         scores: columns `protocols.base.SCORE_COLUMNS`, and optionally `run`.
@@ -170,13 +174,15 @@ def paired_differences(
 
 
 def prepared(scores: "pd.DataFrame") -> "pd.DataFrame":
-    """A score table with each comparison of a system once, and with a subject for every image.
+    """A score table with a subject for every image, and with a number for each comparison that a list repeats.
 
-    Where a subject is not named, the images that genuine pairs join count as one: people of whom the pairs recur would
-    else be drawn as many. An image that no genuine pair holds is a subject of its own.
+    A list may repeat a comparison, as published ones may: it then counts as often as it stands there, and `repeat` (0
+    for the first) tells the rows apart. Where a subject is not named, the images that genuine pairs join count as one:
+    people of whom the pairs recur would else be drawn as many. An image that no genuine pair holds is a subject of its
+    own.
     """
     keys = [*(name for name in KEYS if name in scores.columns), *COMPARISON]
-    scores = scores.drop_duplicates(keys)
+    scores = scores.assign(repeat=scores.groupby(keys, sort=False, dropna=False).cumcount())
     if subjects_named(scores):
         return scores
     import pandas as pd
@@ -303,8 +309,8 @@ def _measured(system: "pd.DataFrame") -> "pd.DataFrame":
 
 def _common(first: "pd.DataFrame", second: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
     """Rows of either table whose comparisons the other has too, rising."""
-    own = first[COMPARISON].assign(first=first.index)
-    joined = own.merge(second[COMPARISON].assign(second=second.index), on=COMPARISON)
+    own = first[LISTED].assign(first=first.index)
+    joined = own.merge(second[LISTED].assign(second=second.index), on=LISTED)
     return np.sort(joined["first"].to_numpy()), np.sort(joined["second"].to_numpy())
 
 

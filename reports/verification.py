@@ -68,7 +68,7 @@ class VerificationStudy:
         scores = summary.prepared(measurement.table)
         # A view maker that knows no pose takes it from one that saw the same probe, so that all share the same bins.
         self.scores = scores.assign(yaw=scores["probe"].map(scores.groupby("probe", sort=False)["yaw"].median()))
-        comparisons = scores.drop_duplicates(COMPARISON)
+        comparisons = scores.drop_duplicates(summary.LISTED)
         subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
         self.named = summary.subjects_named(measurement.table)
         self.resampled = resampled(self.named)
@@ -114,7 +114,7 @@ class VerificationStudy:
             scores = self.scores[inside]
             if scores.empty:
                 continue
-            counts = scores.drop_duplicates(COMPARISON)["same"].astype(bool).value_counts()
+            counts = scores.drop_duplicates(summary.LISTED)["same"].astype(bool).value_counts()
             if len(counts) == 2 and counts.min() >= _LEAST_PER_BIN:
                 bins.append((f"{low}–{high}°", (low + high) / 2, scores))
         return bins
@@ -264,7 +264,7 @@ class VerificationStudy:
         """Comparisons that are decided rightly by the system and wrongly by the baseline, and the reverse."""
         own = self._decisions(self._rows(key.run, key.recognizer, key.frontalizer, key.fusion))
         plain = self._decisions(self._rows(key.run, key.recognizer, baseline, key.fusion))
-        both = own.merge(plain, on=COMPARISON, suffixes=("", "_baseline"))
+        both = own.merge(plain, on=summary.LISTED, suffixes=("", "_baseline"))
         gained = both["right"] & ~both["right_baseline"]
         lost = ~both["right"] & both["right_baseline"]
         return int(gained.sum()), int(lost.sum())
@@ -273,7 +273,7 @@ class VerificationStudy:
         measured = scores[scores["score"].notna()]
         threshold = eer_threshold(measured["same"].to_numpy(bool), measured["score"].to_numpy())
         right = (measured["score"] >= threshold) == measured["same"].astype(bool)
-        return measured[COMPARISON].assign(right=right)
+        return measured[summary.LISTED].assign(right=right)
 
     def _rows(self, run: str, recognizer: str, frontalizer: str, fusion: str) -> pd.DataFrame:
         """Scores of one system; its first fusion where it was not measured with the one asked for."""
@@ -369,7 +369,7 @@ class VerificationStudy:
         if not series:
             return
         counts = ", ".join(
-            f"{label}: {len(scores.drop_duplicates(COMPARISON)):,}" for label, _, scores in self.yaw_bins
+            f"{label}: {len(scores.drop_duplicates(summary.LISTED)):,}" for label, _, scores in self.yaw_bins
         )
         yield figures.by_yaw(
             f"{self.key}-{slug(recognizer)}-yaw",

@@ -95,11 +95,6 @@ def test_pair_that_contradicts_its_label_is_named(cfp_root: Path) -> None:
     assert "do not show one person" in problems(cfp_root)
 
 
-def test_a_pair_that_stands_twice_in_a_fold_is_named(cfp_root: Path) -> None:
-    edit(cfp_root / "Protocol/Split/FP/01/same.txt", "2,2", "1,2")
-    assert "Split/FP: fold 1 compares 001/frontal/01.png and 001/profile/02.png 2 times" in problems(cfp_root)
-
-
 def test_index_listed_twice_is_named(cfp_root: Path) -> None:
     edit(cfp_root / "Protocol/Pair_list_F.txt", "2 ..", "1 ..")
     assert "Pair_list_F.txt:2: index 1 stands there twice" in problems(cfp_root)
