@@ -168,15 +168,13 @@ def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
     if not isinstance(changes, dict) or (unknown := set(changes) - allowed):
         wrong = f"unknown key {sorted(unknown)[0]!r}" if isinstance(changes, dict) else "not a table of keys"
         raise ConfigError(f"'{sidecar}': {wrong}; there are {', '.join(sorted(allowed))}")
-    for key in {"mean", "std"} & set(changes):
-        changes[key] = changes[key] if isinstance(changes[key], list) else [changes[key]]
     try:
         if "alignment" in changes:
             alignment = changes["alignment"]
             if not isinstance(alignment, dict) or set(alignment) != {"name", "size", "points"}:
                 raise ValueError("alignment is a table of name, size and points")
             changes["alignment"] = AlignmentTemplate(**alignment | {"points": tuple(map(tuple, alignment["points"]))})
-        return replace(config, **{key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()})
+        return replace(config, **changes)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"'{sidecar}': {error}") from error
 

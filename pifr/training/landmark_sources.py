@@ -24,7 +24,6 @@ from pifr.faces import FaceCrops
 from pifr.geometry import warp
 from pifr.geometry.face_model import load_face_model
 from pifr.locator import FaceLocator, LocatorConfig
-from pifr.zoo import find_weights
 
 MIN_PRESENCE = 0.0
 """Face Mesh's logit of a face."""
@@ -77,16 +76,15 @@ class FaceMeshSource:
     """MediaPipe Face Mesh; the detector's five points tell it where to look.
 
     Args:
-        model: path of face_landmark.tflite; fetched if None.
+        model: as `FaceMesh` takes it.
     """
 
     name = "face-mesh"
 
     def __init__(self, model: Path | None = None) -> None:
-        weights = find_weights("face-mesh")
-        self._mesh = FaceMesh(model or weights.fetch())
+        self._mesh = FaceMesh(model)
+        self.fingerprint = self._mesh.fingerprint
         self._linked = load_links()[0]
-        self.fingerprint = f"{self.name}-{weights.sha256[:12] if model is None else model}"
 
     def __call__(self, image: np.ndarray, face: FaceCrops) -> FoundLandmarks:
         found = self._mesh.from_five_points(image, five_points_in_photo(face))
