@@ -54,6 +54,16 @@ def test_a_package_is_shipped_with_the_mark_that_it_is_typed(package: str) -> No
     assert (ROOT / package / "py.typed").is_file()
 
 
+def test_a_source_distribution_can_be_worked_on_like_a_checkout(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", "77")  # as pyproject.toml asks for
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    shipped = (tmp_path / "pifr.egg-info" / "SOURCES.txt").read_text().splitlines()
+    asked = {"Makefile", "docs/evaluation.md", "requirements/base.txt", "configs/experiments/cfp.yaml"}
+    assert asked | {Path(__file__).relative_to(ROOT).as_posix(), "tests/conftest.py"} <= set(shipped)
+    assert not any(name.endswith(".pyc") for name in shipped)
+
+
 def test_the_configurations_are_shipped_with_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["pifr"]
     shipped = {path.stem for pattern in patterns for path in (ROOT / "pifr").glob(pattern) if path.suffix == ".yaml"}
@@ -101,6 +111,11 @@ def test_the_version_is_the_packages() -> None:
     from importlib.metadata import version
 
     assert pifr("--version").stdout.split() == ["pifr", version("pifr")]
+
+
+def test_the_package_can_be_run_in_place_of_its_program() -> None:
+    result = subprocess.run([sys.executable, "-m", "pifr", "--version"], capture_output=True, text=True)
+    assert result.stdout == pifr("--version").stdout
 
 
 def test_models_lists_recognizers_and_what_is_missing(pifr_home: Path) -> None:
