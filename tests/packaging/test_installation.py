@@ -152,6 +152,21 @@ def test_doctor_finds_damaged_networks_and_old_packages(monkeypatch: pytest.Monk
     assert any("packaged weights 'lite-pncc' are missing or damaged" in text for text in errors)
 
 
+def test_doctor_says_where_compiled_loops_are_kept_or_that_they_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "writable", tmp_path / "file" / "below"):
+        code = (
+            "from numba.core.caching import CacheImpl, UserProvidedCacheLocator\n"
+            "CacheImpl._locator_classes = [UserProvidedCacheLocator]  # without the source's folder and the user's\n"
+            "from pifr.cli.doctor import app\n"
+            "app()"
+        )
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+        text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
+        assert (f"compiled loops are kept in {folder}" in text) is (folder.name == "writable")
+        assert ("set NUMBA_CACHE_DIR to a folder that can be written" in text) is (folder.name == "below")
+
+
 def test_extract_keeps_a_row_for_every_image(fetched: Callable[[str], Path], tmp_path: Path) -> None:
     from PIL import Image
 
