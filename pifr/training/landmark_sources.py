@@ -24,6 +24,7 @@ from pifr.faces import FaceCrops
 from pifr.geometry import warp
 from pifr.geometry.face_model import load_face_model
 from pifr.locator import FaceLocator, LocatorConfig
+from pifr.zoo import find_weights
 
 MIN_PRESENCE = 0.0
 """Face Mesh's logit of a face."""
@@ -76,12 +77,14 @@ class FaceMeshSource:
     """MediaPipe Face Mesh; the detector's five points tell it where to look.
 
     Args:
-        model: as `FaceMesh` takes it.
+        model: path of the tflite file; None: the weights 'face-mesh', fetched if need be.
     """
 
     name = "face-mesh"
 
     def __init__(self, model: Path | None = None) -> None:
+        if model is None:
+            find_weights("face-mesh").fetch()
         self._mesh = FaceMesh(model)
         self.fingerprint = self._mesh.fingerprint
         self._linked = load_links()[0]

@@ -309,7 +309,7 @@ def test_without_its_runtime_face_mesh_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     for make in (FaceMeshSource, MediaPipeLandmarks):
         with pytest.raises(MissingExtraError, match=r"needs the package 'ai_edge_litert': pip install '\.\[train\]'"):
-            make()
+            make(Path("any.tflite"))
 
 
 def test_a_drawing_is_rejected_by_the_landmark_networks_doubt(monkeypatch):
