@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pifr.devices import inference, usable_device
+from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate
 from pifr.zoo import UserFile, WheelMember
 
@@ -27,7 +28,7 @@ class RecognizerConfig:
         input_size: side of its square input, in pixels.
         channels: the order that the network wants.
         value_range: what black and white become before `mean` and `std`.
-        mean, std: one value, or one a channel.
+        mean, std: one value, or one a channel; kept as tuples, whether given as such, as lists or as single numbers.
         alignment: where it wants the five landmarks; scaled to `input_size`.
         embedding_size: length of an embedding.
         parameters: number of trainable values without a classifier, as published; 0 if not known.
@@ -35,6 +36,9 @@ class RecognizerConfig:
         origin: publication or place that the network and its input convention come from.
         weights: the file; None if there is none, because the caller or a registered builder brings the network.
         uses_yaw: whether `Recognizer.embed` looks at `yaw`.
+
+    Raises:
+        ValueError: a value makes no sense; names it.
     """
 
     name: str
@@ -66,10 +70,20 @@ class RecognizerConfig:
             )
         for field in ("mean", "std", "value_range"):
             value = getattr(self, field)
+            value = tuple(value) if isinstance(value, list) else (value,) if isinstance(value, Real) else value
             if not isinstance(value, tuple) or not all(isinstance(x, Real) and isfinite(x) for x in value):
                 raise ValueError(f"recognizer {self.name!r}: {field} is {value!r}, not a tuple of numbers")
-        if len(self.value_range) != 2 or 0 in self.std:
-            raise ValueError(f"recognizer {self.name!r}: value_range needs two numbers, and std none that is 0")
+            object.__setattr__(self, field, value)
+        if len(self.value_range) != 2 or self.value_range[0] == self.value_range[1] or 0 in self.std:
+            raise ValueError(f"recognizer {self.name!r}: value_range needs two different numbers, std none that is 0")
+        low, high = sorted(self.value_range)
+        for mean in self.mean:
+            # Such a network would see an almost constant picture, and take everybody for one person.
+            if not low - (high - low) <= mean <= high + (high - low):
+                raise ValueError(
+                    f"recognizer {self.name!r}: mean {mean:g} lies outside value_range ({low:g}, {high:g})"
+                    + (": give value_range=(0, 255)" if 0 <= mean <= 255 else "")
+                )
         allowed = (1,) if self.channels == "grey" else (1, 3)
         if len(self.mean) not in allowed or len(self.std) not in allowed:
             raise ValueError(f"recognizer {self.name!r}: mean and std need one value, or one a channel")
@@ -127,7 +141,8 @@ class ModuleRecognizer:
 
     Args:
         network: takes what `config.normalise` gives (and yaw, B degrees without NaN, if `config.uses_yaw`), in its
-            parameters' dtype; returns B x D. It is put into evaluation mode and moved to the device.
+            parameters' dtype; returns B x D. It is moved to the device and put into evaluation mode, by `embed` again
+            if it is found in training mode, where embeddings would depend on the batch and change its statistics.
         config: its input and its name.
         fingerprint: name and weight hash, to which the input settings are added; by default a hash of all parameters
             and buffers is taken.
@@ -167,6 +182,8 @@ class ModuleRecognizer:
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         if not len(batch):
             return batch.new_zeros(0, self.config.embedding_size)
+        if self.network.training:
+            self.network.eval()
         inputs = [self.config.normalise(batch.to(self.device)).to(self._dtype)]
         if self.config.uses_yaw:
             yaw = batch.new_zeros(len(batch)) if yaw is None else yaw
@@ -178,6 +195,48 @@ class ModuleRecognizer:
             found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"the network of {self.config.name!r} returns {found}, not a tensor {wanted}")
         return features.float().to(batch.device)
+
+    def embed_with_gradients(self, batch: Tensor) -> Tensor:
+        """As `embed`, for training what makes the images: gradients reach the batch, and the network unless frozen.
+
+        The recognizer moves to the batch's device, and runs in the precision of the caller's autocast. There is no yaw:
+        networks that look at one are not for this.
+        """
+        self.device = batch.device
+        network = self.network.to(self.device).eval()
+        return network(self.config.normalise(batch).to(self._dtype))
+
+    def activations(self, batch: Tensor, layer: str) -> Tensor:
+        """What a layer gives for a batch, float32 of the layer's shape; gradients and device as `embed_with_gradients`.
+
+        What lies behind the layer is not computed.
+
+        Args:
+            batch: as `embed` takes it.
+            layer: its name among `network.named_modules()`.
+
+        Raises:
+            ConfigError: the network has no such layer, or does not pass through it.
+        """
+        modules = dict(self.network.named_modules())
+        if layer not in modules:
+            names = ", ".join(filter(None, modules))
+            raise ConfigError(f"recognizer {self.config.name!r} has no layer {layer!r}; it has {names}")
+
+        class Reached(Exception):
+            """Carries the layer's output."""
+
+        def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
+            raise Reached(output)
+
+        hook = modules[layer].register_forward_hook(stop)
+        try:
+            self.embed_with_gradients(batch)
+        except Reached as reached:
+            return reached.args[0].float()
+        finally:
+            hook.remove()
+        raise ConfigError(f"recognizer {self.config.name!r} does not pass through its layer {layer!r}")
 
 
 def _state_sha256(network: nn.Module) -> str:

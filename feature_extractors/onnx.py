@@ -15,6 +15,12 @@ from pifr.errors import CheckpointError, ConfigError
 from pifr.faces import ARCFACE_112, AlignmentTemplate
 from pifr.zoo import ZOO
 
+_CHANNELS = (1, 3)
+"""Grey and colour. An input whose last axis has that length is B x S x S x C, as TensorFlow's are."""
+
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""Of inputs, as onnxruntime calls them."""
+
 
 class OnnxRecognizer:
     """A network in ONNX form as a recognizer.
@@ -24,6 +30,9 @@ class OnnxRecognizer:
         config: its input and its name.
         fingerprint: name and weight hash, to which the input settings are added.
         device: "cuda" needs onnxruntime-gpu.
+
+    Attributes:
+        one_by_one: whether faces are run singly, as a batch size of 1 that is part of the network asks for.
     """
 
     def __init__(
@@ -32,6 +41,7 @@ class OnnxRecognizer:
         self.config = config
         self.fingerprint = f"{fingerprint}-{config.input_settings}"
         self.device = torch.device(device)
+        self.one_by_one = False
         self._provider = self._find_provider()
         self._model = model
 
@@ -56,9 +66,45 @@ class OnnxRecognizer:
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         if not len(batch):
             return batch.new_zeros(0, self.config.embedding_size)
-        inputs = self.config.normalise(batch.detach().cpu()).numpy()
-        (features,) = self._session.run(None, {self._session.get_inputs()[0].name: inputs})
-        return torch.from_numpy(np.asarray(features, np.float32)).to(batch.device)
+        inputs = self.config.normalise(batch.detach().cpu())
+        features = [self._run(faces) for faces in inputs.split(1 if self.one_by_one else len(inputs))]
+        return torch.from_numpy(np.concatenate(features)).to(batch.device)
+
+    def try_out(self) -> None:
+        """Runs two black faces, which tells the embedding's length and whether faces have to be run one by one.
+
+        Raises:
+            CheckpointError: neither two faces can be run at once nor one.
+        """
+        import onnxruntime
+
+        quiet = onnxruntime.RunOptions()
+        quiet.log_severity_level = 4  # or onnxruntime would print what is dealt with here
+        faces = self.config.normalise(torch.zeros(2, 3, *[self.config.input_size] * 2, dtype=torch.float32))
+        errors: list[Exception] = []
+        for count in (2, 1):
+            try:
+                features = self._run(faces[:count], quiet)
+                if features.ndim != 2 or len(features) != count:
+                    raise ValueError(f"{count} faces gave {' x '.join(map(str, features.shape))}")
+            except Exception as error:  # onnxruntime's errors have no common base
+                errors.append(error)
+                continue
+            self.one_by_one = count == 1
+            self.config = replace(self.config, embedding_size=features.shape[1])
+            return
+        raise CheckpointError(
+            f"{self.config.name!r} can run neither two {self.config.channels} faces at once nor one: {errors[0]}"
+        ) from errors[0]
+
+    def _run(self, faces: Tensor, options=None) -> np.ndarray:  # type: ignore[no-untyped-def]
+        """B x C x S x S float32, normalised, to B x D float32."""
+        wanted = self._session.get_inputs()[0]
+        if wanted.shape[-1] in _CHANNELS:
+            faces = faces.permute(0, 2, 3, 1)
+        given = faces.contiguous().numpy().astype(_TYPES[wanted.type], copy=False)
+        (features,) = self._session.run(None, {wanted.name: given}, options)
+        return np.asarray(features, np.float32)
 
     def __getstate__(self) -> dict[str, object]:
         # A session cannot be sent to a worker process; it makes its own.
@@ -72,7 +118,7 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
     are int8; onnxruntime then refuses to load it. They are taken off that list. A fixed batch size becomes a free one.
 
     Returns:
-        onnx.ModelProto with one input and one output, B x C x S x S -> B x D.
+        onnx.ModelProto with one input and one output, B x C x S x S or B x S x S x C -> B x D.
 
     Raises:
         CheckpointError: not an ONNX file, or not a network of that form.
@@ -89,8 +135,9 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
         raise CheckpointError(f"'{file}' is not an ONNX file: {error}") from error
     if not _is_recognizer(inputs, list(graph.output)):
         raise CheckpointError(
-            f"'{file}' is not a recognizer: it needs one float32 input B x C x S x S (C is 1 or 3) and one output "
-            f"B x D, and has {', '.join(map(_described, inputs))} -> {', '.join(map(_described, graph.output))}"
+            f"'{file}' is not a recognizer: it needs one float32 or float16 input B x C x S x S or B x S x S x C (C is "
+            f"1 or 3) and one output B x D, and has {', '.join(map(_described, inputs))} -> "
+            f"{', '.join(map(_described, graph.output))}: wrap it by python:FILE.py:FUNCTION"
         )
     del graph.input[:]
     graph.input.extend(inputs)
@@ -103,9 +150,18 @@ def read_model(file: Path):  # type: ignore[no-untyped-def]  # onnx has no types
 def _is_recognizer(inputs: list, outputs: list) -> bool:  # type: ignore[type-arg]  # onnx has no types
     if len(inputs) != 1 or len(outputs) != 1 or len(_shape(inputs[0])) != 4 or len(_shape(outputs[0])) != 2:
         return False
-    _, channels, height, width = _shape(inputs[0])
-    float32 = 1  # onnx.TensorProto.FLOAT
-    return channels in (0, 1, 3) and height == width and inputs[0].type.tensor_type.elem_type == float32
+    from onnx import TensorProto
+
+    channels, height, width = _face(inputs[0])
+    kind = inputs[0].type.tensor_type.elem_type
+    return channels in (0, *_CHANNELS) and height == width and kind in (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+def _face(value) -> tuple[int, int, int]:  # type: ignore[no-untyped-def]
+    """Channels, height and width of a graph's input, 0 where free."""
+    _, *sides = _shape(value)
+    channels, height, width = (sides[2], *sides[:2]) if sides[2] in _CHANNELS else sides
+    return channels, height, width
 
 
 def _shape(value) -> list[int]:  # type: ignore[no-untyped-def]
@@ -131,7 +187,7 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
     Raises:
         ConfigError: the YAML file has another key or a wrong value, or there is no input size; says which.
     """
-    _, channels, size, _ = _shape(model.graph.input[0])
+    channels, size, _ = _face(model.graph.input[0])
     _, length = _shape(model.graph.output[0])
     config = RecognizerConfig(
         name=f"onnx:{file.name}",
@@ -168,21 +224,19 @@ def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
     if not isinstance(changes, dict) or (unknown := set(changes) - allowed):
         wrong = f"unknown key {sorted(unknown)[0]!r}" if isinstance(changes, dict) else "not a table of keys"
         raise ConfigError(f"'{sidecar}': {wrong}; there are {', '.join(sorted(allowed))}")
-    for key in {"mean", "std"} & set(changes):
-        changes[key] = changes[key] if isinstance(changes[key], list) else [changes[key]]
     try:
         if "alignment" in changes:
             alignment = changes["alignment"]
             if not isinstance(alignment, dict) or set(alignment) != {"name", "size", "points"}:
                 raise ValueError("alignment is a table of name, size and points")
             changes["alignment"] = AlignmentTemplate(**alignment | {"points": tuple(map(tuple, alignment["points"]))})
-        return replace(config, **{key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()})
+        return replace(config, **changes)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"'{sidecar}': {error}") from error
 
 
 def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecognizer:
-    """The recognizer in a user's ONNX file, tried on two black faces; raises CheckpointError or ConfigError."""
+    """The recognizer in a user's ONNX file, tried on black faces; raises CheckpointError or ConfigError."""
     file = Path(file)
     if not file.is_file():
         raise CheckpointError(f"'{file}' is no file" if file.exists() else f"'{file}' does not exist")
@@ -190,11 +244,7 @@ def load_onnx(file: Path | str, device: str | torch.device = "cpu") -> OnnxRecog
     config = read_config(file, model)
     content = model.SerializeToString()
     recognizer = OnnxRecognizer(content, config, f"onnx-{_digest(content)}", device)
-    try:
-        tried = recognizer.embed(torch.zeros(2, 3, config.input_size, config.input_size, dtype=torch.float32))
-    except Exception as error:  # onnxruntime's errors have no common base
-        raise CheckpointError(f"'{file}' cannot run a batch of two {config.channels} faces: {error}") from error
-    recognizer.config = replace(config, embedding_size=tried.shape[1])
+    recognizer.try_out()
     return recognizer
 
 
@@ -220,7 +270,7 @@ def load_sface(
 def load_onnx_as(config: RecognizerConfig, file: Path, device: str | torch.device) -> OnnxRecognizer:
     """The network of an ONNX file under a known configuration; raises CheckpointError if its sizes are others."""
     model = read_model(file)
-    (_, channels, size, _), (_, length) = _shape(model.graph.input[0]), _shape(model.graph.output[0])
+    (channels, size, _), (_, length) = _face(model.graph.input[0]), _shape(model.graph.output[0])
     wanted = (1 if config.channels == "grey" else 3, config.input_size, config.embedding_size)
     found = tuple(value or known for value, known in zip((channels, size, length), wanted, strict=True))
     if found != wanted:

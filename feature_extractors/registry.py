@@ -1,5 +1,6 @@
 """Which recognizers there are, and how one is made from its name."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -60,6 +61,7 @@ def load_recognizer(name: str, device: str | torch.device = "cpu", precision: Pr
         ConfigError: the device cannot be used here.
     """
     _discover()
+    name = os.fspath(name)  # of a path, the hint below says how to load it
     device = usable_device(device)
     kind, _, path = name.partition(":")
     if kind == "onnx":

@@ -6,6 +6,7 @@ and keeps its traceback.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 
 class PifrError(Exception):
@@ -65,3 +66,10 @@ class MissingExtraError(PifrError):
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}: pip install '.[{extra}]' in pifr's checkout")
+
+
+def require_extra(purpose: str, extra: str, *packages: str) -> None:
+    """Raises MissingExtraError, whose arguments these are, if a package that an extra of pifr brings is missing."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(purpose, package, extra)

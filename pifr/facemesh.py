@@ -13,6 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pifr.errors import require_extra
+from pifr.zoo import find_weights
+
 INPUT_SIZE = 192
 SQUARE_OVER_EXTENT = 1.4
 """Side of the crop over the longer side of the landmarks' box, as MediaPipe tracks faces."""
@@ -38,14 +41,24 @@ class FaceMesh:
     """Runs `face_landmark.tflite` by LiteRT on one face at a time.
 
     Args:
-        model: path of the tflite file (`pifr models fetch face-mesh`).
+        model: path of the tflite file; None: what `pifr models fetch face-mesh` fetched.
         threads: threads of the interpreter.
+
+    Attributes:
+        fingerprint: changes with the file.
+
+    Raises:
+        MissingExtraError: LiteRT is not installed.
+        WeightsError: the model was not fetched.
     """
 
-    def __init__(self, model: Path, threads: int = 1):
+    def __init__(self, model: Path | None = None, threads: int = 1):
+        require_extra("MediaPipe Face Mesh", "train", "ai_edge_litert")
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(str(model), num_threads=threads)
+        weights = find_weights("face-mesh")
+        self.fingerprint = f"face-mesh-{weights.sha256[:12] if model is None else model}"
+        self._interpreter = Interpreter(str(model or weights.path()), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         outputs = self._interpreter.get_output_details()

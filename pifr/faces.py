@@ -343,7 +343,8 @@ class FaceFinder:
             name: what a landmark file calls it; by default its file name.
 
         Returns:
-            One row a face, the largest first, on the CPU; no row if there is none.
+            One row a face, on the CPU; no row if there is none. The face with the largest box of the detector, by its
+            area, comes first.
 
         Raises:
             ImageError: it cannot be read.

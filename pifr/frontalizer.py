@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -34,6 +35,9 @@ from pifr.turned_photo import turn_photo
 
 _KNOWN = 0.25
 """Visibility from which on a point's place in the photo is taken as it is, where nothing is painted beside it."""
+
+_LOST = b""
+"""A photo that can be passed on, in place of a frame that cannot."""
 
 _RECIPE = 6  # part of every fingerprint: raise it when results change while weights and configuration do not
 
@@ -106,7 +110,12 @@ class Frontalizer:
 
         Raises:
             WeightsError: a network that is needed has no weights; says how to get them.
+            TypeError: `config` is something else.
         """
+        if config is not None and not isinstance(config, FrontalizerConfig):
+            raise TypeError(
+                f"config is {config!r}: give a FrontalizerConfig such as FrontalizerConfig(completion='inet')"
+            )
         locator = FaceLocator.from_pretrained(name, weights=weights, device=device, config=location)
         config = config or FrontalizerConfig()
         return cls(locator, Pretrained(config.networks, name, weights, device, locator.config.precision), config)
@@ -156,6 +165,8 @@ class Frontalizer:
             for result in frontalizer.stream(frames(cv2.VideoCapture(0))):
                 ...
 
+        A frame that is None or an empty array, as cameras give now and then, is a failed face: "unreadable".
+
         Args:
             frames: as `FaceFinder` takes them, uint8 H x W x 3 RGB arrays mostly.
             finder: detects the face of each frame; None: `FaceFinder()`.
@@ -165,7 +176,9 @@ class Frontalizer:
             TypeError, ValueError: as `FaceFinder`, when it comes to what is no frame.
         """
         finder = finder or FaceFinder()
-        return (self(finder([frame])) for frame in each_photo(frames))
+        each_photo(frames)  # refuses one frame, before the frames are looked at one by one
+        known = each_photo(_LOST if _is_lost(frame) else frame for frame in frames)
+        return (self(FaceCrops.failed(["unreadable"]) if frame is _LOST else finder([frame])) for frame in known)
 
     def complete(self, texture: Tensor, visibility: Tensor) -> Tensor:
         """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N."""
@@ -242,6 +255,10 @@ class Frontalizer:
             known = (located.visibility / _KNOWN).clamp(0, 1) if texture is None else self.kept(located.visibility)
             return turn_photo(faces, places, known, shape, texture, camera, size)
         return render(shape, texture, camera, size, supersampling=2).attributes
+
+
+def _is_lost(frame: object) -> bool:
+    return frame is None or (isinstance(frame, np.ndarray) and not frame.size)
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,8 +33,8 @@ class Embedder(Protocol):
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         """B x 3 x S x S float32 RGB in [0, 1], and yaw B in degrees if `config.uses_yaw` -> B x D float32.
 
-        Channel order and value range of the network are its own business, and B may be 0. Of a mirror image the yaw is
-        that before it was mirrored: only |yaw| says how far the face on it is turned.
+        A NumPy array B x D will do, too. Channel order and value range of the network are its own business, and B may
+        be 0. Of a mirror image the yaw is that before it was mirrored: only |yaw| says how far the face is turned.
         """
         ...
 
@@ -81,6 +82,10 @@ class FrontalizedRecognizer:
         self.fusion: Fusion = fusion or view_maker.default_fusion
         self.finder = finder or FaceFinder()
         check_fusion(self.fusion)
+
+    def __repr__(self) -> str:
+        recognizer = getattr(self.recognizer.config, "name", type(self.recognizer).__name__)
+        return f"{type(self).__name__}({recognizer!r}, {self.view_maker.name!r}, fusion={self.fusion!r})"
 
     def embed_images(self, images: Iterable[Photo], batch_size: int = 32) -> Tensor:
         """Templates of photos (files, their content, uint8 RGB, RGBA or grey arrays, Pillow images): B x D' float32.
@@ -136,8 +141,26 @@ class FrontalizedRecognizer:
         return Templates(templates.masked_fill(failed[:, None], torch.nan), views.yaw, views.status, views.reason)
 
 
+@inference()
+def similarities(gallery: Tensor, probes: Tensor) -> Tensor:
+    """How alike the faces of a gallery and of probes are: dot products of their templates, the higher the more alike.
+
+    Args:
+        gallery: B x D' templates.
+        probes: B' x D'.
+
+    Returns:
+        B x B'; -inf where either face failed. Its template is NaN, which `argmax` and `topk` would take for the largest
+        of all: a photo without a face would be everybody's nearest neighbour.
+    """
+    found = gallery @ probes.T
+    return found.masked_fill(found.isnan(), -torch.inf)
+
+
 def _check_parts(recognizer: object, view_maker: object, finder: object) -> None:
     """Raises TypeError if what a `FrontalizedRecognizer` is made of is something else; says how to make it."""
+    if isinstance(recognizer, str):
+        raise TypeError(f"recognizer is {recognizer!r}: load_recognizer({recognizer!r}) makes one of a name")
     if not (hasattr(recognizer, "config") and hasattr(recognizer, "embed")):
         kind = type(recognizer).__name__
         raise TypeError(f"a {kind} is no recognizer: ModuleRecognizer(network, config) makes one of a network")
@@ -217,9 +240,13 @@ def embed_views(recognizer: Embedder, faces: FaceCrops, views: Views, seen: list
 
 def _embed(recognizer: Embedder, images: Tensor, yaw: Tensor | None = None) -> Tensor:
     features = recognizer.embed(images) if yaw is None else recognizer.embed(images, yaw)
+    if isinstance(features, np.ndarray):
+        features = torch.tensor(features, device=images.device)
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         found = f"a tensor of {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"{type(recognizer).__name__}.embed gave {found} for {len(images)} images: B x D is needed")
+        raise TypeError(
+            f"{type(recognizer).__name__}.embed gave {found} for {len(images)} images: a tensor B x D is needed"
+        )
     return features.float()  # in half precision, a sum of squares may be 0 or infinite
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from numbers import Integral
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -56,9 +57,9 @@ def in_batches(faces: _Batch, batch_size: int) -> Iterator[_Batch]:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raises ValueError if a number of faces at a time is less than 1."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: 1 or more are needed")
+    """Raises ValueError if a number of faces at a time is no whole number, or less than 1."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}: a whole number of 1 or more is needed")
 
 
 def check_rows(batch: Any, shapes: dict[str, tuple[int, ...]]) -> None:

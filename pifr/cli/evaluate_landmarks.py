@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pifr.cli.faces_in_files import DETECTOR_HELP
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,7 +23,7 @@ def app(
     labels: Annotated[Path | None, typer.Option(help="Multi-PIE: folder of the label files. (DATA/labels)")] = None,
     session: Annotated[int, typer.Option(help="Multi-PIE: session that is measured.")] = 1,
     smallest_yaw: Annotated[int, typer.Option(help="Multi-PIE: least |yaw|, degrees.")] = 60,
-    detector: Annotated[str, typer.Option(help="As 'pifr extract' takes it.")] = "yunet",
+    detector: Annotated[str, typer.Option(help=DETECTOR_HELP)] = "yunet",
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")] = "cpu",
 ) -> None:
     """Landmark error of C-Net, and of MediaPipe's Face Mesh, on annotated profiles."""  # fmt: skip

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pifr.cli.faces_in_files import DETECTOR_HELP
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,7 +27,7 @@ def app(
     metric: Annotated[bool, typer.Option("--metric", help="Keep the prediction's size: rigid alignment.")] = False,
     icp: Annotated[bool, typer.Option("--icp", help="Refine the alignment by closest points.")] = False,
     every: Annotated[int, typer.Option(help="Use one frame in this many.")] = 10,
-    detector: Annotated[str, typer.Option(help="As 'pifr extract' takes it.")] = "yunet",
+    detector: Annotated[str, typer.Option(help=DETECTOR_HELP)] = "yunet",
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")] = "cpu",
 ) -> None:
     """RMSE of a subject's mean shape against the scan, by the protocol of MICC Florence (the paper's Table 5)."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
+from pifr.cli.faces_in_files import DETECTOR_HELP, EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,9 +19,7 @@ def extract(
     ] = "sface",
     frontalizer: Annotated[str, typer.Option(help="none, mirror, align, srtc, or an installed one.")] = "none",
     fusion: Annotated[str | None, typer.Option(help="How views become one embedding. (the frontalizer's own)")] = None,
-    detector: Annotated[
-        str, typer.Option(help="yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5).")
-    ] = "yunet",
+    detector: Annotated[str, typer.Option(help=DETECTOR_HELP)] = "yunet",
     policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "largest",
     fallback: Annotated[str | None, typer.Option(help="With no face: centre-crop. (the image fails)")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 32,

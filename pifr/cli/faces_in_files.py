@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 EVERY = "every"
 """The policy for several faces under which an image may give several rows."""
 
+DETECTOR_HELP = "yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5)."
+
 POLICY_HELP = "With several faces: largest, central, reject, or every."
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from pifr.cli.faces_in_files import DETECTOR_HELP
+
 # By attribute of `protocols.experiment.Experiment`; what is not given falls back to --config, then to its default.
 _SHARED: dict[str, Any] = {
     "data": Annotated[Path | None, typer.Option("--data", help="The data set: its root, or its list of pairs.")],
@@ -33,7 +35,7 @@ _SHARED: dict[str, Any] = {
     ],
     "sides": Annotated[str | None, typer.Option("--sides", help="Who is frontalized: both sides or probe. (both)")],
     "detector": Annotated[
-        str | None, typer.Option("--detector", help="As 'pifr extract' takes it. (yunet; of a .bin file: aligned)")
+        str | None, typer.Option("--detector", help=f"{DETECTOR_HELP} (yunet; of a .bin file: aligned)")
     ],
     "policy": Annotated[
         str | None, typer.Option("--policy", help="With several faces: largest, central or reject. (largest)")

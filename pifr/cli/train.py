@@ -1,6 +1,5 @@
 """`pifr train`: from a folder of photos to weights."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,8 +8,9 @@ import typer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from feature_extractors import ModuleRecognizer
     from pifr.training.config import InpaintingTask
-    from pifr.training.identity import FrontalIdentity, TextureCritics
+    from pifr.training.identity import TextureCritics
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -134,10 +134,11 @@ def _add_network(name: str, line: str) -> None:
     ) -> None:
         from pifr.training.config import load_training_config
 
+        _require_training()
         _train(
             name,
             config,
-            _critics(load_training_config(config).inpainting) if name == "inpainting" else None,
+            texture_critics(load_training_config(config).inpainting) if name == "inpainting" else None,
             data=data,
             out=out,
             max_steps=max_steps,
@@ -166,6 +167,7 @@ def train_all(
     threads: Threads = None,
 ) -> None:
     """All networks, one after the other, each with the given length, in OUT/<network>."""
+    _require_training()
     from pifr.training.config import load_training_config
     from pifr.training.trainer import refuse_used_folder
 
@@ -173,7 +175,7 @@ def train_all(
         for name in _NETWORKS:
             refuse_used_folder(out / name)
     # What is wrong with I-Net's critics shows before C-Net is trained for hours.
-    critics = _critics(load_training_config(config).inpainting)
+    critics = texture_critics(load_training_config(config).inpainting)
     for name in _NETWORKS:
         _train(
             name,
@@ -214,6 +216,12 @@ def package(
         typer.echo(f"{saved} {saved.stat().st_size / 1e6:.1f} MB")
 
 
+def _require_training() -> None:
+    from pifr.errors import require_extra
+
+    require_extra("training", "train", "lightning", "tensorboard")
+
+
 def _train(name: str, config: str, critics: "TextureCritics | None", **options: Any) -> None:
     """Trains one network; the options are those of `pifr.training.trainer.Run`."""
     import logging
@@ -234,80 +242,45 @@ def _train(name: str, config: str, critics: "TextureCritics | None", **options: 
     typer.echo(f"weights: {weights}")
 
 
-def _critics(task: "InpaintingTask") -> "TextureCritics":
+def texture_critics(task: "InpaintingTask") -> "TextureCritics":
     """The recognizers that a configuration names.
 
     Raises:
         ConfigError: if one is not what it has to be.
     """
-    from pifr.training.identity import TextureCritics
+    from functools import partial
+
+    import torch
+
+    from feature_extractors import load_recognizer
+    from pifr.training.identity import FrontalIdentity, TextureCritics
 
     features = identity = judge = None
     if task.perceptual is not None:
-        features = _activations(task.perceptual.recognizer, task.perceptual.layer)
+        features = partial(_activations, _frozen(task.perceptual.recognizer), task.perceptual.layer)
+        features(torch.zeros(1, 3, 8, 8))  # a wrong layer shows now
     if task.identity is not None:
-        identity = _frontal_identity(task.identity.recognizer, differentiable=True)
-        judge = _frontal_identity(task.identity.judge, differentiable=False)
+        keeper, other = _frozen(task.identity.recognizer), load_recognizer(task.identity.judge)
+        identity = FrontalIdentity(keeper.embed_with_gradients, keeper.config.alignment, keeper.config.input_size)
+        judge = FrontalIdentity(other.embed, other.config.alignment, other.config.input_size)
     return TextureCritics(features, identity, judge)
 
 
-def _frontal_identity(recognizer: str, differentiable: bool) -> "FrontalIdentity":
-    from feature_extractors import load_recognizer
+def _frozen(recognizer: str) -> "ModuleRecognizer":
+    from feature_extractors import ModuleRecognizer, load_recognizer
     from pifr.errors import ConfigError
-    from pifr.training.identity import FrontalIdentity
 
     loaded = load_recognizer(recognizer)
-    config = loaded.config
-    if not differentiable:
-        return FrontalIdentity(loaded.embed, config.alignment, config.input_size)
-    if not hasattr(loaded, "network") or config.uses_yaw:
-        raise ConfigError(f"I-Net is trained to keep templates of torch networks of images alone; {recognizer} is none")
-
+    if not isinstance(loaded, ModuleRecognizer) or loaded.config.uses_yaw:
+        raise ConfigError(f"I-Net is trained to please torch networks of images alone; {recognizer} is none")
     loaded.network.requires_grad_(False)
-
-    def embed(images: "Tensor") -> "Tensor":
-        return loaded.network.to(images.device)(config.normalise(images))
-
-    return FrontalIdentity(embed, config.alignment, config.input_size)
+    return loaded
 
 
-def _activations(recognizer: str, layer: str) -> Callable[["Tensor"], "Tensor"]:
-    """What a layer of a recognizer's network says of textures, B x 3 x N x N in [0, 1], resized to its input.
-
-    Raises:
-        ConfigError: if the recognizer is no torch network or has no such layer.
-    """
+def _activations(recognizer: "ModuleRecognizer", layer: str, textures: "Tensor") -> "Tensor":
+    """What a layer says of textures, B x 3 x N x N in [0, 1], resized to the recognizer's input."""
     from torch.nn import functional
 
-    from feature_extractors import load_recognizer
-    from pifr.errors import ConfigError
-
-    loaded = load_recognizer(recognizer)
-    modules = dict(loaded.network.named_modules()) if hasattr(loaded, "network") else {}
-    if layer not in modules:
-        raise ConfigError(
-            f"{recognizer} has no layer {layer!r} for the perceptual loss; it has {', '.join(filter(None, modules))}"
-        )
-    loaded.network.requires_grad_(False)
-    caught: list[Tensor] = []
-
-    class Reached(Exception):
-        """Ends the forward pass: what lies behind the layer is not needed."""
-
-    def stop(module: object, inputs: object, output: "Tensor") -> None:
-        caught.append(output)
-        raise Reached
-
-    modules[layer].register_forward_hook(stop)
-
-    def activations(textures: "Tensor") -> "Tensor":
-        size = loaded.config.input_size
-        loaded.network.to(textures.device)
-        resized = functional.interpolate(textures, (size, size), mode="bilinear", align_corners=False)
-        try:
-            loaded.network(loaded.config.normalise(resized))
-        except Reached:
-            return caught.pop().float()
-        raise ConfigError(f"{recognizer} does not pass through its layer {layer!r}")
-
-    return activations
+    size = recognizer.config.input_size
+    resized = functional.interpolate(textures, (size, size), mode="bilinear", align_corners=False)
+    return recognizer.activations(resized, layer)

@@ -77,16 +77,17 @@ class FaceMeshSource:
     """MediaPipe Face Mesh; the detector's five points tell it where to look.
 
     Args:
-        model: path of face_landmark.tflite; fetched if None.
+        model: path of the tflite file; None: the weights 'face-mesh', fetched if need be.
     """
 
     name = "face-mesh"
 
     def __init__(self, model: Path | None = None) -> None:
-        weights = find_weights("face-mesh")
-        self._mesh = FaceMesh(model or weights.fetch())
+        if model is None:
+            find_weights("face-mesh").fetch()
+        self._mesh = FaceMesh(model)
+        self.fingerprint = self._mesh.fingerprint
         self._linked = load_links()[0]
-        self.fingerprint = f"{self.name}-{weights.sha256[:12] if model is None else model}"
 
     def __call__(self, image: np.ndarray, face: FaceCrops) -> FoundLandmarks:
         found = self._mesh.from_five_points(image, five_points_in_photo(face))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pifr.cli.face_folder import FreeNames
 from pifr.cli.faces_in_files import find_faces, image_files
-from pifr.cli.frontalize import _Names
 from pifr.detectors import Detections
 from pifr.errors import DataError
 from pifr.faces import FaceFinder
@@ -66,5 +66,5 @@ def test_files_below_a_folder_keep_their_place_and_results_are_no_images(files: 
 
 
 def test_names_of_pictures_never_meet() -> None:
-    names = _Names((), (), set())
+    names = FreeNames((), (), set())
     assert [names(name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]

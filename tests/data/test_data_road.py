@@ -1,6 +1,7 @@
 """From photos to shards, on people that the face model draws."""
 
 import json
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pifr.errors import ConfigError, DataError, UnknownNameError
+from pifr.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
 from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut
 from pifr.five_landmarks import five_of_68, nominal_landmarks
@@ -26,6 +27,7 @@ from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMes
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
 from pifr.zoo import file_sha256
+from protocols.landmarks import MediaPipeLandmarks
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
 from protocols.synthetic.scene import Scene, View
@@ -313,10 +315,19 @@ class _Found:
         return cut(images[0], np.array([60.0, 50.0, 196.0, 200.0]), nominal_landmarks().numpy())
 
 
+def test_without_its_runtime_face_mesh_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    for make in (FaceMeshSource, MediaPipeLandmarks):
+        with pytest.raises(MissingExtraError, match=r"needs the package 'ai_edge_litert': pip install '\.\[train\]'"):
+            make(Path("any.tflite"))
+
+
 def test_a_drawing_is_rejected_by_the_landmark_networks_doubt(monkeypatch):
     """Face Mesh answers on anything; its presence logit says when it does not believe in a face."""
 
     class Doubtful:
+        fingerprint = "doubtful"
+
         def __init__(self, _model):
             pass
 

@@ -70,7 +70,7 @@ def test_a_network_learns_the_same(
     trainers: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pifr.cli.train import _critics
+    from pifr.cli.train import texture_critics
     from pifr.training.config import load_training_config
     from pifr.training.trainer import Run, train
 
@@ -87,7 +87,7 @@ def test_a_network_learns_the_same(
     written = {}
     for place in ("elsewhere", "here"):
         trainers(place)
-        critics = _critics(load_training_config(config).inpainting) if name == "inpainting" else None
+        critics = texture_critics(load_training_config(config).inpainting) if name == "inpainting" else None
         written[place] = train(Run(name, config, shards, tmp_path / place, max_steps=1, threads=1), critics)
     metrics = {place: json.loads(read_metadata(file)["metrics"]) for place, file in written.items()}
     assert metrics["elsewhere"] == pytest.approx(metrics["here"], rel=1e-3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import trimesh
 
-from pifr.cli.frontalize import _Names, _remove, _Table
+from pifr.cli.face_folder import FacesTable, FreeNames, remove_face
 from pifr.cli.main import main
 from pifr.completion import blend
 from pifr.errors import UnknownNameError
@@ -171,7 +171,7 @@ def test_a_folder_that_is_used_again_replaces_the_faces_of_the_same_photos_alone
 def test_a_table_keeps_what_was_known_of_photos_that_a_stopped_run_did_not_reach(tmp_path):
     file = tmp_path / "faces.csv"
     for status, reached in (("first", ("a", "b", "b")), ("second", ("b",))):
-        table = _Table(file, ("a", "b"))
+        table = FacesTable(file, ("a", "b"))
         with table:
             for path in reached:
                 table.renew(path)
@@ -186,9 +186,9 @@ def test_what_an_earlier_call_wrote_of_a_face_is_removed_and_nothing_else(tmp_pa
     for name in (*written, "a.jpg", "a/b.png", "b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert not {"a", "a/mask"} & _remove(tmp_path, {"name": "a", "picture": "", "status": "failed"})
+    assert not {"a", "a/mask"} & remove_face(tmp_path, {"name": "a", "picture": "", "status": "failed"})
     assert (tmp_path / "a.png").exists()
-    assert {"a", "a_texture", "a/mask"} <= _remove(tmp_path, {"name": "a", "picture": "a.png", "status": "ok"})
+    assert {"a", "a_texture", "a/mask"} <= remove_face(tmp_path, {"name": "a", "picture": "a.png", "status": "ok"})
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"a.jpg", "a/b.png", "b.png"}
 
@@ -204,7 +204,7 @@ def test_a_table_of_another_origin_is_not_replaced(random_weights, tmp_path, cap
 
 
 def test_a_face_called_like_the_texture_of_another_gets_another_name():
-    names = _Names((), ("_texture",), set())
+    names = FreeNames((), ("_texture",), set())
     assert [names(name) for name in ("a", "a_texture", "b")] == ["a", "a_texture-2", "b"]
 
 

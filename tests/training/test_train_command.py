@@ -1,5 +1,6 @@
 """`pifr train`: what it offers, and how it fails."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from typer.testing import CliRunner
 from feature_extractors import ModuleRecognizer, RecognizerConfig
 from pifr import zoo
 from pifr.alignment import ARCFACE_112
-from pifr.cli import train
-from pifr.cli.train import app
-from pifr.errors import CheckpointError, ConfigError, DataError
+from pifr.cli.train import app, texture_critics
+from pifr.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from pifr.networks.weights import build_network, save_network
-from pifr.training.config import IdentityConfig, load_training_config
+from pifr.training.config import IdentityConfig, PerceptualConfig, load_training_config
+from pifr.training.identity import TextureCritics
 
 
 def test_every_step_of_the_road_is_a_command() -> None:
@@ -86,22 +87,30 @@ def test_a_network_in_the_folder_of_another_is_not_packaged(tmp_path: Path, pack
     assert not list(packaged.iterdir())
 
 
+def critics_of(**changes: object) -> TextureCritics:
+    task = load_training_config("lite").inpainting.model_copy(update={"identity": None, "perceptual": None} | changes)
+    return texture_critics(task)
+
+
 def test_recognizers_that_inet_is_trained_against_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(3))
     config = RecognizerConfig(
         name="small", input_size=16, alignment=ARCFACE_112, embedding_size=3, licence="MIT", origin="this test"
     )
     network(torch.zeros(1, 3, 16, 16))
-    for make in (
-        lambda: train._frontal_identity("small", differentiable=True),
-        lambda: train._activations("small", "1"),
+    monkeypatch.setattr("feature_extractors.load_recognizer", lambda name: ModuleRecognizer(network, config, name))
+    for changes in (
+        {"identity": IdentityConfig(recognizer="small", judge="small")},
+        {"perceptual": PerceptualConfig(recognizer="small", layer="1")},
     ):
         network.requires_grad_(True)
-        monkeypatch.setattr("feature_extractors.load_recognizer", lambda name: ModuleRecognizer(network, config, name))
+        critics = critics_of(**changes)
         textures = torch.rand(1, 3, 32, 32, requires_grad=True)
-        make()(textures).sum().backward()
+        (critics.identity or critics.features)(textures).sum().backward()
         assert textures.grad.abs().sum() > 0
         assert all(parameter.grad is None for parameter in network.parameters())
+    with pytest.raises(ConfigError, match="no layer '9'"):
+        critics_of(perceptual=PerceptualConfig(recognizer="small", layer="9"))
 
 
 def test_keeping_the_person_needs_a_torch_network_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +120,15 @@ def test_keeping_the_person_needs_a_torch_network_of_images(monkeypatch: pytest.
         )
 
     monkeypatch.setattr("feature_extractors.load_recognizer", lambda name: Onnx())
-    lite = load_training_config("lite")
-    task = lite.inpainting.model_copy(update={"identity": IdentityConfig(recognizer="flat"), "perceptual": None})
     with pytest.raises(ConfigError, match="flat is none"):
-        train._critics(task)
+        critics_of(identity=IdentityConfig(recognizer="flat"))
+
+
+@pytest.mark.parametrize("command", ["all", "pncc"])
+def test_without_the_packages_that_train_the_command_says_what_to_install(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    arguments = [command, "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(MissingExtraError, match=r"training needs the package 'lightning': pip install '\.\[train\]'"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -1,0 +1,123 @@
+"""The folder that `pifr frontalize` fills: its table of faces, the names of its files, and what an earlier call wrote.
+
+A folder may be used again: the faces of a photo that was there before are replaced, all else stays as it is.
+"""
+
+import csv
+import time
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+
+from pifr.errors import DataError
+from pifr.files import write_whole
+
+_SAVE_SECONDS = 2.0
+"""The table of a long run is saved this often."""
+
+COLUMNS = (
+    *("path", "name", "picture", "status", "reason", "left", "top", "right", "bottom"),
+    *("yaw", "visible_fraction", "residual_mm"),
+)
+"""Of faces.csv."""
+
+
+class FacesTable:
+    """faces.csv. Rows of a photo stay until it is looked at again; it is saved on leaving, whatever happened.
+
+    Args:
+        file: may exist.
+        paths: photos that are looked at, as the table writes them.
+
+    Raises:
+        DataError: the file is there and is no such table.
+    """
+
+    def __init__(self, file: Path, paths: Iterable[str]) -> None:
+        self._file, self._saved, self._old = file, time.monotonic(), set(paths)
+        self._rows: dict[str, list[dict[str, str]]] = {}
+        for row in self._read() if file.exists() else ():
+            self._rows.setdefault(row["path"], []).append(row)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._save()
+
+    def renew(self, path: str) -> list[dict[str, str]]:
+        """Takes the rows of a photo from an earlier call out; there are none at its second face."""
+        if path not in self._old:
+            return []
+        self._old.remove(path)
+        return self._rows.pop(path, [])
+
+    def add(self, row: dict[str, str]) -> None:
+        self._rows.setdefault(row["path"], []).append(row)
+
+    def save_now_and_then(self) -> None:
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        write_whole(self._file, self._write)
+        self._saved = time.monotonic()
+
+    def _write(self, part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as table:
+            rows = csv.DictWriter(table, COLUMNS)
+            rows.writeheader()
+            rows.writerows(row for of_photo in self._rows.values() for row in of_photo)
+
+    def _read(self) -> list[dict[str, str]]:
+        with self._file.open(newline="", encoding="utf-8", errors="replace") as table:
+            rows = csv.DictReader(table)
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                raise DataError(f"'{self._file}' is no table of this command: choose another folder by --out")
+            return list(rows)
+
+
+class FreeNames:
+    """Names of faces: their file's; numbered where that is taken.
+
+    Args:
+        steps: pictures that are written below each name.
+        beside: what files of the same face are called after its name.
+        taken: names that are taken before.
+    """
+
+    def __init__(self, steps: Iterable[str], beside: Iterable[str], taken: set[str]) -> None:
+        self._steps, self._beside, self._taken = tuple(steps), tuple(beside), set(taken)
+
+    def __call__(self, file: str) -> str:
+        candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
+        name = next(candidate for candidate in candidates if self._taken.isdisjoint(self._written(candidate)))
+        self._taken.update(self._written(name))
+        return name
+
+    def release(self, names: set[str]) -> None:
+        """These files are gone."""
+        self._taken -= names
+
+    def _written(self, name: str) -> set[str]:
+        return {name, *(f"{name}/{step}" for step in self._steps), *(name + end for end in self._beside)}
+
+
+def names_below(out: Path) -> set[str]:
+    """Names of the files in the output folder, which nothing may replace."""
+    return {path.relative_to(out).with_suffix("").as_posix() for path in out.rglob("*") if path.is_file()}
+
+
+def remove_face(out: Path, row: dict[str, str]) -> set[str]:
+    """Removes what an earlier call wrote of a face, and returns the names that are free then."""
+    from pifr.mesh import MESH_FORMATS
+    from pifr.panels import PANELS
+
+    name = row["name"]
+    files = [out / name / f"{panel}.png" for panel in PANELS if row["status"] != "failed"]
+    if row["picture"]:
+        files += [
+            out / f"{name}{end}" for end in (".png", "_texture.png", ".mtl", *(f".{form}" for form in MESH_FORMATS))
+        ]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return {file.relative_to(out).with_suffix("").as_posix() for file in files}
