@@ -96,7 +96,7 @@ def _timed_stages(frontalizer: "Frontalizer") -> Iterator[dict[str, float]]:
     seconds: dict[str, float] = {}
     stages = {
         "segmentation": (frontalizer.locator, "segment"),
-        "PNCC": (frontalizer.locator, "code"),
+        "PNCC": (frontalizer.locator, "predict_pncc"),
         "correspondence": (frontalizer.locator.correspondence, "unwrap"),
         "completion": (frontalizer, "complete"),
         "shape": (frontalizer, "shape"),

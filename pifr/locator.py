@@ -119,7 +119,7 @@ class FaceLocator:
         Detectors take heads that lie on their side, or are upside down, for upright ones. A face that would be used as
         it comes is turned only if that explains it much better.
         """
-        located = self._look(faces)
+        located = self._locate_once(faces)
         limit = torch.where(located.reliable, _MUCH_BETTER * located.residual, torch.inf)
         limit = limit.clamp(max=self.config.turned_residual)
         lost = faces.usable & ~(located.reliable & (located.residual <= self.config.turned_residual))
@@ -128,15 +128,15 @@ class FaceLocator:
         again, looks = faces[lost], []
         for quarters in (1, 2, 3):
             turned, to_turned = again.turned(quarters)
-            looks.append(self._look(turned).mapped(warp.invert_affine(to_turned)))
+            looks.append(self._locate_once(turned).mapped(warp.invert_affine(to_turned)))
         least, best = torch.stack([look.residual.where(look.reliable, torch.inf) for look in looks]).min(0)
         rows = torch.arange(len(faces), device=self.device)
         other = len(faces) + best * len(again) + rows[: len(again)]
         rows[lost] = other.where(least <= limit[lost], rows[lost])
         return LocatedFaces.concatenate([located, *looks])[rows]
 
-    def _look(self, faces: FaceCrops) -> LocatedFaces:
-        pncc, mask, pncc_to_crop, found = self.encode(faces.pixels)
+    def _locate_once(self, faces: FaceCrops) -> LocatedFaces:
+        pncc, mask, pncc_to_crop, found = self.predict(faces.pixels)
         pncc, mask = without_nan(pncc, mask)
         found = found & faces.usable
         mask = mask * found[:, None, None, None]
@@ -148,7 +148,7 @@ class FaceLocator:
         # C-Net sees the crop's border, repeated, as part of the face.
         visibility = seen.visibility * inside_photo(image_map, faces.edges)
         residual = torch.where(seen.fit.valid, seen.fit.residual, torch.inf)
-        status, reason = self._judge(faces, found, mask, camera, residual, visibility)
+        status, reason = self._judged(faces, found, mask, camera, residual, visibility)
         return LocatedFaces(
             mask=mask,
             pncc=pncc,
@@ -164,7 +164,7 @@ class FaceLocator:
             reason=reason,
         )
 
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def predict(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """C-Net alone: tensors in, tensors out.
 
         Args:
@@ -177,8 +177,8 @@ class FaceLocator:
         mask = self.segment(pixels)
         mask_to_crop = resized_to(pixels.shape[0], mask.shape[-1], CROP_SIZE, pixels.device)
         for _ in range(self.config.passes):
-            pncc_to_crop, found = self.frame(mask, mask_to_crop)
-            pncc, mask = self.code(pixels, mask, mask_to_crop, pncc_to_crop)
+            pncc_to_crop, found = self.tight_crop(mask, mask_to_crop)
+            pncc, mask = self.predict_pncc(pixels, mask, mask_to_crop, pncc_to_crop)
             mask_to_crop = pncc_to_crop
         return pncc, mask, pncc_to_crop, found
 
@@ -187,7 +187,7 @@ class FaceLocator:
         with self.pretrained.autocast():
             return self.pretrained["segmentation"](pixels).sigmoid()
 
-    def frame(self, mask: Tensor, mask_to_crop: Tensor) -> tuple[Tensor, Tensor]:
+    def tight_crop(self, mask: Tensor, mask_to_crop: Tensor) -> tuple[Tensor, Tensor]:
         """C-Net's tight crop around a mask.
 
         Args:
@@ -207,14 +207,16 @@ class FaceLocator:
         box = torch.full_like(side, CROP_SIZE / CROP_FACTOR * network.crop_factor)
         return torch.where(found[:, None, None], tight, square_to_image(middle, box, network.input_size)), found
 
-    def code(self, pixels: Tensor, mask: Tensor, mask_to_crop: Tensor, pncc_to_crop: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_pncc(
+        self, pixels: Tensor, mask: Tensor, mask_to_crop: Tensor, pncc_to_crop: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """PNCC and mask in C-Net's tight crop.
 
         Args:
             pixels: B x 3 x 256 x 256.
             mask, mask_to_crop: B x 1 x n x n and its frame: what the network sees if it wants segmented faces, and the
                 result's mask if it refines none.
-            pncc_to_crop: from `frame`.
+            pncc_to_crop: from `tight_crop`.
 
         Returns:
             B x 3 x n x n in [0, 1], B x 1 x n x n in [0, 1].
@@ -225,21 +227,21 @@ class FaceLocator:
         mask = warp.affine_warp(
             mask, warp.compose_affine(warp.invert_affine(mask_to_crop), pncc_to_crop), size, "zeros"
         )
-        pncc, refined = self._code(crops, mask)
+        pncc, refined = self._pncc(crops, mask)
         if self.config.mirrored_pass:
-            other, other_refined = self._code(crops.flip(3), mask.flip(3))
+            other, other_refined = self._pncc(crops.flip(3), mask.flip(3))
             other = other.flip(3)
             pncc = (pncc + torch.cat([1 - other[:, :1], other[:, 1:]], 1)) / 2
             refined = (refined + other_refined.flip(3)) / 2
         return pncc, refined
 
-    def _code(self, crops: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _pncc(self, crops: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         with self.pretrained.autocast():
             prediction = self.pretrained["pncc"](crops, mask)
         refined = mask if prediction.mask_logits is None else prediction.mask_logits.sigmoid()
         return prediction.pncc.clamp(0, 1), refined
 
-    def _judge(
+    def _judged(
         self, faces: FaceCrops, found: Tensor, mask: Tensor, camera: Camera, residual: Tensor, visibility: Tensor
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Status and reason of each face."""

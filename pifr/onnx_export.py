@@ -30,7 +30,7 @@ class _Locate(nn.Module):
         self.networks = nn.ModuleList([self.locator.pretrained["segmentation"], self.locator.pretrained["pncc"]])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        pncc, mask, pncc_to_crop, found = self.locator.encode(pixels)
+        pncc, mask, pncc_to_crop, found = self.locator.predict(pixels)
         outputs = (pncc, mask, pncc_to_crop, found)
         if self.shape is None:
             return outputs

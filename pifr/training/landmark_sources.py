@@ -120,7 +120,7 @@ class CNetSource:
         pixels = face.pixels.expand(count, -1, -1, -1)
         frames = warp.compose_affine(located.pncc_to_crop, self._looks)
         mask, mask_to_crop = (each.expand(count, *each.shape[1:]) for each in (located.mask, located.pncc_to_crop))
-        pncc, mask = locator.code(pixels, mask, mask_to_crop, frames)
+        pncc, mask = locator.predict_pncc(pixels, mask, mask_to_crop, frames)
         seen = locator.correspondence.unwrap(
             pixels, pncc, mask, locator.config.texture_size, frames, locator.config.pncc_deviation
         )

@@ -43,7 +43,7 @@ def test_the_exported_locator_agrees_at_every_batch_size(frontalizer, sessions, 
     faces = painted_faces(yaw)
     pncc, mask, pncc_to_crop, found = sessions[0].run(None, {"pixels": faces.pixels.numpy()})
     with torch.inference_mode():
-        expected = frontalizer.locator.encode(faces.pixels)
+        expected = frontalizer.locator.predict(faces.pixels)
     for exported, own in zip((pncc, mask, pncc_to_crop), expected, strict=False):
         np.testing.assert_allclose(exported, own.numpy(), atol=1e-4)
     assert found.tolist() == expected[3].tolist()

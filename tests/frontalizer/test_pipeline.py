@@ -422,8 +422,8 @@ def test_pitch_shrinks_as_yaw_does(frontalizer, locator, monkeypatch):
 
 
 def test_a_second_pass_looks_again_around_what_the_first_one_found(locator, monkeypatch):
-    frames, code = [], locator.code
-    monkeypatch.setattr(locator, "code", lambda *given: frames.append(given[3]) or code(*given))
+    frames, predict = [], locator.predict_pncc
+    monkeypatch.setattr(locator, "predict_pncc", lambda *given: frames.append(given[3]) or predict(*given))
     for passes in (1, 2):
         frames.clear()
         monkeypatch.setattr(locator, "config", locator.config.model_copy(update={"passes": passes}))
@@ -435,7 +435,7 @@ def test_a_second_pass_looks_again_around_what_the_first_one_found(locator, monk
 def test_the_tight_crop_is_the_square_of_the_mask_times_the_crop_factor(locator):
     mask = torch.zeros(1, 1, 128, 128)
     mask[..., 40:80, 40:80] = 1
-    frame, _ = locator.frame(mask, resized_to(1, 128, 256, mask.device))
+    frame, _ = locator.tight_crop(mask, resized_to(1, 128, 256, mask.device))
     factor = locator.pretrained["pncc"].config.crop_factor
     assert frame[0, :, 0].norm().item() * 128 == pytest.approx(40 * 2 * factor, rel=0.03)
 

@@ -297,8 +297,8 @@ def test_mirrored_pass_sees_a_face_and_its_mirror_image_alike(random_weights):
     whole = torch.eye(2, 3).repeat(2, 1, 1)
     mask = torch.ones(2, 1, 256, 256)
     with torch.inference_mode():
-        pncc, refined = locator.code(pixels, mask, whole, frame)
-        other, other_refined = locator.code(pixels.flip(3), mask, whole, frame)
+        pncc, refined = locator.predict_pncc(pixels, mask, whole, frame)
+        other, other_refined = locator.predict_pncc(pixels.flip(3), mask, whole, frame)
     mirrored = torch.cat([1 - other[:, :1], other[:, 1:]], 1).flip(3)
     torch.testing.assert_close(mirrored, pncc, atol=2e-4, rtol=0)
     torch.testing.assert_close(other_refined.flip(3), refined, atol=2e-4, rtol=0)
