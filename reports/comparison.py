@@ -89,12 +89,13 @@ def comparison_tables(figures: pd.DataFrame, statistics: Statistics) -> Iterator
         comparisons = counted(int(first[["genuine", "impostor", "failed"]].sum()), "comparison")
         size = f"{counted(first['folds'], 'fold')}, {comparisons}"
         data_set = DataSet(name or protocol, setting, known and bool(synthetic), size)
-        eer, *rates = rate_columns(data_set)
+        failures = bool(group["failed"].any())
+        eer, *rates = rate_columns(data_set, failures)
         change, passes = Column("ΔEER (points)", data_set, "measured", "lower"), Column("passes", data_set, "measured")
         rows = []
         for _, system in group.iterrows():
             labels = (system["run"] if several_runs else "", *(system[part] for part in SYSTEM))
-            own_eer, *own_rates = rate_cells(system)
+            own_eer, *own_rates = rate_cells(system, failures)
             views = Estimate(float(system["passes"]), decimals=0, reason="?")
             rows.append(Row(labels, (own_eer, _difference(system), *own_rates, views), data_set, "measured"))
         key = slug("-".join(filter(None, [protocol, setting])))

@@ -161,15 +161,15 @@ class VerificationStudy:
 
     def verification_table(self) -> Table:
         """Every rate of every system."""
-        rows = []
+        failures, rows = bool(self.summary["failed"].any()), []
         for key, (_, found) in zip(self.summary.itertuples(index=False), self.summary.iterrows(), strict=True):
-            rates = (*rate_cells(found), self.measurement.passes(key.run, key.frontalizer))
+            rates = (*rate_cells(found, failures), self.measurement.passes(key.run, key.frontalizer))
             rows.append(Row(self.measurement.labels(key), rates, self.data_set, "measured"))
         return Table(
             f"{self.key}-rates",
             f"Verification on {self.data_set.title}",
             ("System", "Fusion", "Run"),
-            (*rate_columns(self.data_set), self._column("passes")),
+            (*rate_columns(self.data_set, failures), self._column("passes")),
             tuple(rows),
             (*self.conditions(), *notes_on_fnmr(self.impostors)),
         )
@@ -484,19 +484,21 @@ def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
     return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
 
 
-def rate_columns(data_set: DataSet) -> tuple[Column, ...]:
-    """Columns of the rates of one system: those of `rate_cells`."""
-    names: list[tuple[str, Better]] = [("EER (%)", "lower"), ("EER (%), failures rejected", "lower")]
+def rate_columns(data_set: DataSet, failures: bool) -> tuple[Column, ...]:
+    """Columns of the rates of one system: those of `rate_cells`; `failures`: whether any system has one."""
+    names: list[tuple[str, Better]] = [("EER (%)", "lower")]
+    if failures:
+        names.append(("EER (%), failures rejected", "lower"))
     names += [(f"FNMR (%) at FMR {100 * point:g} %", "lower") for point in FMR_POINTS]
     names += [("accuracy (%)", "higher"), ("AUC (%)", "higher"), ("FTA (%)", "lower")]
     return tuple(Column(name, data_set, "measured", better) for name, better in names)
 
 
-def rate_cells(found: Mapping[str, Any]) -> tuple[Estimate, ...]:
-    """Rates of one system; `found` is a row of `protocols.summary.summarise`."""
+def rate_cells(found: Mapping[str, Any], failures: bool) -> tuple[Estimate, ...]:
+    """Rates of one system; `found` is a row of `protocols.summary.summarise`, `failures` as in `rate_columns`."""
     return (
         percent(found["eer"], found["eer_low"], found["eer_high"], found["eer_std"]),
-        percent(found["eer_rejecting"]),
+        *((percent(found["eer_rejecting"]),) if failures else ()),
         *(percent(found[summary.fnmr_column(point)]) for point in FMR_POINTS),
         percent(
             found["accuracy"],
