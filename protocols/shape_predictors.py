@@ -10,7 +10,7 @@ import numpy as np
 
 from pifr.geometry.mesh_raster import grid_triangles
 from pifr.geometry.template import load_template
-from protocols.landmarks import MEDIAPIPE_68, MediaPipeLandmarks
+from protocols.landmark_predictors import MEDIAPIPE_68, MediaPipeLandmarks
 from protocols.predictors import Predictors
 from protocols.shape import PersonShape, averaged
 

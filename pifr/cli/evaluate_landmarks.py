@@ -30,16 +30,9 @@ def app(
     from pifr.cli.progress import progress_bar
     from pifr.faces import FaceFinder
     from pifr.files import check_writable
-    from protocols.landmarks import (
-        LANDMARK_PREDICTORS,
-        LANDMARKS_FILE,
-        SCHEMES,
-        evaluate_landmarks,
-        landmark_record,
-        read_cfp,
-        read_csv,
-        read_multipie,
-    )
+    from protocols.landmark_data import read_cfp, read_csv, read_multipie
+    from protocols.landmark_predictors import LANDMARK_PREDICTORS
+    from protocols.landmarks import LANDMARKS_FILE, SCHEMES, evaluate_landmarks, landmark_record
     from protocols.runs import save_run
 
     # Captions print the record, so what another kind of annotation would be asked for has no place in it.

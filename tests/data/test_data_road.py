@@ -27,7 +27,7 @@ from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMes
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
 from pifr.zoo import file_sha256
-from protocols.landmarks import MediaPipeLandmarks
+from protocols.landmark_predictors import MediaPipeLandmarks
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
 from protocols.synthetic.scene import Scene, View

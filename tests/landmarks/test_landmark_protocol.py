@@ -16,16 +16,14 @@ from pifr.cli.evaluate_landmarks import app as evaluate
 from pifr.errors import DataError, UnknownNameError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.geometry.template import LANDMARK_SETS
+from protocols.landmark_data import read_cfp, read_csv, read_multipie
+from protocols.landmark_predictors import LANDMARK_PREDICTORS
 from protocols.landmarks import (
-    LANDMARK_PREDICTORS,
     SCHEMES,
     Annotation,
     Prediction,
     evaluate_landmarks,
     landmark_errors,
-    read_cfp,
-    read_csv,
-    read_multipie,
     summarise_landmarks,
 )
 

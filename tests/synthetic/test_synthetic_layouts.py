@@ -15,7 +15,8 @@ from pifr.errors import DataError
 from pifr.geometry.face_model import load_face_model
 from protocols.base import read_dataset
 from protocols.cfp import Cfp
-from protocols.landmarks import SCHEMES, landmark_errors, read_cfp, read_csv, read_multipie
+from protocols.landmark_data import read_cfp, read_csv, read_multipie
+from protocols.landmarks import SCHEMES, landmark_errors
 from protocols.multipie import MultiPie, Switches
 from protocols.shape import ShapeOptions, ShapeScans
 from protocols.synthetic import write_cfp, write_multipie, write_shape
