@@ -75,8 +75,12 @@ class VerificationProtocol(Protocol):
     """
 
     name: str
-    settings: tuple[str, ...]
     root: Path
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of its settings, such as FF and FP."""
+        ...
 
     def validate(self) -> list[str]:
         """Everything that keeps the data from being used, one line each; empty for a sound data set."""
