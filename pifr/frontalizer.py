@@ -7,7 +7,7 @@
                                                            frontal rendering
 
 `Frontalizer.__call__` reads like this picture, and every step is one function below it; the first row is
-`pifr.locator.FaceLocator`.
+`pifr.locator.FaceLocator`. What recognizers are shown is made from the same steps by `pifr.frontal_views.SrtcViews`.
 """
 
 from collections.abc import Iterable, Iterator
