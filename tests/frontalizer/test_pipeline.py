@@ -384,7 +384,7 @@ def _looks(locator, monkeypatch, residuals, reliable=(True,) * 4):
         ]
     )
     with monkeypatch.context() as patch:
-        patch.setattr(locator, "_look", lambda faces: next(looks))
+        patch.setattr(locator, "_locate_once", lambda faces: next(looks))
         return locator._locate(faces).residual.item()
 
 
