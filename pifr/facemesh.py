@@ -42,7 +42,6 @@ class FaceMesh:
 
     Args:
         model: path of the tflite file; None: what `pifr models fetch face-mesh` fetched.
-        threads: threads of the interpreter.
 
     Attributes:
         fingerprint: changes with the file.
@@ -52,13 +51,13 @@ class FaceMesh:
         WeightsError: the model was not fetched.
     """
 
-    def __init__(self, model: Path | None = None, threads: int = 1):
+    def __init__(self, model: Path | None = None):
         require_extra("MediaPipe Face Mesh", "train", "ai_edge_litert")
         from ai_edge_litert.interpreter import Interpreter
 
         weights = find_weights("face-mesh")
         self.fingerprint = f"face-mesh-{weights.sha256[:12] if model is None else model}"
-        self._interpreter = Interpreter(str(model or weights.path()), num_threads=threads)
+        self._interpreter = Interpreter(str(model or weights.path()), num_threads=1)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         outputs = self._interpreter.get_output_details()

@@ -162,14 +162,13 @@ def folder_panels(folder: Path) -> PanelSource:
     return read
 
 
-def image_panels(root: Path, device: str = "cpu") -> PanelSource:
+def image_panels(root: Path) -> PanelSource:
     """Pictures made on demand: `srtc` is applied to `ROOT/<probe>`, with faces found, as in the run.
 
     Of other frontalizers the photos are shown.
 
     Args:
         root: folder that sample names are relative to (CFP: `Data/Images`).
-        device: where the networks run.
 
     Raises:
         DataError: there is no such folder, or, when a picture is asked for, none of that name in it.
@@ -193,9 +192,9 @@ def image_panels(root: Path, device: str = "cpu") -> PanelSource:
         faces, truth = finder([root / probe]), finder([root / reference])
         if faces.status[0] == "failed":
             return {}
-        slot, _, options = frontalizer.partition(":")
-        if slot == "srtc":
-            result = load(device, options).frontalizer(faces, ARCFACE_112, _CELL)
+        name, _, options = frontalizer.partition(":")
+        if name == "srtc":
+            result = load("cpu", options).frontalizer(faces, ARCFACE_112, _CELL)
             (pictures,) = panels(faces, result)
         else:  # its steps are not known here
             pictures = {"input": to_uint8(faces.pixels)[0]}
