@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pifr.errors import require_extra
-from pifr.zoo import find_weights
+from pifr.zoo import file_sha256, find_weights
 
 INPUT_SIZE = 192
 SQUARE_OVER_EXTENT = 1.4
@@ -56,8 +56,9 @@ class FaceMesh:
         from ai_edge_litert.interpreter import Interpreter
 
         weights = find_weights("face-mesh")
-        self.fingerprint = f"face-mesh-{weights.sha256[:12] if model is None else model}"
-        self._interpreter = Interpreter(str(model or weights.path()), num_threads=1)
+        file = weights.path() if model is None else model
+        self.fingerprint = f"face-mesh-{file_sha256(file)[:12]}"
+        self._interpreter = Interpreter(str(file), num_threads=1)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         outputs = self._interpreter.get_output_details()

@@ -39,7 +39,7 @@ CROP_SIZE = 256
 CROP_FACTOR = 2.0
 """Side of the crop over the longer side of the detector's box."""
 
-_RECIPE = 4  # part of every fingerprint: raise it when the pixels of a crop change
+_RECIPE = 5  # part of every fingerprint: raise it when the pixels of a crop change
 
 _LARGEST_ROLL = 30.0
 """Degrees; the squares around heads that are rolled further are turned with them."""

@@ -25,7 +25,7 @@ from pifr.views import Views
 
 _Kind = TypeVar("_Kind", bound=Config)
 
-_RECIPE = 1  # part of every fingerprint: raise it when views change while what they are made of does not
+_RECIPE = 2  # part of every fingerprint: raise it when views change while what they are made of does not
 
 _ALIGN_NAMES = ("crop", "crop mirror", "realigned", "realigned mirror")
 
@@ -133,12 +133,13 @@ class AlignViews:
         self.locator, self.weights = locator, weights
         self.fingerprint = f"{self.name}|{locator.fingerprint}|{weights.digest}|v{_RECIPE}"
 
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        """As `pifr.views.ViewMaker` says. A face that is not reliably located is left to its crop."""
+        return self.views_of(faces, self.locator(faces), alignment, size)
+
     @inference()
-    def __call__(
-        self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: LocatedFaces | None = None
-    ) -> Views:
-        """As `pifr.views.LocatingViewMaker` says. A face that is not reliably located is left to its crop."""
-        located = self.locator(faces) if located is None else located
+    def views_of(self, faces: FaceCrops, located: LocatedFaces, alignment: AlignmentTemplate, size: int) -> Views:
+        """As `pifr.views.LocatingViewMaker` says."""
         images, weights = _aligned(faces, located, self.weights, alignment, size)
         return Views(images, weights, _ALIGN_NAMES, located.yaw, located.status, located.reason)
 
@@ -170,12 +171,14 @@ class SrtcViews:
         """Locates the faces."""
         return self.frontalizer.locator
 
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        """As `pifr.views.ViewMaker` says. A face that is not reliably frontalized is left to its crop."""
+        return self.views_of(faces, self.locator(faces), alignment, size)
+
     @inference()
-    def __call__(
-        self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: LocatedFaces | None = None
-    ) -> Views:
-        """As `pifr.views.LocatingViewMaker` says. A face that is not reliably frontalized is left to its crop."""
-        frontalizer, located = self.frontalizer, self.locator(faces) if located is None else located
+    def views_of(self, faces: FaceCrops, located: LocatedFaces, alignment: AlignmentTemplate, size: int) -> Views:
+        """As `pifr.views.LocatingViewMaker` says."""
+        frontalizer = self.frontalizer
         faces = faces.to(located.pncc.device)
         shape = frontalizer.shape(faces.pixels, located)
         texture = frontalizer.complete(located.uv_partial, located.visibility) if self.renderings.painted else None

@@ -42,7 +42,7 @@ _DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, AssertionError),
     *(TypeError, AttributeError, struct.error),
 )
-"""What Pillow's decoders raise for damaged files."""
+"""What Pillow's decoders raise for damaged files, depending on the format, once the pixels are needed."""
 
 _CHANNELS = ((), (1,), (3,), (4,))
 """Of arrays, what their shape ends with after height and width: grey, grey, RGB, RGBA."""
@@ -135,7 +135,6 @@ def read_image(source: Photo) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
     except _DAMAGED as error:
-        # Pillow reports damaged files by all of these, depending on the format's decoder, once the pixels are needed.
         if isinstance(source, Image.Image):
             raise ImageError(f"{name} cannot be read ({error or 'it is closed'}): give one that is open") from error
         raise ImageError(f"{name} is damaged ({error}): copy it again from its source") from error

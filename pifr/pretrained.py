@@ -32,7 +32,8 @@ class Pretrained:
         precision: "auto" is bfloat16 where the processor multiplies matrices of it natively.
 
     Attributes:
-        fingerprint: the weights' SHA-256, and the precision in which they run here.
+        weights_fingerprint: the weights' SHA-256.
+        fingerprint: that, and the precision in which they run here.
 
     Raises:
         WeightsError: a network has no weights; says how to get them.
@@ -55,7 +56,8 @@ class Pretrained:
         files = {name: _weights_file(configuration, name, weights) for name in names}
         self._bfloat16 = uses_bfloat16(precision, self.device)
         used = "bfloat16" if self._bfloat16 else "float32"
-        self.fingerprint = ",".join([*(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()), used])
+        self.weights_fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
+        self.fingerprint = f"{self.weights_fingerprint},{used}"
         self._networks: dict[str, nn.Module] = {
             name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
             for name, file in files.items()

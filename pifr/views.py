@@ -95,10 +95,8 @@ class LocatingViewMaker(ViewMaker, Protocol):
 
     locator: "FaceLocator"
 
-    def __call__(
-        self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: "LocatedFaces | None" = None
-    ) -> Views:
-        """As `ViewMaker`; `located` is what a locator of the same fingerprint found of these faces."""
+    def views_of(self, faces: FaceCrops, located: "LocatedFaces", alignment: AlignmentTemplate, size: int) -> Views:
+        """As a call; `located` is what a locator of the same fingerprint found of these faces."""
         ...
 
 

@@ -257,13 +257,13 @@ def _embed_batch(
         place = (maker.fingerprint, config.alignment, config.input_size, rows)
         if place not in made:
             with timings.measure(f"views:{system.frontalizer_name}"):
-                shared = ()
                 if isinstance(maker, LocatingViewMaker):
                     found = maker.locator.fingerprint, rows
                     if found not in located:
                         located[found] = maker.locator(chosen)
-                    shared = (located[found],)
-                made[place] = maker(chosen, config.alignment, config.input_size, *shared)
+                    made[place] = maker.views_of(chosen, located[found], config.alignment, config.input_size)
+                else:
+                    made[place] = maker(chosen, config.alignment, config.input_size)
         views = made[place]
         with timings.measure(f"embed:{system.recognizer_name}"):
             features = embed_views(system.recognizer, chosen, views, seen[system.recognizer.fingerprint, rows])
@@ -273,6 +273,7 @@ def _embed_batch(
 
 def _faces(features: Tensor, views: Views) -> Iterator[FaceFeatures]:
     views = failed_without_direction(views, features)
+    features = features.masked_fill((views.weights <= 0)[..., None], 0.0)  # which may be anything
     values, weights, yaw = features.cpu().numpy(), views.weights.cpu().numpy(), views.yaw.tolist()
     for row, (status, reason) in enumerate(zip(views.status, views.reason, strict=True)):
         if status == "failed":

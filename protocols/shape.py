@@ -24,6 +24,7 @@ import numpy as np
 from pifr.errors import ConfigError, DataError
 from pifr.geometry.similarity import Similarity, fit_similarity
 from pifr.images import IMAGE_SUFFIXES
+from pifr.rows import in_batches
 from protocols.base import Progress
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def averaged(predict: Callable[[FaceCrops], np.ndarray], faces: FaceCrops, batch
         faces: pictures of one person.
         batch_size: pictures at a time.
     """
-    shapes = np.concatenate([predict(faces[start : start + batch_size]) for start in range(0, len(faces), batch_size)])
+    shapes = np.concatenate([predict(part) for part in in_batches(faces, batch_size)])
     used = faces.usable.cpu().numpy() & np.isfinite(shapes).all(axis=(1, 2))
     return PersonShape(average_shape(shapes[used]) if used.any() else np.full(shapes.shape[1:], np.nan), used)
 

@@ -157,9 +157,9 @@ def _face(views: int, features: bytes, weights: bytes, yaw: float | None, status
     vectors, shares = np.frombuffer(features, "<f4"), np.frombuffer(weights, "<f4")
     if len(shares) != views or bool(len(vectors)) != bool(views):
         raise ValueError(f"a row has {len(vectors)} numbers and {len(shares)} weights for {views} views")
-    if not (np.isfinite(vectors).all() and np.isfinite(shares).all()):
-        raise ValueError("a row has features that are no numbers")
     vectors = vectors.reshape(views, -1) if views else np.zeros((0, 0), np.float32)
+    if not (np.isfinite(shares).all() and np.isfinite(vectors[shares > 0]).all()):
+        raise ValueError("a row has features that are no numbers")
     return FaceFeatures(vectors, shares, float("nan") if yaw is None else yaw, status, reason)
 
 

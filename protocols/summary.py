@@ -86,6 +86,7 @@ def summarise(
     statistics = statistics or Statistics()
     rows = []
     for key, system in _systems(scores).items():
+        system = prepared(system)  # by itself: no other run beside it shall change its interval
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | count_failures(system)
         measured = Comparisons.of(system[system["score"].notna()])
         row |= {"genuine": int(measured.same.sum()), "impostor": int((~measured.same).sum())}
@@ -131,7 +132,7 @@ def paired_differences(
     unknown = set(baseline) - {"run", *SYSTEM}
     if unknown:
         raise ConfigError(f"baseline names {', '.join(sorted(unknown))}: use run, {', '.join(SYSTEM)}")
-    systems = {key: _measured(system) for key, system in _systems(scores).items()}
+    systems = {key: _measured(system) for key, system in _systems(prepared(scores)).items()}
     cached: dict[tuple, tuple[metrics.FoldStatistics, np.ndarray]] = {}
 
     def eer(key: tuple[str, ...], chosen: np.ndarray) -> tuple[metrics.FoldStatistics, np.ndarray]:
@@ -280,9 +281,10 @@ def _figures(pairs: Comparisons, statistics: Statistics, fmr_points: Sequence[fl
 
 
 def _systems(scores: "pd.DataFrame") -> dict[tuple[str, ...], "pd.DataFrame"]:
+    """Rows of a prepared score table by the system that they are of."""
     if "run" not in scores.columns:
         scores = scores.assign(run="")
-    groups = prepared(scores).groupby(list(KEYS), sort=False, observed=True)
+    groups = scores.groupby(list(KEYS), sort=False, observed=True)
     return {tuple(map(str, key)): group for key, group in groups}
 
 

@@ -32,7 +32,7 @@ def compare_runs(
 
     Returns:
         The columns of `protocols.summary.summarise`; `passes`, `data_set`, `synthetic` (None without a record);
-        `comparisons` (the same for the same list of comparisons), `subjects_named`; those of the paired differences:
+        `comparisons_sha256` (of the list of comparisons), `subjects_named`; those of the paired differences:
         `baseline`, `pairs`, `own_eer`, `baseline_eer`, `difference`, `difference_low`, `difference_high`, `p_value`,
         `beyond_noise`.
 
@@ -49,7 +49,7 @@ def compare_runs(
     if baseline is None:
         baseline = {"frontalizer": "none"} if (scores["frontalizer"] == "none").any() else {}
     parts = {
-        tuple(map(str, part)): (digest(table[COMPARISON]), subjects_named(table))
+        tuple(map(str, part)): (digest(table, SYSTEM, COMPARISON), subjects_named(table))
         for part, table in scores.groupby(["run", "protocol", "setting"], sort=False)
     }
     if "run" in baseline and not _on_the_same_data(scored.values(), parts):
@@ -61,7 +61,7 @@ def compare_runs(
     figures["data_set"] = [data_sets[row.run].get("name", "") for row in systems]
     figures["synthetic"] = [data_sets[row.run].get("synthetic") for row in systems]
     found = [parts[row.run, row.protocol, row.setting] for row in systems]
-    figures["comparisons"], figures["subjects_named"] = zip(*found, strict=True)
+    figures["comparisons_sha256"], figures["subjects_named"] = zip(*found, strict=True)
     differences = paired_differences(scores, baseline, statistics).rename(
         columns={"low": "difference_low", "high": "difference_high"}
     )
@@ -82,7 +82,7 @@ def comparison_tables(figures: pd.DataFrame, statistics: Statistics) -> Iterator
     import pandas as pd
 
     keys: Counter[str] = Counter()
-    together = ["protocol", "setting", "data_set", "synthetic", "comparisons"]
+    together = ["protocol", "setting", "data_set", "synthetic", "comparisons_sha256"]
     several_runs = figures["run"].nunique() > 1
     for (protocol, setting, name, synthetic, _), group in figures.groupby(together, sort=False, dropna=False):
         first, known = group.iloc[0], not pd.isna(synthetic)

@@ -332,7 +332,7 @@ def _finish(
 ) -> Chart:
     # Names are given here, for an artist's own label is left out where it begins with an underscore.
     names = [curve.label for curve in series]
-    figure.legend(handles, names, loc="outside lower center", ncols=1 if max(map(len, names)) > 28 else 2)
+    figure.legend(handles, names, loc="outside lower center", ncols=1 if max(map(len, names), default=0) > 28 else 2)
     figure.draw_without_rendering()  # settles the layout, so that the transforms below are final
     figure.set_layout_engine("none")
     height = figure.bbox.height

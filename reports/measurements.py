@@ -130,7 +130,7 @@ def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str], item: Se
         if kind in run.tables:
             for (protocol, setting), table in run.tables[kind].groupby(["protocol", "setting"], sort=False):
                 which = parts.setdefault((run.name, run.synthetic, str(protocol), str(setting)), {})
-                which.setdefault(digest(table[list(item)]), []).append((run, table))
+                which.setdefault(digest(table, system, item), []).append((run, table))
     return [
         Measurement(*which, number, tuple(run for run, _ in found), _joined(found, list(system)))
         for which, sets in parts.items()
@@ -138,9 +138,11 @@ def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str], item: Se
     ]
 
 
-def digest(items: pd.DataFrame) -> str:
-    """The same for the same set of rows."""
-    rows = sorted("\0".join(map(str, row)) for row in items.drop_duplicates().itertuples(index=False))
+def digest(table: pd.DataFrame, system: Sequence[str], item: Sequence[str]) -> str:
+    """The same for the same list of items, in whatever order: those of the table's first system, repeats included."""
+    systems = table[list(system)]
+    items = table.loc[(systems == systems.iloc[0]).all(axis=1), list(item)]
+    rows = sorted("\0".join(map(str, row)) for row in items.itertuples(index=False))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 

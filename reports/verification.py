@@ -39,7 +39,7 @@ from reports.tables import Better, Column, DataSet, Estimate, Row, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-EER_RULES = {
+_EER_RULES = {
     "interpolated": "EER where the linearly interpolated ROC of each fold crosses FMR = FNMR, mean over folds",
     "nearest": "EER as (FMR + FNMR) / 2 of each fold where the two are nearest, mean over folds",
     "pooled": "EER of all folds' comparisons together, ROC linearly interpolated",
@@ -522,9 +522,9 @@ def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
         "pairs share no image, intervals are too narrow."
     )
     return [
-        f"{EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the {statistics.interval} "
-        f"of {statistics.resamples(resampled(named))}; no brackets where no resample has another EER, as without any "
-        "error, or where a fold has fewer than three subjects.",
+        f"{_EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
+        f"{statistics.interval} of {statistics.resamples(resampled(named))}; no brackets where no resample has another "
+        "EER, as without any error, or where a fold has fewer than three subjects.",
         *(() if named else (inferred,)),
         "Accuracy: at the threshold that is best on the other folds.",
         "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",

@@ -124,7 +124,11 @@ def _compiled(advise) -> str:  # type: ignore[no-untyped-def]
         advise("error", f"compiled loops cannot be imported: {error}")
         return ""
     # Numba has chosen one for each function that it compiles; all of a module share it.
-    folder = next(loop.stats.cache_path for loop in vars(correspondence).values() if hasattr(loop, "stats"))
+    loops = [loop for loop in vars(correspondence).values() if hasattr(loop, "stats")]
+    if not loops:
+        advise("note", "loops are not compiled: NUMBA_DISABLE_JIT makes everything many times slower")
+        return ""
+    folder = loops[0].stats.cache_path
     if not folder:
         advise(
             "note",

@@ -272,7 +272,7 @@ def _frozen(recognizer: str) -> "ModuleRecognizer":
 
     loaded = load_recognizer(recognizer)
     if not isinstance(loaded, ModuleRecognizer) or loaded.config.uses_yaw:
-        raise ConfigError(f"I-Net is trained to please torch networks of images alone; {recognizer} is none")
+        raise ConfigError(f"the losses of I-Net need a torch network that sees images alone, which {recognizer} is not")
     loaded.network.requires_grad_(False)
     return loaded
 

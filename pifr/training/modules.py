@@ -83,6 +83,7 @@ class NetworkTraining(L.LightningModule):
         in_step: a step has begun and is not counted yet: weights, statistics and optimisers may be half a step ahead.
         stop_asked: end the training, as Ctrl-C does, when this step is counted.
         origin: what a checkpoint can only be resumed with: network, data, and what decides the order of the data.
+        made_by: what else weights files say of their training: settings, version, the weights that it began with.
     """
 
     def __init__(self, network: nn.Module, optimisation: Optimisation, schedule: Schedule) -> None:
@@ -96,6 +97,7 @@ class NetworkTraining(L.LightningModule):
         self.elapsed = 0.0
         self.in_step = self.stop_asked = False
         self.origin: dict[str, str] = {}
+        self.made_by: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self._clock = 0.0
         self._rows: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -160,6 +162,7 @@ class NetworkTraining(L.LightningModule):
             "elapsed": self.elapsed,
             "metrics": self.metrics,
             "origin": self.origin,
+            "made_by": self.made_by,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -169,6 +172,7 @@ class NetworkTraining(L.LightningModule):
             state["elapsed"],
             state["metrics"],
         )
+        self.made_by = state.get("made_by", {}) | self.made_by
 
     def run(self, network: Callable[..., Any], *inputs: Tensor) -> Any:
         """What a network makes of its inputs. Only this runs in bfloat16; geometry and losses need float32."""

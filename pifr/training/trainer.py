@@ -124,7 +124,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         CheckpointError: if weights or checkpoint do not fit; or the training diverged: the last ones are kept.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise ConfigError("a network is trained by one process on one device: start it without torchrun or srun")
     if run.max_steps is not None and run.max_minutes is not None:
         raise ConfigError("give the length of the training in steps or in minutes, not both")
@@ -152,15 +152,15 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         "seed": str(settings.seed),
     }
     if cnet is not None:
-        module.origin["C-Net"] = cnet.fingerprint
-    came_from = {"task": task.model_dump_json(), "pifr_version": pifr.__version__}
+        module.origin["C-Net"] = cnet.weights_fingerprint
+    module.made_by = {"task": task.model_dump_json(), "pifr_version": pifr.__version__}
     if run.init_from is not None:
-        came_from["init_from_sha256"] = file_sha256(run.init_from)
+        module.made_by["init_from_sha256"] = file_sha256(run.init_from)
         load_weights(module.network, run.init_from)
         module.average.module.load_state_dict(module.network.state_dict())
     checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
     start = _steps_of(checkpoint, module.origin) if checkpoint else 0
-    keeper = _Keeper(run, module.origin | came_from, len(shards), validation)
+    keeper = _Keeper(run, len(shards), validation)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -267,7 +267,7 @@ def _setup(
 
 
 def _validated_at(task: SegmentationTask | PnccTask | CoarseShapeTask) -> float:
-    """Scale of validation crops: that of inference, in the middle of those of training."""
+    """Scale of validation crops: that of inference for PNCC, else the middle of those of training."""
     return task.network.crop_factor if isinstance(task, PnccTask) else sum(task.framing.scale) / 2
 
 
@@ -304,7 +304,7 @@ def _steps_of(checkpoint: Path, origin: dict[str, str]) -> int:
         steps, other = int(state["completed_steps"]), dict(state["origin"])
     except (OSError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{checkpoint} is no checkpoint of pifr: {error}") from error
-    if differing := [name for name in origin if other.get(name) != origin[name]]:
+    if differing := [name for name in origin if name in other and other[name] != origin[name]]:
         raise CheckpointError(
             f"{checkpoint} was trained with another {', '.join(differing)}: give what it began with, or another --out"
         )
@@ -314,8 +314,8 @@ def _steps_of(checkpoint: Path, origin: dict[str, str]) -> int:
 class _Keeper(Callback):
     """Keeps checkpoint, weights and pictures on disk, and says how the training goes."""
 
-    def __init__(self, run: Run, origin: dict[str, str], samples: int, validation: ValidationBatches) -> None:
-        self._run, self._origin, self._samples, self._validation = run, origin, samples, validation
+    def __init__(self, run: Run, samples: int, validation: ValidationBatches) -> None:
+        self._run, self._samples, self._validation = run, samples, validation
         self._saved = self._said = time.monotonic()
         self._said_steps = 0
 
@@ -386,7 +386,8 @@ class _Keeper(Callback):
                 "images": str(module.completed_steps * module.optimisation.batch_size),
                 "minutes": f"{module.elapsed / 60:.1f}",
                 "metrics": json.dumps(module.metrics),
-                **{name: value for name, value in self._origin.items() if name != "network"},  # the file's own config
+                **{name: value for name, value in module.origin.items() if name != "network"},  # the file's own config
+                **module.made_by,
                 "samples": str(self._samples),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },

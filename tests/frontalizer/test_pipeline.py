@@ -258,7 +258,7 @@ def test_view_makers_use_what_they_are_given_of_located_faces(locator, frontaliz
     calls = locator.pretrained["segmentation"].calls
     for maker, views in zip(makers, expected, strict=True):
         assert isinstance(maker, LocatingViewMaker)
-        given = maker(faces, ARCFACE_112, 64, located)
+        given = maker.views_of(faces, located, ARCFACE_112, 64)
         assert torch.equal(given.images, views.images)
         assert torch.equal(given.weights, views.weights)
     assert locator.pretrained["segmentation"].calls == calls

@@ -28,7 +28,7 @@ SMALL_UNET = ResidualConfig(widths=(8, 8, 8), encoder_blocks=(0, 1), decoder_blo
 SMALL_PNCC = PnccConfig(input_size=32, segmented_input=False, predicts_mask=True, unet=SMALL_UNET)
 
 
-# Sizes of layers need no numbers: the networks live on the meta device, of which autocast knows nothing.
+# Sizes of layers need no numbers: the networks live on the meta device, but for whole U-Nets, which use autocast.
 META = torch.device("meta")
 
 

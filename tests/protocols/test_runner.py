@@ -1,6 +1,7 @@
 """The table of scores does not depend on how the work was cut, interrupted or remembered."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -266,9 +267,9 @@ class Located(PlainCrop):
         self.locator = locator
         self.given: list[object] = []
 
-    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int, located: object = None) -> Views:
+    def views_of(self, faces: FaceCrops, located: object, alignment: AlignmentTemplate, size: int) -> Views:
         self.given.append(located)
-        return super().__call__(faces, alignment, size)
+        return self(faces, alignment, size)
 
 
 def test_faces_are_located_once_for_all_view_makers_with_the_same_locator(cfp_root: Path, tmp_path: Path) -> None:
@@ -310,6 +311,26 @@ def test_a_view_that_nobody_uses_is_not_embedded(cfp_root: Path, table: pd.DataF
     assert set(other["fusion"]) == {"yaw"}
     expected = table.loc[table["frontalizer"] == "none", "score"]
     np.testing.assert_allclose(other["score"], expected, atol=SCORE_TOLERANCE)
+
+
+class Lying(Turned):
+    """A view maker whose first view counts for nothing, and is one that breaks the recognizer."""
+
+    name, fingerprint = "lying", "lying-1"
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        views = super().__call__(faces, alignment, size)
+        return replace(views, images=views.images.flip(1), weights=views.weights.flip(1))
+
+
+def test_a_first_view_that_counts_for_nothing_may_be_anything(
+    cfp_root: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    system = System("small", small_recognizer(), "lying", Lying())
+    for _ in range(2):  # computed, then from the store
+        found = scores_of(cfp_root, [system], tmp_path / "s.sqlite", fusions=["weighted"], batch_size=7)
+        expected = table.loc[table["frontalizer"] == "none", "score"]
+        np.testing.assert_allclose(found["score"], expected, atol=SCORE_TOLERANCE)
 
 
 class Broken(ModuleRecognizer):

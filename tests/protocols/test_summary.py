@@ -384,3 +384,12 @@ def test_a_baseline_fusion_that_was_named_is_not_replaced() -> None:
     table = pd.concat([scores(), scores(seed=1, frontalizer="srtc", fusion="mean")])
     with pytest.raises(ConfigError, match="no system is frontalizer=none, fusion=mean"):
         paired_differences(table, {"frontalizer": "none", "fusion": "mean"}, Statistics(replicates=10))
+
+
+def test_an_interval_does_not_depend_on_the_runs_beside_it() -> None:
+    unnamed = scores(probe_subject="", reference_subject="")
+    other = scores(seed=3, probe_subject="", reference_subject="")
+    other["reference"] = other["reference"].to_numpy()[::-1]  # other pairs of images of the same names
+    alone = summarise(unnamed.assign(run="a"), Statistics(replicates=100))
+    beside = summarise(pd.concat([unnamed.assign(run="a"), other.assign(run="b")]), Statistics(replicates=100))
+    pd.testing.assert_frame_equal(beside[beside["run"] == "a"].reset_index(drop=True), alone)

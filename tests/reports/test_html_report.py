@@ -104,7 +104,7 @@ def test_names_from_the_run_cannot_become_markup(
     assert "<script>alert(1)" not in text
 
 
-def test_the_page_does_not_say_where_files_lay(
+def test_the_page_does_not_say_where_data_and_results_lay(
     tmp_path: Path, score_table: Callable[..., pd.DataFrame], write_run: Callable[..., Path]
 ) -> None:
     paths = {name: f"/home/me/{name}" for name in ("data", "out", "store")}

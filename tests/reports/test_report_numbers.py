@@ -12,10 +12,12 @@ from scipy.stats import binomtest
 
 from pifr.errors import DataError
 from protocols import metrics, summary
+from protocols.base import COMPARISON, SYSTEM
 from protocols.summary import Statistics
 from reports.build import build_report
 from reports.content import Report, Section
 from reports.identification import identification_studies
+from reports.measurements import digest
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
 from reports.verification import VerificationStudy, eer_threshold, notes_on_fnmr, verification_studies
@@ -636,3 +638,12 @@ def test_runs_by_other_weights_or_versions_are_cautioned_of(
     (caution,) = (caution for caution in study.cautions() if "the runs differ" in caution)
     assert words in caution
     assert "mine" not in caution
+
+
+def test_a_list_is_known_again_in_any_order_and_not_where_it_repeats_a_pair(score_table: Make) -> None:
+    table = score_table(pairs=30)
+    own = digest(table, SYSTEM, COMPARISON)
+    assert table.groupby(SYSTEM).ngroups > 1
+    assert digest(table.sample(frac=1, random_state=0), SYSTEM, COMPARISON) == own
+    repeated = pd.concat([table, *(rows.head(3) for _, rows in table.groupby(SYSTEM))])
+    assert digest(repeated, SYSTEM, COMPARISON) != own

@@ -120,7 +120,7 @@ def test_keeping_the_person_needs_a_torch_network_of_images(monkeypatch: pytest.
         )
 
     monkeypatch.setattr("feature_extractors.load_recognizer", lambda name: Onnx())
-    with pytest.raises(ConfigError, match="flat is none"):
+    with pytest.raises(ConfigError, match="which flat is not"):
         critics_of(identity=IdentityConfig(recognizer="flat"))
 
 
