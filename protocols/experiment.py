@@ -21,7 +21,8 @@ class Experiment(Config):
         data: root of the data set, or its pair file.
         out: folder of the run.
         settings: of the protocol; None: all of them, of multipie the first alone, as in the paper.
-        recognizers, frontalizers: names, as `pifr models` lists them.
+        recognizers: names, as `feature_extractors.load_recognizer` takes them.
+        frontalizers: names, as `pifr.views.load_view_maker` takes them.
         fusions: None: each frontalizer's own default.
         sides: `both`: references go through the frontalizer as probes do; `probe`: references keep their first view.
         detector, policy, fallback: as for `pifr.faces.FaceFinder`. An experiment that names no detector takes aligned
