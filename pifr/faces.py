@@ -18,7 +18,7 @@ from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
 from pifr.devices import inference
 from pifr.errors import ConfigError, ImageError
-from pifr.five_landmarks import known_landmarks, roll_from_landmarks
+from pifr.five_landmarks import roll_from_landmarks, with_nominal_landmarks
 from pifr.geometry.warp import (
     affine_warp,
     compose_affine,
@@ -246,7 +246,7 @@ def align(
     Returns:
         B x 3 x size x size float32; beyond the crop its border is repeated.
     """
-    landmarks = known_landmarks(landmarks)
+    landmarks = with_nominal_landmarks(landmarks)
     target = template.scaled(size).to(landmarks).expand_as(landmarks)
     with torch.autocast(pixels.device.type, enabled=False):
         # Fitted towards the template, as recognizers' training data was: the opposite fit enlarges faces that do not

@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pifr.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:
@@ -36,6 +39,26 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def read_table(file: Path, remedy: str = "") -> "pd.DataFrame":
+    """A Parquet table.
+
+    Args:
+        file: which exists.
+        remedy: what to do where it is damaged, for the message.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ArrowException, ValueError) as error:
+        hint = f": {remedy}" if remedy else ""
+        raise DataError(f"'{file}' is not a Parquet table ({error}){hint}") from error
 
 
 def write_arrays(target: Path, arrays: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def nominal_landmarks() -> Tensor:
     return torch.tensor(_NOMINAL, dtype=torch.float32, device="cpu")
 
 
-def known_landmarks(landmarks: Tensor) -> Tensor:
+def with_nominal_landmarks(landmarks: Tensor) -> Tensor:
     """Landmarks B x 5 x 2 of face crops, the nominal ones for each face that has a NaN among its own."""
     unknown = landmarks.isnan().flatten(1).any(1)[:, None, None]
     return torch.where(unknown, nominal_landmarks().to(landmarks), landmarks)

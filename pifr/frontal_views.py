@@ -12,7 +12,7 @@ from pifr.config import Config, explain
 from pifr.devices import inference
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
-from pifr.five_landmarks import known_landmarks
+from pifr.five_landmarks import with_nominal_landmarks
 from pifr.frontalized import LocatedFaces
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.fusion import DEFAULT_FUSION, Fusion
@@ -212,7 +212,7 @@ def _aligned(
     scale = scale.masked_fill(~located.reliable, torch.nan)
     realigned = align(faces.pixels, landmarks, alignment, size, faces.edges, scale)
     images = torch.stack([crop, crop.flip(-1), realigned, realigned.flip(-1)], 1)
-    turn = warp.similarity_transform(known_landmarks(faces.landmarks), landmarks)
+    turn = warp.similarity_transform(with_nominal_landmarks(faces.landmarks), landmarks)
     tilt = torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
     return images, weights.aligned(located.yaw, tilt)
 

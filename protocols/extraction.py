@@ -243,6 +243,7 @@ def _embed_batch(
 ) -> list[dict[bytes, FaceFeatures]]:
     """What each system lacks of a batch: digest -> features."""
     rows_of = {digest: row for row, digest in enumerate(batch)}
+    subsets = {tuple(range(len(faces))): faces}  # by rows; choosing them copies
     located: dict[tuple, LocatedFaces] = {}  # by locator and rows
     made: dict[tuple, Views] = {}  # by maker, template and rows
     seen: dict[tuple, list[EmbeddedView]] = defaultdict(list)  # by recognizer and rows
@@ -253,7 +254,9 @@ def _embed_batch(
             continue
         config, maker = system.recognizer.config, system.view_maker
         rows = tuple(rows_of[digest] for digest in wanted)
-        chosen = faces[rows]
+        if rows not in subsets:
+            subsets[rows] = faces[rows]
+        chosen = subsets[rows]
         place = (maker.fingerprint, config.alignment, config.input_size, rows)
         if place not in made:
             with timings.measure(f"views:{system.frontalizer_name}"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pifr
 from pifr.errors import DataError
-from pifr.files import write_whole
+from pifr.files import read_table, write_whole
 from protocols.base import SCORE_COLUMNS, Dataset, read_dataset
 
 if TYPE_CHECKING:
@@ -166,17 +166,6 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
         parts += 1
         labels = ["/".join(path.parts[-parts:]) for path in paths]
     return [load_run(path, label) for path, label in zip(paths, labels, strict=True)]
-
-
-def read_table(file: Path) -> "pd.DataFrame":
-    """A table of a run. Raises `DataError` where the file is damaged."""
-    import pandas as pd
-    from pyarrow import ArrowException
-
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ArrowException, ValueError) as error:
-        raise DataError(f"'{file}' is not a Parquet table ({error})") from error
 
 
 def _read_scores(file: Path) -> "pd.DataFrame":

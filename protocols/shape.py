@@ -347,9 +347,7 @@ def evaluate_shape(
     errors: dict[str, dict[str, np.ndarray]] = {predictor.name: {} for predictor in predictors}
     for done, subject in enumerate(protocol.subjects, 1):
         frames = protocol.frames(subject)
-        faces = FaceCrops.concatenate(
-            finder(frames[start : start + batch_size]) for start in range(0, len(frames), batch_size)
-        )
+        faces = FaceCrops.concatenate(map(finder, in_batches(frames, batch_size)))
         scan = protocol.scan(subject)
         for predictor in predictors:
             row, distance = measure(scan, predictor, predictor(faces), protocol.options)

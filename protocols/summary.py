@@ -182,6 +182,8 @@ def prepared(scores: "pd.DataFrame") -> "pd.DataFrame":
     people of whom the pairs recur would else be drawn as many. An image that no genuine pair holds is a subject of its
     own.
     """
+    if "repeat" in scores.columns:
+        return scores  # it is already, or is a part of one that is
     keys = [*(name for name in KEYS if name in scores.columns), *COMPARISON]
     scores = scores.assign(repeat=scores.groupby(keys, sort=False, dropna=False).cumcount())
     if subjects_named(scores):

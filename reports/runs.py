@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pifr.errors import DataError
-from protocols.runs import TABLES, load_runs, read_table
+from pifr.files import read_table
+from protocols.runs import TABLES, load_runs
 from reports.tables import DataSet
 
 if TYPE_CHECKING:

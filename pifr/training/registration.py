@@ -27,7 +27,7 @@ import torch
 
 from pifr.errors import DataError, ImageError
 from pifr.faces import FaceFinder
-from pifr.files import claim_folder, write_arrays, write_whole
+from pifr.files import claim_folder, read_table, write_arrays, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import angles_from_rotation
 from pifr.geometry.face_model import load_face_model
@@ -351,16 +351,10 @@ def read_registration(folder: Path) -> pd.DataFrame:
     Raises:
         DataError: there are none, they are damaged, or an earlier version wrote them.
     """
-    import pandas as pd
-    from pyarrow import ArrowException
-
     file = folder / "registration.parquet"
     if not file.is_file():
         raise DataError(f"'{file}' does not exist: 'pifr train register' writes it")
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, ArrowException, ValueError) as error:
-        raise DataError(f"'{file}' is not a Parquet table ({error}): register the photos again") from error
+    table = read_table(file, "register the photos again")
     if lacking := {"photo", "set", "status", "reason", "residual_mm", "sha256"} - set(table):
         raise DataError(f"'{file}' has no column {min(lacking)}: register the photos again, with this version")
     return table

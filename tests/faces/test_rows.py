@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pifr.rows import positions_of
+from pifr.faces import FaceCrops
+from pifr.rows import in_batches, positions_of
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,11 @@ def test_slices_masks_and_lists_choose_rows(index, rows):
 def test_what_is_no_choice_of_rows_is_refused(index, error):
     with pytest.raises(error):
         positions_of(index, 4, "Faces")
+
+
+def test_batches_hold_all_faces_in_order_and_nothing_is_copied_where_one_is_enough():
+    faces = FaceCrops.failed(tuple("abcde"))
+    assert [batch.reason for batch in in_batches(faces, 2)] == [("a", "b"), ("c", "d"), ("e",)]
+    (whole,) = in_batches(faces, 5)
+    assert whole is faces
+    assert list(in_batches(faces[:0], 5)) == []
