@@ -194,6 +194,12 @@ def _flat(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0, 255, 3).astype(np.float32)
 
 
+def _shaded(colour: np.ndarray, contrast: float, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A colour in smoothly varying light: size x size x 3 float32, 0 to 255."""
+    light = rng.normal(0, contrast, (4, 4, 1)).astype(np.float32)
+    return (colour + cv2.resize(light, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]).clip(0, 255)
+
+
 def _point(size: int, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0.05, 0.95, 2) * size
 
@@ -247,8 +253,7 @@ def _hand(
         tip = palm + np.array([math.cos(heading), math.sin(heading)]) * reach * rng.uniform(1.8, 2.6)
         cv2.line(shape, tuple(map(int, palm)), tuple(map(int, tip)), 255, max(1, int(reach * 0.4)), cv2.LINE_AA)
     skin = np.array(cv2.mean(image, mask.astype(np.uint8))[:3]) * rng.uniform(0.75, 1.2) + rng.normal(0, 6, 3)
-    shade = cv2.resize(rng.normal(0, 14, (4, 4, 1)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    return (skin.astype(np.float32) + shade[..., None]).clip(0, 255).astype(np.float32)
+    return _shaded(skin.astype(np.float32), 14, size, rng)
 
 
 def _bar(
@@ -282,6 +287,24 @@ def _glasses(
     return _flat(rng) * np.float32(rng.uniform(0.0, 0.4))
 
 
+def _hat(
+    shape: np.ndarray, image: np.ndarray, mask: np.ndarray, other: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """A crown over the upper part of the face, as far down as the brows, and mostly a brim; of creased cloth."""
+    size = len(shape)
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    middle = (int(left + width * rng.normal(0.5, 0.05)), int(top + height * rng.uniform(0.0, 0.35)))
+    half, tilt = width * rng.uniform(0.45, 0.8), rng.normal(0, 9)
+    crown = (int(half), int(height * rng.uniform(0.3, 0.9)))
+    cv2.ellipse(shape, middle, crown, tilt, 180, 360, 255, -1)
+    # Seen from above or in front, the edge is bowed downwards.
+    cv2.ellipse(shape, middle, (int(half), int(height * rng.uniform(0.0, 0.08))), tilt, 0, 360, 255, -1)
+    if rng.random() < 0.6:
+        brim = (int(half * rng.uniform(1.0, 1.5)), int(height * rng.uniform(0.02, 0.12)))
+        cv2.ellipse(shape, middle, brim, tilt + rng.normal(0, 6), 0, 360, 255, -1)
+    return _shaded(_flat(rng) * np.float32(rng.uniform(0.2, 1.0)), 22, size, rng)
+
+
 def _text(
     shape: np.ndarray, image: np.ndarray, mask: np.ndarray, other: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
@@ -296,8 +319,8 @@ def _text(
     return _flat(rng)
 
 
-_OCCLUDERS = (_blob, _hair, _hand, _bar, _glasses, _text)
-_OCCLUDER_SHARES = (0.34, 0.22, 0.14, 0.12, 0.1, 0.08)
+_OCCLUDERS = (_blob, _hair, _hand, _bar, _glasses, _hat, _text)
+_OCCLUDER_SHARES = (0.28, 0.2, 0.13, 0.11, 0.1, 0.11, 0.07)
 
 
 def without_colours(image: np.ndarray) -> np.ndarray:

@@ -68,20 +68,28 @@ class FramingConfig(Config):
 
 
 class SegmentationTask(Config):
-    """Segmentation subnetwork: the crop of `FaceCrops` around boxes as the detector draws them."""
+    """Segmentation subnetwork: the crop of `FaceCrops` around boxes as the detector draws them.
+
+    `echoes`: how often each batch is trained on, as `pifr.training.echo` shows it anew.
+    """
 
     network: SegmentationConfig
     framing: FramingConfig
     occluded: float = Field(0.4, ge=0, le=1)
+    echoes: PositiveInt = 1
     optimisation: Optimisation = Optimisation()
 
 
 class PnccTask(Config):
-    """PNCC subnetwork. `masked_loss`: Eq. (2) inside the mask only, else with the target 0 outside, as in the paper."""
+    """PNCC subnetwork. `masked_loss`: Eq. (2) inside the mask only, else with the target 0 outside, as in the paper.
+
+    `echoes`: as in `SegmentationTask`.
+    """
 
     network: PnccConfig
     framing: FramingConfig
     occluded: float = Field(0.35, ge=0, le=1)
+    echoes: PositiveInt = 1
     masked_loss: bool = True
     pncc_weight: PositiveFloat = 5.0
     mask_weight: NonNegativeFloat = 1.0

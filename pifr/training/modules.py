@@ -42,6 +42,7 @@ from pifr.training.config import (
     SegmentationTask,
 )
 from pifr.training.dataset import Batch
+from pifr.training.echo import seen_anew
 from pifr.training.identity import TextureCritics, as_photographed
 
 _YAW_BINS = (0, 30, 60, 75, 90)
@@ -75,6 +76,7 @@ class NetworkTraining(L.LightningModule):
         network: the network to train, in place.
         optimisation: its settings.
         schedule: of the learning rate.
+        echoes: how often each batch is trained on (`echoed`).
 
     Attributes:
         average: the network with exponentially averaged weights; validated and exported.
@@ -86,8 +88,9 @@ class NetworkTraining(L.LightningModule):
         made_by: what else weights files say of their training: settings, version, the weights that it began with.
     """
 
-    def __init__(self, network: nn.Module, optimisation: Optimisation, schedule: Schedule) -> None:
+    def __init__(self, network: nn.Module, optimisation: Optimisation, schedule: Schedule, echoes: int = 1) -> None:
         super().__init__()
+        self.echoes = echoes
         self.network = network
         self.optimisation = optimisation
         self.schedule = schedule
@@ -180,6 +183,10 @@ class NetworkTraining(L.LightningModule):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             result = network(*inputs)
         return result.float() if isinstance(result, Tensor) else result
+
+    def echoed(self, batch: Batch) -> Batch:
+        """The batch of the loader, or what is seen of it when it comes again."""
+        return seen_anew(batch) if self.completed_steps % self.echoes else batch
 
     def log_losses(self, **values: Tensor) -> None:
         """Logs training losses and the learning rate."""
@@ -284,9 +291,10 @@ class SegmentationTraining(NetworkTraining):
     """Eq. (1)."""
 
     def __init__(self, network: nn.Module, task: SegmentationTask, schedule: Schedule) -> None:
-        super().__init__(network, task.optimisation, schedule)
+        super().__init__(network, task.optimisation, schedule, task.echoes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = self.echoed(batch)
         loss = losses.segmentation_loss(self.run(self.network, images_of(batch)), mask_of(batch))
         self.log_losses(loss=loss)
         return loss
@@ -325,11 +333,12 @@ class PnccTraining(NetworkTraining):
     """
 
     def __init__(self, network: nn.Module, task: PnccTask, schedule: Schedule, extent: Tensor) -> None:
-        super().__init__(network, task.optimisation, schedule)
+        super().__init__(network, task.optimisation, schedule, task.echoes)
         self.task = task
         self.register_buffer("extent", extent, persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = self.echoed(batch)
         mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
         prediction = self.run(self.network, images_of(batch), predicted_mask_of(batch))
         pncc = losses.pncc_loss(prediction.pncc, target, mask if self.task.masked_loss else None)

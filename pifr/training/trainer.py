@@ -51,6 +51,7 @@ from pifr.training.dataset import (
     validation_loader,
     visibility_bank,
 )
+from pifr.training.echo import Echoing
 from pifr.training.identity import TextureCritics
 from pifr.training.modules import (
     CoarseShapeTraining,
@@ -150,6 +151,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         "data": shards.fingerprint(),
         "batch size": str(settings.batch_size),
         "seed": str(settings.seed),
+        "echoes": str(module.echoes),
     }
     if cnet is not None:
         module.origin["C-Net"] = cnet.weights_fingerprint
@@ -160,6 +162,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         module.average.module.load_state_dict(module.network.state_dict())
     checkpoint = run.out / CHECKPOINT if run.resume and (run.out / CHECKPOINT).exists() else None
     start = _steps_of(checkpoint, module.origin) if checkpoint else 0
+    first, skipped = divmod(start, module.echoes)
     keeper = _Keeper(run, len(shards), validation)
     trainer = L.Trainer(
         accelerator="auto",
@@ -184,7 +187,7 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
     with _interrupted_between_steps(module):
         trainer.fit(
             module,
-            train_dataloaders=training_loader(batches, start, settings.workers),
+            train_dataloaders=Echoing(training_loader(batches, first, settings.workers), module.echoes, skipped),
             val_dataloaders=validation_loader(validation),
             ckpt_path=checkpoint,
             weights_only=True,
