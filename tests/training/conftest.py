@@ -62,6 +62,7 @@ def config(tmp_path: Path) -> Path:
     content = yaml.safe_load((CONFIGS / "lite.yaml").read_text())
     content["segmentation"]["network"] |= {"input_size": 32, "unet": UNET}
     content["pncc"]["network"] |= {"input_size": 32, "unet": UNET}
+    content["pncc"]["echoes"] = 2  # an odd number of steps stops between a batch and its echo
     content["inpainting"]["network"] |= {"resolution": 32, "widths": [8, 8], "dilations": [1, 2]}
     content["inpainting"] |= {"discriminator": {"widths": [8, 8]}, "visibilities": 4, "perceptual": None}
     content["shape-coarse"]["network"] |= {"encoder_widths": [8] * 7, "decoder_widths": [8] * 9}
