@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pifr.completion import certain
 from pifr.errors import DataError
+from pifr.files import read_table
 from pifr.training.augment import (
     Crop,
     Framing,
@@ -83,7 +84,7 @@ class Shards:
         self._arrays = self._memory_maps()
         frames = []
         for number, (table, arrays) in enumerate(zip(tables, self._arrays, strict=True)):
-            frame = pd.read_parquet(table)
+            frame = read_table(table, f"delete '{table.parent}', and 'pifr train render' draws it anew")
             for name, array in arrays.items():
                 if len(array) < len(frame):
                     raise DataError(f"{table.parent / name}.npy has {len(array)} rows, {table.name} {len(frame)}")

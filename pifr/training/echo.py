@@ -62,11 +62,11 @@ def seen_anew(batch: Batch) -> Batch:
     # From the new view to the old one, in the units of `affine_grid`: the crop's half side.
     linear = torch.stack([cosine * mirror, -sine, sine * mirror, cosine], 1).view(-1, 2, 2) * scale[:, None, None]
     grid = functional.affine_grid(
-        torch.cat([linear, between(-2 * _SHIFT, 2 * _SHIFT, 2, 1)], 2), [count, 1, *image.shape[1:3]], align_corners=False
+        torch.cat([linear, between(-2 * _SHIFT, 2 * _SHIFT, 2, 1)], 2),
+        [count, 1, *image.shape[1:3]],
+        align_corners=False,
     )
-    pixels = functional.grid_sample(
-        image.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False
-    )
+    pixels = functional.grid_sample(image.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
     gain = between(1 - _GAIN, 1 + _GAIN, 1, 1, 1) * between(1 - _TINT, 1 + _TINT, 3, 1, 1)
     pixels = (pixels * gain + 255 * between(-_OFFSET, _OFFSET, 1, 1, 1)).round().clamp(0, 255)
     # Codes do not mix with the background: both are weighted by the mask, then divided by it.

@@ -339,7 +339,8 @@ def register(
         for _ in pool.map(_register_chunk, todo):
             done += 1
             yield min(done * CHUNK, len(names)), len(names)
-    table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    remedy = "delete it, and 'pifr train register' makes it anew"
+    table = pd.concat([read_table(path, remedy) for path in paths], ignore_index=True)
     write_whole(out / "registration.parquet", table.to_parquet)
     if "residual_mm" not in table:
         raise DataError(f"'{photos}': no face could be fitted: {summary(table)}")

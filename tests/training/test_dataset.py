@@ -22,6 +22,8 @@ from pifr.training.dataset import (
     visibility_bank,
 )
 
+from .conftest import write_shards
+
 FRAMING = Framing((1.2, 1.6), 0.1)
 
 
@@ -76,6 +78,13 @@ def test_missing_and_short_shards_are_named(shards: Path, tmp_path: Path) -> Non
         Shards(tmp_path)
     np.save(tmp_path / "pncc.npy", np.zeros((5, 4, 4, 3), np.uint8))
     with pytest.raises(DataError, match="5 rows"):
+        Shards(tmp_path)
+
+
+def test_a_damaged_table_is_named_with_its_remedy(tmp_path: Path) -> None:
+    damaged = write_shards(tmp_path, photos=2) / "shard-0000" / "pairs.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"pairs\.parquet.*delete .*shard-0000.*pifr train render"):
         Shards(tmp_path)
 
 
