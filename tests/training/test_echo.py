@@ -13,7 +13,7 @@ SIZE = 64
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """Discs whose codes are the coordinates of the pixels, (x, y, 1/2) / (SIZE - 1); the image shows them, grey around."""
+    """Discs whose codes are the pixels' coordinates, (x, y, 1/2) / (SIZE - 1); the image shows them, grey around."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     inside = (x - 31.5) ** 2 + (y - 31.5) ** 2 < 18**2
     codes = np.stack([x / (SIZE - 1), y / (SIZE - 1), np.full_like(x, 0.5)], -1)
@@ -65,7 +65,8 @@ def test_a_batch_seen_anew_is_moved_only_a_little(batch) -> None:
     torch.manual_seed(1)
     anew = seen_anew(batch)
     share = anew["mask"].float().mean((1, 2)) / batch["mask"].float().mean()
-    assert share.min() > 0.8 and share.max() < 1.25
+    assert share.min() > 0.8
+    assert share.max() < 1.25
     centre = (anew["mask"].float().sum(1) * torch.arange(SIZE)).sum(1) / anew["mask"].sum((1, 2))
     assert (centre - (SIZE - 1) / 2).abs().max() < 0.06 * SIZE
     assert centre.std() > 0.2
