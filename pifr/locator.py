@@ -26,10 +26,13 @@ _MUCH_BETTER = 0.7
 _UNDECIDED = 0.2
 """A mask's probability between this and one minus this says neither yes nor no."""
 
+_WELL_EXPLAINED = 4 / 3
+"""How much more doubt a face may leave that is explained well: hair across a face is undecided at every strand."""
+
 CNET = ("segmentation", "pncc")
 """Its networks."""
 
-_RECIPE = 5  # part of every fingerprint: raise it when results change while weights and configuration do not
+_RECIPE = 6  # part of every fingerprint: raise it when results change while weights and configuration do not
 
 
 class LocatorConfig(Config):
@@ -46,7 +49,8 @@ class LocatorConfig(Config):
         largest_residual: mm; a PNCC that no camera and shape explains better is not used.
         turned_residual: mm; what is not explained as well as this is looked at again, turned, and faces that are found
             to lie on their side or head must be.
-        largest_doubt: a mask that is undecided at more pixels than this, for each pixel of the face, is not used.
+        largest_doubt: a mask that is undecided at more pixels than this, for each pixel of the face, is not used; a
+            third more is allowed where the residual is below `turned_residual`.
         smallest_visible: share of the texture that must be seen.
         largest_yaw: degrees; faces turned further away are not used.
 
@@ -59,7 +63,7 @@ class LocatorConfig(Config):
     passes: int = Field(1, ge=1, le=2)
     texture_size: PositiveInt = 128
     precision: Precision = "auto"
-    pncc_deviation: PositiveFloat = 6.5
+    pncc_deviation: PositiveFloat = 5.0
     largest_residual: PositiveFloat = 2.5
     turned_residual: PositiveFloat = 1.5
     largest_doubt: PositiveFloat = 0.6
@@ -247,9 +251,10 @@ class FaceLocator:
         """Status and reason of each face."""
         config = self.config
         undecided, face = ((mask > _UNDECIDED) & (mask < 1 - _UNDECIDED)), mask > 0.5
+        doubt = config.largest_doubt * torch.where(residual <= config.turned_residual, _WELL_EXPLAINED, 1.0)
         flaws = (  # as in `POOR`
             ~found,
-            undecided.sum((1, 2, 3)) > config.largest_doubt * face.sum((1, 2, 3), dtype=torch.float32),
+            undecided.sum((1, 2, 3)) > doubt * face.sum((1, 2, 3), dtype=torch.float32),
             ~(residual <= config.largest_residual),
             camera.angles()[:, 0].abs() > config.largest_yaw,
             visibility.mean((1, 2, 3)) < config.smallest_visible,
