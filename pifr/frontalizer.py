@@ -27,7 +27,7 @@ from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
-from pifr.images import Photo, each_photo
+from pifr.images import Photo, each_photo, require_several
 from pifr.locator import FaceLocator, LocatorConfig
 from pifr.networks.shape import INPUT_SIZE
 from pifr.pretrained import Pretrained
@@ -176,7 +176,7 @@ class Frontalizer:
             TypeError, ValueError: as `FaceFinder`, when it comes to what is no frame.
         """
         finder = finder or FaceFinder()
-        each_photo(frames)  # refuses one frame, before the frames are looked at one by one
+        require_several(frames)
         known = each_photo(_LOST if _is_lost(frame) else frame for frame in frames)
         return (self(FaceCrops.failed(["unreadable"]) if frame is _LOST else finder([frame])) for frame in known)
 

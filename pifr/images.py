@@ -60,10 +60,15 @@ def each_photo(images: Iterable[Photo]) -> Iterator[Photo]:
         TypeError: it is one photo.
         TypeError, ValueError: as `read_image`, when it comes to what is no photo; says which it is, counted from 0.
     """
+    require_several(images)
+    return map(_checked, count(), images)
+
+
+def require_several(images: object) -> None:
+    """Raises TypeError if these are one photo, or the name of a file."""
     pixels = isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "USO")
     if isinstance(images, str | Path | bytes | Image.Image) or (pixels and images.ndim < 4):
         raise TypeError(f"one photo ({type(images).__name__}) where several are expected: put it into a list")
-    return map(_checked, count(), images)
 
 
 def _checked(position: int, image: Photo) -> Photo:
