@@ -12,15 +12,14 @@ knows, is measured on other such people, turned further, and anew for every C-Ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
 import typer
 
-import pifr.assets
 from benchmarks.timing import JsonFile, report
+from pifr.assets import ASSETS
 from pifr.faces import FaceFinder
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
@@ -40,7 +39,7 @@ SEED, CALIBRATION_SEED = 11, 2001
 SPREAD, LIMIT = (12.0, 7.0, 6.0), 30.0
 """Standard deviations of yaw, pitch, roll, and where they are cut; degrees."""
 CALIBRATION_SPREAD, CALIBRATION_LIMIT = (16.0, 8.0, 6.0), 42.0
-NOISE_FOLDER = Path(pifr.assets.__file__).parent / "sources"
+NOISE_FOLDER = ASSETS / "sources"
 INNER = slice(17, 68)
 """Multi-PIE's landmarks without the jaw, whose place on the outline is a convention."""
 FACING = 0.2

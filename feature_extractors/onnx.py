@@ -278,7 +278,9 @@ def load_onnx_as(config: RecognizerConfig, file: Path, device: str | torch.devic
             f"'{file}' does not fit {config.name!r}: channels, input size and embedding size are {found}, not {wanted}"
         )
     content = model.SerializeToString()
-    return OnnxRecognizer(content, config, f"{config.name}-{_digest(content)}", device)
+    recognizer = OnnxRecognizer(content, config, f"{config.name}-{_digest(content)}", device)
+    recognizer.try_out()
+    return recognizer
 
 
 def _digest(content: bytes) -> str:

@@ -27,7 +27,7 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: as `write` does, or the folder cannot be written; `target` is then as it was.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # `target` may have the longest name there is
     temporary.touch(exist_ok=False)
     mode = stat.S_IMODE(temporary.stat().st_mode)  # as the user's umask has it
     try:
@@ -112,6 +112,18 @@ def check_writable(folder: str | Path) -> None:
         raise DataError(f"nothing can be written to '{folder}': {error.strerror or error}") from error
 
 
+def read_manifest(file: Path) -> dict[str, Any]:
+    """What `claim_folder` wrote.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"'{file}' is damaged ({error}): choose another folder") from error
+
+
 def claim_folder(manifest_file: Path, manifest: dict[str, Any]) -> None:
     """Write down how the files in a folder are made, or check that those which are there were made in this way.
 
@@ -122,12 +134,12 @@ def claim_folder(manifest_file: Path, manifest: dict[str, Any]) -> None:
         manifest: whatever JSON holds.
 
     Raises:
-        DataError: the folder holds what was made differently; names how.
+        DataError: the folder holds what was made differently, names how; or the manifest is damaged.
     """
     if not manifest_file.exists():
         write_whole(manifest_file, lambda whole: whole.write_text(json.dumps(manifest, indent=1)))
         return
-    found = json.loads(manifest_file.read_text())
+    found = read_manifest(manifest_file)
     differing = sorted(key for key in manifest if found.get(key) != manifest[key])
     if differing:
         raise DataError(

@@ -180,18 +180,23 @@ class SrtcViews:
         """As `pifr.views.LocatingViewMaker` says."""
         frontalizer = self.frontalizer
         faces = faces.to(located.pncc.device)
-        shape = frontalizer.shape(faces.pixels, located)
-        texture = frontalizer.complete(located.uv_partial, located.visibility) if self.renderings.painted else None
+        share = self.weights.frontalized(located.yaw)
+        turned = share > 0  # the others' renderings would not be looked at: they stay black
+        some, known = faces[turned], located[turned]
+        shape = frontalizer.shape(some.pixels, known)
+        texture = frontalizer.complete(known.uv_partial, known.visibility) if self.renderings.painted else None
         rendered, shown = [], [located.yaw] * len(_ALIGN_NAMES)
         for yaw in self.renderings.shown_yaw(located.yaw):
-            view = frontalizer.turn(faces, located, shape, texture, alignment, size, yaw.abs())
+            view = faces.pixels.new_zeros(len(faces), 3, size, size)
+            if len(some):
+                view[turned] = frontalizer.turn(some, known, shape, texture, alignment, size, yaw[turned].abs())
             rendered.append(view)
             shown.append(yaw)
             if self.renderings.render_mirror:
                 rendered.append(view.flip(-1))
                 shown.append(yaw)
         aligned, weights = _aligned(faces, located, self.weights, alignment, size)
-        share = self.weights.frontalized(located.yaw)[:, None]
+        share = share[:, None]
         weights = torch.cat([weights * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from pifr.assets import ASSETS
 from pifr.config import Config
 from pifr.devices import inference
 from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops, inside_photo
@@ -18,7 +19,7 @@ from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.correspondence import Correspondence, without_nan
 from pifr.pretrained import Precision, Pretrained
-from pifr.zoo import ASSETS, file_sha256
+from pifr.zoo import file_sha256
 
 _MUCH_BETTER = 0.7
 """Share of the residual that a turned face may leave of one that would be used as it comes."""

@@ -1,8 +1,15 @@
-"""What every worker process of a pool begins with."""
+"""How many worker processes a pool may have, and what each begins with."""
 
 import os
 import threading
 from multiprocessing import connection, parent_process
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has where a scheduler lends some of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start_worker() -> None:

@@ -16,11 +16,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pifr.assets import ASSETS
 from pifr.errors import UnknownNameError, WeightsError
 from pifr.files import write_whole
-
-ASSETS = Path(__file__).parent / "assets"
-"""Files that are installed with the package."""
 
 
 def home() -> Path:

@@ -145,7 +145,8 @@ class Validated(Protocol):
 
 
 def require_valid(protocol: Validated, limit: int = 20) -> None:
-    """Raise `DataError` with what `validate` found, `limit` lines at most."""
+    """Raise `DataError` with what `validate` found, `limit` lines at most, or with what `read_dataset` finds wrong."""
+    read_dataset(protocol.root)
     problems = protocol.validate()
     if problems:
         more = [f"... and {len(problems) - limit} more"] if len(problems) > limit else []

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from pifr.errors import DataError
-from protocols.base import DATASET_FILE, read_dataset, read_lines
+from protocols.base import COMPARISON_COLUMNS, DATASET_FILE, SAMPLE_COLUMNS, read_dataset, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ class Cfp:
             for image in self._contents.images[kind].values():
                 if image in used:
                     rows.append((image, str(self.image_root / image), _subject(image), role))
-        return pd.DataFrame(rows, columns=["sample", "path", "subject", "role"])
+        return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
 
     def comparisons(self, setting: str) -> "pd.DataFrame":
         """Pairs of a setting. In FP the profile is the probe; in FF the second image is."""
@@ -94,7 +94,7 @@ class Cfp:
             (fold, second, first, _subject(second), _subject(first), same)
             for fold, first, second, same in self._pairs(setting)
         ]
-        return pd.DataFrame(rows, columns=["fold", "probe", "reference", "probe_subject", "reference_subject", "same"])
+        return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()

@@ -6,6 +6,7 @@ The features of one face do not depend on the faces beside it, up to the roundin
 score moves by less than `SCORE_TOLERANCE` with the batch size; not at all with workers, the store or a restart).
 """
 
+import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,8 @@ from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_
 if TYPE_CHECKING:
     from feature_extractors import Recognizer
     from pifr.frontalized import LocatedFaces
+
+log = logging.getLogger(__name__)
 
 SCORE_TOLERANCE = 1e-5
 """How far a score may move when only the size of the batches changes: float32 kernels are chosen by shape."""
@@ -217,7 +220,8 @@ def _digest(image: Image, by_name: bool) -> bytes | None:
     """What tells an image from others; None if it cannot be read."""
     try:
         digest = content_digest(image.read())
-    except OSError:
+    except OSError as error:
+        log.warning("'%s' cannot be read: %s", image.name, error.strerror or error)
         return None
     return content_digest(digest + image.name.encode()) if by_name else digest
 

@@ -6,6 +6,7 @@ one row a probe (`COLUMNS`); every rank-k rate and CMC is computed from that tab
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from protocols.experiment import Experiment
     from protocols.extraction import FeatureTable, System
     from protocols.multipie import MultiPie
+
+log = logging.getLogger(__name__)
 
 IDENTIFICATION_FILE = "identification.parquet"
 
@@ -138,6 +141,9 @@ def run_identification(
         if not {"reference", "probe"} <= set(found["role"]):
             notices = protocol.notices(setting, found)
             raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *notices]))
+    notices = [line for setting, found in images.items() for line in protocol.notices(setting, found)]
+    for line in notices:
+        log.warning("%s", line)
     rows = {
         sample: path for found in images.values() for sample, path in zip(found["sample"], found["path"], strict=True)
     }
@@ -159,7 +165,7 @@ def run_identification(
     record["dataset"]["counts"] |= {
         f"setting-{setting}": images[setting]["role"].value_counts().to_dict() for setting in settings
     }
-    record["notices"] = [line for setting, found in images.items() for line in protocol.notices(setting, found)]
+    record["notices"] = notices
     return table, record
 
 
@@ -197,7 +203,10 @@ def identify(
     parts = []
     for fusion in runner.chosen_fusions(fusions, system, features):
         templates = features.templates(fusion).float().numpy()
-        gallery = features.templates(fusion, first_view_only=sides == "probe").float().numpy()[reference_rows]
+        gallery = templates
+        if sides == "probe":
+            gallery = features.templates(fusion, first_view_only=True).float().numpy()
+        gallery = gallery[reference_rows]
         found = search(templates[probe_rows], gallery, truth)
         own = references.iloc[truth]
         impostor = references["sample"].to_numpy()[found.best_impostor]

@@ -98,9 +98,12 @@ class Annotation:
 
     @property
     def measurable(self) -> bool:
-        """Whether both ends of the nose, a measured landmark and what `side` looks at are annotated."""
+        """Whether both ends of the nose, a measured landmark and what `side` looks at are annotated, apart enough."""
         scheme, known = SCHEMES[self.scheme], np.isfinite(self.points).all(1)
         if scheme.sided and not known[self._eye].any():
+            return False
+        # Errors are divided by the length of the nose and by the points' box: points at (0, 0), say, have neither.
+        if not (np.diff(self.points[list(scheme.nose)], axis=0).any() and np.ptp(self.points[known], axis=0).all()):
             return False
         return bool(known[list(scheme.nose)].all() and any(known[list(rows)].all() for _, rows in scheme.measured))
 

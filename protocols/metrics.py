@@ -359,7 +359,7 @@ def paired_difference(
 
 def _two_sided_p(difference: np.ndarray) -> float:
     """Two-sided p-value of Student's t-test that paired differences have mean zero; NaN where they do not vary."""
-    if len(difference) < 2 or np.ptp(difference) == 0:
+    if len(difference) < 2 or np.ptp(difference) < _ROUNDING:
         return float("nan")
     from scipy.special import stdtr
 

@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from protocols.base import COMPARISON_COLUMNS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -194,7 +196,7 @@ class MultiPie:
         table["reference_subject"] = table["probe_subject"]
         table["fold"] = "all"
         table["same"] = True
-        return table[["fold", "probe", "reference", "probe_subject", "reference_subject", "same"]]
+        return table[list(COMPARISON_COLUMNS)]
 
     def read(self, path: str) -> bytes:
         """Content of an image file."""

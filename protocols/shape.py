@@ -187,8 +187,8 @@ def refine_icp(
     return motion
 
 
-def shape_errors(scan: Surface, prediction: Surface, options: ShapeOptions) -> np.ndarray:
-    """Distance to the predicted surface of every scan vertex that is measured, mm, (n,).
+def measured_points(scan: Surface, options: ShapeOptions) -> np.ndarray:
+    """The scan's vertices whose distances are measured, n x 3 mm.
 
     Raises:
         DataError: if the crop leaves nothing of the scan.
@@ -196,6 +196,16 @@ def shape_errors(scan: Surface, prediction: Surface, options: ShapeOptions) -> n
     points = scan.vertices[face_region(scan.vertices, scan.landmarks, options.radius, options.forehead)]
     if not len(points):
         raise DataError(f"no scan vertex lies within {options.radius} mm of the nose: is the scan in mm?")
+    return points
+
+
+def shape_errors(scan: Surface, prediction: Surface, options: ShapeOptions) -> np.ndarray:
+    """Distance to the predicted surface of every scan vertex that is measured, mm, (n,).
+
+    Raises:
+        DataError: if the crop leaves nothing of the scan.
+    """
+    points = measured_points(scan, options)
     motion = fit_similarity(prediction.landmarks, scan.landmarks, options.scale)
     if options.icp:
         motion = refine_icp(points, prediction, motion, options.scale)
@@ -284,9 +294,9 @@ class ShapeScans:
         problems = []
         for subject in self.subjects:
             try:
-                self.scan(subject)
+                measured_points(self.scan(subject), self.options)
             except DataError as error:
-                problems.append(str(error))
+                problems.append(str(error) if str(self.root) in str(error) else f"{self.root / subject}: {error}")
             if not self.frames(subject):
                 problems.append(f"{self.root / subject}: no pictures below frames/")
         return problems

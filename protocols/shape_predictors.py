@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pifr.assets import ASSETS
 from pifr.geometry.mesh_raster import grid_triangles
 from pifr.geometry.template import load_template
 from protocols.landmark_predictors import MEDIAPIPE_68, MediaPipeLandmarks
@@ -63,8 +63,7 @@ class MediaPipeShapes:
     def __init__(self) -> None:
         self._landmarks = MediaPipeLandmarks()
         self.fingerprint = self._landmarks.fingerprint
-        with resources.as_file(resources.files("pifr.assets") / "face_mesh_triangles.npy") as path:
-            self.triangles = np.load(path).astype(np.int64)
+        self.triangles = np.load(ASSETS / "face_mesh_triangles.npy").astype(np.int64)
 
     def __call__(self, faces: FaceCrops) -> PersonShape:
         return averaged(self._vertices, faces)

@@ -139,6 +139,7 @@ class IdentificationStudy:
         return (
             *self.measurement.conditions(self.data_set),
             f"Closed-set search; brackets: {self.statistics.interval} of {self.statistics.resamples()}. "
+            "Where all probes are found, or none, they are Clopper-Pearson's with one trial a subject. "
             "No rank: share of probes that failed, or whose reference did or is missing; they are misses. FTA: share "
             "of images from which no face was acquired. Passes: runs of the recognizer a face.",
         )
@@ -172,12 +173,15 @@ class IdentificationStudy:
                 difference = self._difference(rows)
                 if verdict(difference, "higher") == "worse":
                     name = f"{key.recognizer} + {view_name(key, self._fusions)}"
-                    text = f"{self.data_set.title} at ±{pose}°, {name}: rank-1 falls, {points(difference)}."
+                    at = f"±{pose}°" if pose else "0°"
+                    text = f"{self.data_set.title} at {at}, {name}: rank-1 falls, {points(difference)}."
                     found.append(Finding(self.data_set, "worse", text, f"{len(rows):,} probes, against {control}."))
         return found
 
     def charts(self) -> Iterator[Chart]:
         """CMC and rank-1 by yaw of each recognizer."""
+        if not self.references:  # nobody who is searched is enrolled
+            return
         look = styles(view_name(key, self._fusions) for key, _ in self.systems)
         for recognizer in self.table["recognizer"].unique():
             systems = [(key, rows) for key, rows in self.systems if key.recognizer == recognizer]

@@ -66,7 +66,9 @@ class Measurement:
         kind = "SYNTHETIC data, the people do not exist" if self.synthetic else "Real data"
         notes = [f"{kind}: {data_set.title}, {data_set.detail}"]
         if "recognizer" in self.table:
-            notes.append("Alignment: the detector's five points, by similarity to each recognizer's own template.")
+            notes.append(
+                "First view: aligned to each recognizer's own template by the detector's five points, or as crops come."
+            )
         if "fusion" in self.table and self.table["fusion"].nunique() == 1:
             notes.append(f"Fusion: {self.table['fusion'].iloc[0]}.")
         return (*notes, *(f"Run {run.label}: {text}" for run in self.runs if (text := run.conditions())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,7 +147,7 @@ class ReconstructionStudy:
         if "yaw" not in self.table or self.table["yaw"].isna().all():
             return None
         # A predictor that knows no pose is binned by one that saw the same image.
-        yaw = self.table[self.kind.item].map(self.table.groupby(self.kind.item)["yaw"].median()).abs()
+        yaw = self.table[self.kind.item].map(self.table["yaw"].abs().groupby(self.table[self.kind.item]).median())
         bins = np.digitize(yaw.to_numpy(), YAW_EDGES[1:-1])
         known = yaw.notna().to_numpy()
         present = sorted(set(bins[known]))
@@ -178,6 +179,7 @@ class ReconstructionStudy:
             f"{self.statistics.resamples()}. Failures are left out of means and counted beside.",
         )
 
+    @cached_property
     def findings(self) -> list[Finding]:
         """The first predictor against each other one on the items that both measured."""
         quantity = self.kind.quantities[0]
@@ -247,7 +249,7 @@ class ReconstructionStudy:
             self.key,
             f"{self.kind.table.capitalize()}: {self.measurement.title(self.data_set)}",
             self.data_set,
-            findings=tuple(self.findings()),
+            findings=tuple(self.findings),
             tables=(self.error_table(), *((by_yaw,) if by_yaw else ())),
             charts=tuple(self.charts()),
             failures=tuple(self.failures()),

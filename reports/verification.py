@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pifr.errors import DataError
 from protocols import metrics, summary
 from protocols.base import COMPARISON, SYSTEM
 from protocols.summary import FMR_POINTS, Statistics
@@ -67,7 +68,7 @@ class VerificationStudy:
         self.measurement, self.statistics, self.key = measurement, statistics, measurement.key
         scores = summary.prepared(measurement.table)
         # A view maker that knows no pose takes it from one that saw the same probe, so that all share the same bins.
-        self.scores = scores.assign(yaw=scores["probe"].map(scores.groupby("probe", sort=False)["yaw"].median()))
+        self.scores = scores.assign(yaw=scores["probe"].map(scores["yaw"].abs().groupby(scores["probe"]).median()))
         comparisons = scores.drop_duplicates(summary.LISTED)
         subjects = set(comparisons["probe_subject"]) | set(comparisons["reference_subject"])
         self.named = summary.subjects_named(measurement.table)
@@ -423,13 +424,16 @@ class VerificationStudy:
 
     def section(self, source: PanelSource | None = None) -> Section:
         """Everything, ready to be rendered; pictures only where a source is given."""
-        montage = self.montage(source) if source else None
+        montage, lead = None, ()
+        try:
+            montage = self.montage(source) if source else None
+        except DataError as error:  # the pictures are those of another run, which has a montage
+            lead = (f"No montage: {error}.",)
         differences = self.difference_table()
-        lead = ()
         if not self.yaw_bins:
             known = self.scores["yaw"].notna().any()
             reason = "too few comparisons at any yaw" if known else "no view maker of these runs estimates the pose"
-            lead = (f"No rates by yaw: {reason}.",)
+            lead = (f"No rates by yaw: {reason}.", *lead)
         return Section(
             self.key,
             self.measurement.title(self.data_set),

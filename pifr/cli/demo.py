@@ -1,6 +1,5 @@
 """`pifr demo`: the main job, start to end, on people who do not exist."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +68,8 @@ def _is_drawn(data: Path, subjects: int, seed: int) -> bool:
 
 def _draw(data: Path, subjects: int, seed: int) -> None:
     from pifr.cli.progress import progress_bar
+    from pifr.threads import usable_cores
     from protocols.synthetic import write_cfp
 
     with progress_bar("drawing people") as progress:
-        write_cfp(data, subjects, seed, workers=min(os.cpu_count() or 1, subjects), progress=progress)
+        write_cfp(data, subjects, seed, workers=min(usable_cores(), subjects), progress=progress)

@@ -89,11 +89,14 @@ def examine() -> dict:
 
 def _requirements(extra: str = "") -> dict[str, "SpecifierSet"]:
     """Packages that the installed `pifr` asks for, with one of its extras or without any, and the versions it takes."""
-    from importlib.metadata import requires
+    from importlib.metadata import PackageNotFoundError, requires
 
     from packaging.requirements import Requirement
 
-    asked = [Requirement(line) for line in requires("pifr") or ()]
+    try:
+        asked = [Requirement(line) for line in requires("pifr") or ()]
+    except PackageNotFoundError:  # run from a checkout
+        return {}
     wanted = [each for each in asked if each.marker is None or each.marker.evaluate({"extra": extra})]
     return {each.name: each.specifier for each in wanted}
 

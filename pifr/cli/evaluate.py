@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "cfp": ("pifr.cli.evaluate:cfp", "Celebrities in Frontal-Profile: FP and FF verification."),
     "pairs": ("pifr.cli.evaluate:pairs", "LFW-style pair lists and InsightFace .bin files."),
-    "multipie": ("pifr.cli.evaluate_multipie:app", "CMU Multi-PIE: rank-1 identification by yaw."),
-    "landmarks": ("pifr.cli.evaluate_landmarks:app", "Profile landmarks: normalised mean error."),
-    "shape": ("pifr.cli.evaluate_shape:app", "3D shape: error against scans, the MICC protocol."),
+    "multipie": ("pifr.cli.evaluate_multipie:multipie", "CMU Multi-PIE: rank-1 identification by yaw."),
+    "landmarks": ("pifr.cli.evaluate_landmarks:landmarks", "Profile landmarks: normalised mean error."),
+    "shape": ("pifr.cli.evaluate_shape:shape", "3D shape: error against scans, the MICC protocol."),
 }
 
 Csv = Annotated[bool, typer.Option("--csv", help="Write scores.csv as well.")]

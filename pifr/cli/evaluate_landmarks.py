@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def app(
+def landmarks(
     data: Annotated[Path, typer.Option("--data", help="CFP's or Multi-PIE's root, or a CSV file.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run: landmarks.parquet and run.json.")],
     truth: Annotated[
@@ -28,8 +28,10 @@ def app(
 ) -> None:
     """Landmark error of C-Net, and of MediaPipe's Face Mesh, on annotated profiles."""  # fmt: skip
     from pifr.cli.progress import progress_bar
+    from pifr.errors import DataError
     from pifr.faces import FaceFinder
     from pifr.files import check_writable
+    from protocols.base import read_dataset
     from protocols.landmark_data import read_cfp, read_csv, read_multipie
     from protocols.landmark_predictors import LANDMARK_PREDICTORS
     from protocols.landmarks import LANDMARKS_FILE, SCHEMES, evaluate_landmarks, landmark_record
@@ -42,9 +44,16 @@ def app(
         "multipie": lambda: read_multipie(data, labels or data / "labels", **chosen),
         "csv": lambda: read_csv(data),
     }[truth]()
+    root, name = (data.parent, data.stem) if truth == "csv" else (data, truth)
+    # What is wrong shows before anything is computed.
+    read_dataset(root)
+    if missing := [str(annotation.path) for annotation in annotations if not annotation.path.is_file()]:
+        raise DataError(
+            f"{len(missing)} of {len(annotations)} annotated pictures are missing, '{missing[0]}' the first"
+        )
     check_writable(out)
     finder = FaceFinder(detector)
-    predictors = [LANDMARK_PREDICTORS.load(name, device) for name in predictor or ["cnet"]]
+    predictors = [LANDMARK_PREDICTORS.load(name, device) for name in dict.fromkeys(predictor or ["cnet"])]
     with progress_bar("landmarks") as progress:
         table = evaluate_landmarks(
             annotations,
@@ -55,7 +64,6 @@ def app(
         )
     measured = "; ".join(sorted({str(SCHEMES[annotation.scheme]) for annotation in annotations}))
     configuration = {"truth": truth, **chosen, "measured": measured}
-    root, name = (data.parent, data.stem) if truth == "csv" else (data, truth)
     record = landmark_record(root, finder, predictors, table, configuration, name)
     save_run(out, table, record, file=LANDMARKS_FILE)
     typer.echo(_figures(table, synthetic=record["dataset"]["synthetic"]))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @experiment_command
-def app(
+def multipie(
     experiment: "Experiment",
     test_subjects: Annotated[
         Literal["published", "after-training", "all"],
@@ -52,8 +52,6 @@ def app(
     with progress_bar("multipie") as progress:
         table, record = run_identification(MultiPie(experiment.data, switches), experiment, progress)
     save_run(experiment.out, table, record, file=IDENTIFICATION_FILE)
-    for line in record["notices"]:
-        typer.echo(line, err=True)
     typer.echo(_rates(table, synthetic=record["dataset"]["synthetic"]))
     typer.echo(f"ranks and record: {experiment.out}", err=True)
 

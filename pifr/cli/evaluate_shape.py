@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def app(
+def shape(
     data: Annotated[
         Path, typer.Option("--data", help="Folder of <subject>/ with a scan (.ply, .obj), landmarks.txt and frames/.")
     ],
@@ -48,7 +48,7 @@ def app(
     require_valid(protocol)
     check_writable(out)
     finder = FaceFinder(detector)
-    predictors = [SHAPE_PREDICTORS.load(name, device) for name in predictor or ["snet-coarse", "mean"]]
+    predictors = [SHAPE_PREDICTORS.load(name, device) for name in dict.fromkeys(predictor or ["snet-coarse", "mean"])]
     with progress_bar("shape") as progress:
         table, _ = evaluate_shape(protocol, finder, predictors, progress=progress)
     record = shape_record(protocol, finder, predictors, table)

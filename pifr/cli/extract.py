@@ -1,5 +1,7 @@
 """`pifr extract`: embeddings of the faces of your own images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +29,13 @@ def extract(
 ) -> None:
     """Embed one face of each image, or every face; compare embeddings by their dot product.
 
-    An image without a usable face keeps its row, with status "failed" and a reason.
+    An image without a usable face keeps its row, with status "failed" and a reason. If the command is stopped, the file
+    holds what was finished.
     """
-    import pandas as pd
-
     from feature_extractors import load_recognizer
     from pifr.cli.progress import progress_bar
     from pifr.errors import ConfigError
-    from pifr.files import check_writable, write_whole
+    from pifr.files import check_writable
     from pifr.fusion import check_fusion
     from pifr.plugin import FrontalizedRecognizer
     from pifr.views import load_view_maker
@@ -49,7 +50,8 @@ def extract(
         load_recognizer(recognizer, device), load_view_maker(frontalizer, device), fusion, finder
     )
     rows: list[dict[str, object]] = []
-    with progress_bar("extract") as progress:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bar("extract") as progress, _written_at_last(out, rows):
         for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
             found = plugin.templates(faces.to(device), batch_size)
             for path, box, status, reason, template in zip(
@@ -59,7 +61,19 @@ def extract(
                 row = {"path": readable(path), "box": box if used else None, "status": status, "reason": reason}
                 rows.append(row | {"embedding": template if used else None})
             progress(done, len(files))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, pd.DataFrame(rows).to_parquet)
     failed = sum(row["status"] == "failed" for row in rows)
     typer.echo(f"{len(files)} images, {len(rows) - failed} faces, {failed} without: {out}")
+
+
+@contextmanager
+def _written_at_last(out: Path, rows: list[dict[str, object]]) -> Iterator[None]:
+    """Writes the rows on leaving, whatever happened; nothing if there are none."""
+    import pandas as pd
+
+    from pifr.files import write_whole
+
+    try:
+        yield
+    finally:
+        if rows:
+            write_whole(out, pd.DataFrame(rows).to_parquet)

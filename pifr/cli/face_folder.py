@@ -77,16 +77,14 @@ class FacesTable:
 
 
 class FreeNames:
-    """Names of faces: their file's; numbered where that is taken.
+    """Names of faces: their file's; numbered where that, or what `remove_face` would remove with it, is taken.
 
     Args:
-        steps: pictures that are written below each name.
-        beside: what files of the same face are called after its name.
         taken: names that are taken before.
     """
 
-    def __init__(self, steps: Iterable[str], beside: Iterable[str], taken: set[str]) -> None:
-        self._steps, self._beside, self._taken = tuple(steps), tuple(beside), set(taken)
+    def __init__(self, taken: set[str]) -> None:
+        self._taken = set(taken)
 
     def __call__(self, file: str) -> str:
         candidates = (file if number == 1 else f"{file}-{number}" for number in count(1))
@@ -99,7 +97,9 @@ class FreeNames:
         self._taken -= names
 
     def _written(self, name: str) -> set[str]:
-        return {name, *(f"{name}/{step}" for step in self._steps), *(name + end for end in self._beside)}
+        from pifr.panels import PANELS
+
+        return {name, f"{name}_texture", *(f"{name}/{panel}" for panel in PANELS)}
 
 
 def names_below(out: Path) -> set[str]:

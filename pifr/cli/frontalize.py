@@ -45,15 +45,14 @@ def frontalize(
     from pifr.frontal_views import load_frontalizer
     from pifr.images import to_uint8
     from pifr.mesh import MESH_FORMATS, write_mesh
-    from pifr.panels import PANELS, panels
+    from pifr.panels import panels
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
     check_writable(out)
     files = {path.absolute(): name for path, name in image_files(images, out).items()}
     finder, table = make_finder(detector, policy), FacesTable(out / "faces.csv", map(readable, files))
-    beside = ("_texture",) if mesh == "obj" else ()
-    names, seen, made = FreeNames(PANELS if everything else (), beside, names_below(out)), 0, 0
+    names, seen, made = FreeNames(names_below(out)), 0, 0
     frontalizer = load_frontalizer(device, f"{EVERY_NETWORK},{options}")
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar("frontalize") as progress, table:

@@ -1,6 +1,5 @@
 """`pifr synthesize`: people who do not exist, in the layouts of real data sets."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +50,7 @@ def multipie(
     if unknown:
         known = ", ".join(map(str, sorted({abs(yaw) for yaw in CAMERA_YAW.values()})))
         raise ConfigError(f"Multi-PIE has no camera at |yaw| {', '.join(sorted(unknown))}: there are {known}")
-    chosen = tuple(shots.split(",")) if shots else SHOTS
+    chosen = tuple(shot.strip() for shot in shots.split(",")) if shots else SHOTS
     _run(
         "multipie",
         out,
@@ -77,7 +76,8 @@ def shape(
 
 def _run(label: str, out: Path, subjects: int, workers: int | None, write: Callable[..., None]) -> None:
     from pifr.cli.progress import progress_bar
+    from pifr.threads import usable_cores
 
     with progress_bar(f"synthetic {label}") as progress:
-        write(workers=min(workers or os.cpu_count() or 1, subjects), progress=progress)
+        write(workers=min(workers or usable_cores(), subjects), progress=progress)
     typer.echo(f"{subjects} synthetic people in {label}'s layout: {out}", err=True)

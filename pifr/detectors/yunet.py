@@ -11,7 +11,11 @@ from pifr.detectors.base import NO_FACE, Detections
 from pifr.five_landmarks import roll_from_landmarks
 from pifr.zoo import ZOO
 
-_RECIPE = 2  # part of the fingerprint: raise it when the same image may give other faces
+_RECIPE = 3  # part of the fingerprint: raise it when the same image may give other faces
+
+
+_CANDIDATES = 5000
+"""How many boxes are kept before those of one face become one: some ten a face."""
 
 
 class _Face(NamedTuple):
@@ -72,7 +76,7 @@ class YuNet:
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(2)  # OpenCV 5 warns at each load that its new engine takes no target
         # Close looks may be less sure than the threshold, for what they look at has been found already.
-        self._network = cv2.FaceDetectorYN.create(file, "", (320, 320), min(0.3, threshold), 0.3, 100)
+        self._network = cv2.FaceDetectorYN.create(file, "", (320, 320), min(0.3, threshold), 0.3, _CANDIDATES)
         cv2.utils.logging.setLogLevel(level)
         self._lock = Lock()
 

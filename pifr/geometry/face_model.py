@@ -7,13 +7,13 @@ file from the published model (`pifr.training.assets`).
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pifr.assets import ASSETS
 from pifr.geometry.template import Template, load_template
 
 
@@ -113,5 +113,4 @@ def read_face_model(path: Path, template: Template) -> FaceModel:
 @lru_cache(maxsize=1)
 def load_face_model() -> FaceModel:
     """The shipped face model (`pifr/assets/face_model.npz`)."""
-    with resources.as_file(resources.files("pifr.assets") / "face_model.npz") as path:
-        return read_face_model(path, load_template())
+    return read_face_model(ASSETS / "face_model.npz", load_template())

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib import resources
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pifr.assets import ASSETS
 
 LEFT_EYE_CENTRE, RIGHT_EYE_CENTRE = 68, 69
 """Rows of `landmark_uv` after Multi-PIE's 68: centres of the image-left and the image-right eye."""
@@ -161,5 +162,5 @@ def mirror_positions(positions: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def load_template() -> Template:
     """The shipped template (`pifr/assets/template.npz`)."""
-    with resources.as_file(resources.files("pifr.assets") / "template.npz") as path, np.load(path) as archive:
+    with np.load(ASSETS / "template.npz") as archive:
         return Template({key: archive[key] for key in archive})

@@ -7,12 +7,12 @@ textures of `pifr train render` (`pifr.training.assets.build_texture_model`).
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pifr.assets import ASSETS
 from pifr.geometry.warp import resized
 
 
@@ -50,6 +50,6 @@ class TextureModel:
 @lru_cache(maxsize=1)
 def load_texture_model() -> TextureModel:
     """The shipped texture model (`pifr/assets/texture_model.npz`)."""
-    with resources.as_file(resources.files("pifr.assets") / "texture_model.npz") as path, np.load(path) as archive:
+    with np.load(ASSETS / "texture_model.npz") as archive:
         components = archive["components"].astype(np.float32) * archive["scale"][:, None, None, None]
         return TextureModel(torch.from_numpy(archive["mean"]), torch.from_numpy(components))

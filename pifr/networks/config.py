@@ -44,12 +44,23 @@ class ResidualConfig(Config):
 UNetConfig = Annotated[Pix2PixConfig | ResidualConfig, Field(discriminator="kind")]
 
 
+def _check_size(name: str, size: int, halvings: int) -> None:
+    """Raises ValueError if maps of this side cannot be halved so often."""
+    if size % 2**halvings:
+        raise ValueError(f"{name} is {size}: this network needs a multiple of {2**halvings}")
+
+
 class SegmentationConfig(Config):
     """Segmentation subnetwork of C-Net (section 3.2.2)."""
 
     network: Literal["segmentation"] = "segmentation"
     input_size: PositiveInt = 256
     unet: UNetConfig = Pix2PixConfig(widths=(64, 128, 256, 512, 512, 512, 512, 512))
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SegmentationConfig":
+        _check_size("input_size", self.input_size, len(self.unet.widths))
+        return self
 
 
 class PnccConfig(Config):
@@ -67,6 +78,11 @@ class PnccConfig(Config):
     segmented_input: bool = True
     predicts_mask: bool = False
     unet: UNetConfig = Pix2PixConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PnccConfig":
+        _check_size("input_size", self.input_size, len(self.unet.widths))
+        return self
 
 
 class InpaintingConfig(Config):
@@ -87,6 +103,11 @@ class InpaintingConfig(Config):
     dilations: tuple[PositiveInt, ...] = (1, 2, 4, 8, 1)
     sees_visibility: bool = False
     corrects_mirrored: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> "InpaintingConfig":
+        _check_size("resolution", self.resolution, len(self.widths) - 1 + self.stem_stride // 2)
+        return self
 
 
 class DiscriminatorConfig(Config):
@@ -143,6 +164,11 @@ class FineShapeConfig(Config):
     working_size: PositiveInt = 128
     unet: UNetConfig = Pix2PixConfig()
     scale: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FineShapeConfig":
+        _check_size("working_size", self.working_size, len(self.unet.widths))
+        return self
 
 
 NetworkConfig = Annotated[

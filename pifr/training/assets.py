@@ -24,6 +24,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
+from pifr.assets import ASSETS
 from pifr.errors import DataError
 from pifr.facemesh import LIPS, FaceMesh
 from pifr.files import write_arrays, write_whole
@@ -56,9 +57,6 @@ SLIDING = (454, 234, 323, 93, 127, 356, 132, 361)
 """Outline points near the ears that photos place a centimetre off: never linked."""
 
 
-SHIPPED = Path(__file__).parents[1] / "assets"
-
-
 def build_assets(out: Path, *, ict: Path | None = None, shards: Path | None = None, relink: bool = False) -> None:
     """Build the geometry files in `out`; what is not rebuilt is taken from the shipped files.
 
@@ -68,8 +66,8 @@ def build_assets(out: Path, *, ict: Path | None = None, shards: Path | None = No
         relink: find the landmark links again and write them to `out/links.json`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    face_model, links = SHIPPED / "face_model.npz", SHIPPED / "sources" / "links.json"
-    source = SHIPPED / "sources" / "template.ply"
+    face_model, links = ASSETS / "face_model.npz", ASSETS / "sources" / "links.json"
+    source = ASSETS / "sources" / "template.ply"
     if ict is not None:
         face_model = out / "face_model.npz"
         build_face_model(ict, face_model)

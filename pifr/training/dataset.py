@@ -5,7 +5,6 @@ follows from the seed and the step alone, whatever the number of workers and whe
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pifr.completion import certain
 from pifr.errors import DataError
-from pifr.files import read_table
+from pifr.files import read_manifest, read_table
 from pifr.training.augment import (
     Crop,
     Framing,
@@ -98,7 +97,7 @@ class Shards:
 
     def _require_all(self) -> None:
         manifest = self.root / "manifest.json"
-        listed = json.loads(manifest.read_text())["shards"] if manifest.exists() else []
+        listed = read_manifest(manifest).get("shards", []) if manifest.exists() else []
         if missing := {shard["name"] for shard in listed} - {folder.name for folder in self._folders}:
             raise DataError(f"'{self.root}' lacks {min(missing)}: 'pifr train render' goes on with the same arguments")
 
@@ -281,7 +280,8 @@ class TextureSamples:
         shards: textures.
         visibilities: K x n x n uint8 visibility maps of turned faces, of which each sample draws one.
         size: side N of the textures.
-        augmented: False leaves mirroring, light, occluders and the photo's edge away.
+        augmented: False leaves mirroring of the texture, light, occluders and the photo's edge away; visibility maps
+            are mirrored, and stains drawn, in any case.
     """
 
     def __init__(self, shards: Shards, visibilities: np.ndarray, size: int, augmented: bool = True) -> None:
@@ -404,7 +404,6 @@ def training_loader(batches: TrainingBatches, start: int, workers: int) -> DataL
         sampler=_StepsFrom(start),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_prepare_worker,
     )

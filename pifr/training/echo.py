@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from pifr.geometry import warp
 from pifr.training.dataset import Batch
 
 _TURN, _SCALE, _SHIFT = 7.0, 0.07, 0.04
@@ -59,14 +59,12 @@ def seen_anew(batch: Batch) -> Batch:
     mirror = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
     angle = torch.randn(count, device=device) * math.radians(_TURN)
     cosine, sine, scale = angle.cos(), angle.sin(), between(1 - _SCALE, 1 + _SCALE)
-    # From the new view to the old one, in the units of `affine_grid`: the crop's half side.
+    size, middle = image.shape[1], (image.shape[1] - 1) / 2
+    # From pixels of the new view to those of the old one, about the middle.
     linear = torch.stack([cosine * mirror, -sine, sine * mirror, cosine], 1).view(-1, 2, 2) * scale[:, None, None]
-    grid = functional.affine_grid(
-        torch.cat([linear, between(-2 * _SHIFT, 2 * _SHIFT, 2, 1)], 2),
-        [count, 1, *image.shape[1:3]],
-        align_corners=False,
-    )
-    pixels = functional.grid_sample(image.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
+    offset = middle - linear.sum(2) * middle + between(-_SHIFT * size, _SHIFT * size, 2)
+    to_old = torch.cat([linear, offset[..., None]], 2)
+    pixels = warp.affine_warp(image.permute(0, 3, 1, 2).float(), to_old, size)
     gain = between(1 - _GAIN, 1 + _GAIN, 1, 1, 1) * between(1 - _TINT, 1 + _TINT, 3, 1, 1)
     pixels = (pixels * gain + 255 * between(-_OFFSET, _OFFSET, 1, 1, 1)).round().clamp(0, 255)
     # Codes do not mix with the background: both are weighted by the mask, then divided by it.
@@ -74,7 +72,7 @@ def seen_anew(batch: Batch) -> Batch:
     layers = [batch["pncc"].permute(0, 3, 1, 2).float() * mask, mask]
     if "predicted_mask" in batch:
         layers.append(batch["predicted_mask"][:, None].float())
-    sampled = functional.grid_sample(torch.cat(layers, 1), grid, align_corners=False)
+    sampled = warp.affine_warp(torch.cat(layers, 1), to_old, size, "zeros")
     weight = sampled[:, 3:4]
     inside = weight >= 0.5
     codes = sampled[:, :3] / weight.clamp_min(0.5)

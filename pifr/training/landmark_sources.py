@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pifr.assets import ASSETS
 from pifr.errors import UnknownNameError
 from pifr.facemesh import FaceMesh
 from pifr.faces import FaceCrops
@@ -62,8 +62,7 @@ class LandmarkSource(Protocol):
 
 def load_links() -> tuple[np.ndarray, np.ndarray]:
     """Indices of the Face Mesh landmarks that are fitted, and of the head vertices they are linked to: (L,) each."""
-    with resources.as_file(resources.files("pifr.assets") / "sources" / "links.json") as path:
-        links = json.loads(path.read_text())
+    links = json.loads((ASSETS / "sources" / "links.json").read_text())
     return np.array(links["facemesh"]), np.array(links["head_vertex"])
 
 

@@ -235,6 +235,11 @@ def images_of(batch: Batch) -> Tensor:
     return batch["image"].permute(0, 3, 1, 2).float() / 255
 
 
+def pncc_of(batch: Batch) -> Tensor:
+    """B x 3 x N x N float32 in [0, 1], the true codes; 0 outside the mask."""
+    return batch["pncc"].permute(0, 3, 1, 2).float()
+
+
 def mask_of(batch: Batch) -> Tensor:
     """B x 1 x N x N float32, 0 or 1."""
     return batch["mask"][:, None].float()
@@ -339,7 +344,7 @@ class PnccTraining(NetworkTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = self.echoed(batch)
-        mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
+        mask, target = mask_of(batch), pncc_of(batch)
         prediction = self.run(self.network, images_of(batch), predicted_mask_of(batch))
         pncc = losses.pncc_loss(prediction.pncc, target, mask if self.task.masked_loss else None)
         loss = self.task.pncc_weight * pncc
@@ -351,7 +356,7 @@ class PnccTraining(NetworkTraining):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        mask, target = mask_of(batch), batch["pncc"].permute(0, 3, 1, 2).float()
+        mask, target = mask_of(batch), pncc_of(batch)
         prediction = self.run(self.average, images_of(batch), predicted_mask_of(batch))
         millimetres, pixels = pncc_errors(prediction.pncc, target, mask, self.extent)
         self.record(mm=millimetres, px=pixels, yaw=batch["yaw"])
@@ -362,8 +367,8 @@ class PnccTraining(NetworkTraining):
         images, mask = images_of(batch), mask_of(batch)
         prediction = self.run(self.average, images, predicted_mask_of(batch))
         shown = mask if prediction.mask_logits is None else (prediction.mask_logits > 0).float()
-        error = ((prediction.pncc - batch["pncc"].permute(0, 3, 1, 2).float()).abs() * mask * 10).clamp(0, 1)
-        return _sheet([images, batch["pncc"].permute(0, 3, 1, 2).float(), prediction.pncc * shown, error])
+        error = ((prediction.pncc - pncc_of(batch)).abs() * mask * 10).clamp(0, 1)
+        return _sheet([images, pncc_of(batch), prediction.pncc * shown, error])
 
 
 class InpaintingTraining(NetworkTraining):

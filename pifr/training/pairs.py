@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pifr.errors import ConfigError, DataError
 from pifr.files import claim_folder, whole_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
-from pifr.threads import start_worker
+from pifr.threads import start_worker, usable_cores
 from pifr.training.heads import (
     CANVAS,
     MASK_FRACTION,
@@ -123,7 +122,7 @@ def render(
         if not (out / f"shard-{k:04d}").exists()
     ]
     done = len(shards) - len(todo)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), start_worker) as pool:
+    with ProcessPoolExecutor(workers or usable_cores(), get_context("spawn"), start_worker) as pool:
         for _ in pool.map(_render_shard, todo):
             done += 1
             yield done, len(shards)

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 
+from pifr.assets import ASSETS
 from pifr.errors import DataError, ImageError
 from pifr.faces import FaceFinder
 from pifr.files import claim_folder, read_table, write_arrays, write_whole
@@ -32,9 +31,9 @@ from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import angles_from_rotation
 from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
-from pifr.threads import start_worker
+from pifr.threads import start_worker, usable_cores
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
-from pifr.zoo import ASSETS, file_sha256, find_weights
+from pifr.zoo import file_sha256, find_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +148,7 @@ def noise_file(source: str) -> str:
 
 def load_landmark_noise(source: str) -> LandmarkNoise:
     """The shipped noise of a landmark source, of drawn people; `benchmarks.registration.calibrate` recomputes it."""
-    file = resources.files("pifr.assets") / "sources" / noise_file(source)
-    with resources.as_file(file) as path, np.load(path) as archive:
+    with np.load(ASSETS / "sources" / noise_file(source)) as archive:
         return LandmarkNoise(**{key: archive[key].astype(np.float64) for key in ("bias", "modes", "deviation")})
 
 
@@ -335,7 +333,7 @@ def register(
     paths = [parts / f"part-{k:04d}.parquet" for k in range(len(chunks))]
     todo = [(photos, chunk, path, landmarks) for chunk, path in zip(chunks, paths, strict=True) if not path.exists()]
     done = len(chunks) - len(todo)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), start_worker) as pool:
+    with ProcessPoolExecutor(workers or usable_cores(), get_context("spawn"), start_worker) as pool:
         for _ in pool.map(_register_chunk, todo):
             done += 1
             yield min(done * CHUNK, len(names)), len(names)

@@ -1,5 +1,6 @@
 """From a configuration and shards to a weights file: `train` is what `pifr train NAME` runs."""
 
+import hashlib
 import json
 import logging
 import os
@@ -154,7 +155,9 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         "echoes": str(module.echoes),
     }
     if cnet is not None:
-        module.origin["C-Net"] = cnet.weights_fingerprint
+        module.origin["C-Net weights"] = _digest(cnet["pncc"])
+    if isinstance(task, InpaintingTask):
+        module.origin["discriminator"] = task.discriminator.model_dump_json() if task.adversarial else "none"
     module.made_by = {"task": task.model_dump_json(), "pifr_version": pifr.__version__}
     if run.init_from is not None:
         module.made_by["init_from_sha256"] = file_sha256(run.init_from)
@@ -196,6 +199,14 @@ def train(run: Run, critics: TextureCritics | None = None) -> Path:
         trainer.validate(module, validation_loader(validation), verbose=False)
         keeper.save(trainer, module)
     return run.out / WEIGHTS
+
+
+def _digest(network: nn.Module) -> str:
+    """SHA-256 of a network's tensors: a weights file changes whenever it is written, if only by its date."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager

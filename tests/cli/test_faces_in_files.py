@@ -66,5 +66,5 @@ def test_files_below_a_folder_keep_their_place_and_results_are_no_images(files: 
 
 
 def test_names_of_pictures_never_meet() -> None:
-    names = FreeNames((), (), set())
+    names = FreeNames(set())
     assert [names(name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]

@@ -15,6 +15,9 @@ from pifr.errors import DataError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112, FaceFinder, align
 from pifr.torchvision_operators import ensure_operators, nms
 from pifr.zoo import WheelMember
+from protocols.synthetic.people import expression, sample_person
+from protocols.synthetic.photography import photograph
+from protocols.synthetic.scene import Scene, View
 
 POINTS = [[30, 40], [70, 41], [50, 60], [35, 80], [65, 81]]
 
@@ -164,6 +167,17 @@ def test_an_image_without_a_face_gives_no_detection(
     fetched("yunet")
     found = load_detector(name)(np.full((*shape, 3), 128, np.uint8))
     assert [len(part) for part in found] == [0, 0, 0]
+
+
+def test_no_face_of_a_crowd_is_lost(fetched: Callable[[str], Path]) -> None:
+    fetched("yunet")
+    person = photograph(
+        Scene(sample_person(3, 1), expression("neutral", 0.5, np.random.default_rng(1))),
+        View(0.0, 0.0, 0.0, 0.34, (40.0, 40.0), 80, 80),
+        np.random.default_rng(1),
+    )
+    found = load_detector("yunet")(np.tile(person, (8, 10, 1)), every=True)
+    assert len(found.scores) == 80
 
 
 # How MTCNN looks at a photo

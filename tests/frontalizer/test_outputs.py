@@ -204,7 +204,7 @@ def test_a_table_of_another_origin_is_not_replaced(random_weights, tmp_path, cap
 
 
 def test_a_face_called_like_the_texture_of_another_gets_another_name():
-    names = FreeNames((), ("_texture",), set())
+    names = FreeNames(set())
     assert [names(name) for name in ("a", "a_texture", "b")] == ["a", "a_texture-2", "b"]
 
 

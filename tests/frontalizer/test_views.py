@@ -119,7 +119,8 @@ def test_srtc_adds_renderings_to_what_align_shows(frontalizer):
     torch.testing.assert_close(
         views.shown_yaw[:, 6:], torch.cat([yaw[:1] * 0.75, torch.tensor([[-40.0]])]).expand(-1, 2)
     )
-    torch.testing.assert_close(views.images[:, 4], frontalizer(faces).frontal)
+    torch.testing.assert_close(views.images[1, 4], frontalizer(faces).frontal[1])
+    assert (views.images[0, 4:] == 0).all()  # it weighs nothing: nobody looks at it
     torch.testing.assert_close(views.weights.sum(1), torch.ones(2))
     torch.testing.assert_close(views.weights[1, 4:].sum(), torch.tensor(ViewWeights().frontal_share))
 

@@ -1,17 +1,14 @@
 """The shipped template and face model keep what docs/architecture.md promises."""
 
 import json
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pifr.assets import ASSETS
 from pifr.geometry.face_model import FaceModel, load_face_model, read_face_model
 from pifr.geometry.template import LANDMARK_SETS, load_template, mirror_positions
-
-ASSETS = Path(str(resources.files("pifr.assets")))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 import pifr.faces
-from pifr.cli.evaluate_landmarks import app as evaluate
+from pifr.cli.evaluate_landmarks import landmarks as evaluate
 from pifr.errors import DataError, UnknownNameError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.geometry.template import LANDMARK_SETS
@@ -91,6 +91,13 @@ def test_annotations_that_nothing_can_be_measured_by_are_refused_before_anyone_p
         truth.points[list(missing)] = np.nan
         with pytest.raises(DataError, match=f"1 of 2 pictures cannot be measured, '{truth.sample}'"):
             evaluate_landmarks([_annotation("multipie68"), truth], _finder, [], "x")
+
+
+def test_annotations_without_extent_are_refused() -> None:
+    for same in (SCHEMES["multipie68"].nose, range(68)):  # the nose; everything, as points that were never set
+        truth = _annotation("multipie68")
+        truth.points[list(same)] = 0.0
+        assert not truth.measurable
 
 
 @pytest.mark.parametrize(("scheme", "eye"), [("multipie39", range(10, 15)), ("cfp30", range(12, 18))])
@@ -178,6 +185,11 @@ def test_the_record_holds_what_the_chosen_annotation_was_asked_for(
     folder = tmp_path / "Data" / "Fiducials" / "001" / "profile"
     folder.mkdir(parents=True)
     (folder / "01.txt").write_text(points)
+    with pytest.raises(DataError, match="1 of 1 annotated pictures are missing"):
+        evaluate(tmp_path, tmp_path / "run", truth="cfp")
+    picture = tmp_path / "Data" / "Images" / "001" / "profile" / "01.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"picture")
     evaluate(tmp_path, tmp_path / "run", truth="cfp")
     asked = json.loads((tmp_path / "run" / "run.json").read_text())["configuration"]
     assert {name: asked.get(name) for name in ("truth", "view", "session", "smallest_yaw")} == {

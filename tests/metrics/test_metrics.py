@@ -277,6 +277,10 @@ class TestCertainty:
         result = metrics.paired_difference(a, b, np.zeros(5), np.zeros(5))
         assert result.p_value == pytest.approx(ttest_rel(a, b).pvalue)
 
+    def test_folds_that_differ_alike_say_nothing_of_chance_whatever_the_rounding(self) -> None:
+        a, b = np.array([3, 2, 5, 6]) / 28, np.array([2, 1, 4, 5]) / 28
+        assert np.isnan(metrics.paired_difference(a, b, np.zeros(5), np.zeros(5)).p_value)
+
     def test_pairing_is_tighter_than_two_separate_intervals(self) -> None:
         same, score = verification(10, count=800)
         fold, subjects = np.arange(800) % 4, subjects_of(same, 10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pifr.errors import DataError
-from pifr.files import check_writable, whole_folder, write_whole
+from pifr.files import check_writable, claim_folder, whole_folder, write_whole
 
 
 def mode(path: Path) -> int:
@@ -37,6 +37,18 @@ def test_a_file_that_its_writer_closed_is_as_open_as_the_user_wants(tmp_path: Pa
     (tmp_path / "usual").touch()
     write_whole(tmp_path / "a.txt", write)
     assert mode(tmp_path / "a.txt") == mode(tmp_path / "usual")
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    name = "a" * 251 + ".txt"
+    write_whole(tmp_path / name, lambda part: part.write_text("mine"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"seed": 1')
+    with pytest.raises(DataError, match=r"manifest\.json' is damaged"):
+        claim_folder(tmp_path / "manifest.json", {"seed": 1})
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:

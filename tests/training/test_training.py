@@ -54,6 +54,29 @@ def test_resumed_training_ends_bit_identical(config: Path, shards: Path, tmp_pat
         assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
 
+def test_a_chain_of_networks_resumes_although_weights_files_were_written_again(
+    config: Path, shards: Path, tmp_path: Path
+) -> None:
+    for name, steps in (("pncc", 2), ("shape-coarse", 2)):
+        run(name, config, shards, tmp_path / name, steps, cnet=tmp_path)
+    before = file_sha256(tmp_path / "pncc" / "weights.safetensors")
+    run("pncc", config, shards, tmp_path / "pncc", 2, resume=True)  # which is finished
+    assert file_sha256(tmp_path / "pncc" / "weights.safetensors") != before
+    run("shape-coarse", config, shards, tmp_path / "shape-coarse", 4, resume=True, cnet=tmp_path)
+    run("pncc", config, shards, tmp_path / "pncc", 3, resume=True)
+    with pytest.raises(CheckpointError, match="another C-Net"):
+        run("shape-coarse", config, shards, tmp_path / "shape-coarse", 5, resume=True, cnet=tmp_path)
+
+
+def test_an_inpainting_resumed_with_another_adversary_is_refused(config: Path, shards: Path, tmp_path: Path) -> None:
+    run("inpainting", config, shards, tmp_path / "out", 1)
+    content = yaml.safe_load(config.read_text())
+    content["inpainting"]["adversarial"] = not content["inpainting"]["adversarial"]
+    config.write_text(yaml.safe_dump(content))
+    with pytest.raises(CheckpointError, match="another discriminator"):
+        run("inpainting", config, shards, tmp_path / "out", 2, resume=True)
+
+
 @pytest.mark.parametrize("name", ["pncc", "inpainting"])
 def test_a_periodic_checkpoint_is_of_whole_steps(
     name: str, config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,7 +217,7 @@ def test_weights_say_how_they_were_trained(config: Path, shards: Path, tmp_path:
     assert type(task).model_validate_json(metadata["task"]) == task
     assert metadata["init_from_sha256"] == file_sha256(first)
     assert "init_from_sha256" not in read_metadata(first)
-    assert ("C-Net" in metadata) == task.network.corrects_fit
+    assert ("C-Net weights" in metadata) == task.network.corrects_fit
 
 
 def test_a_network_that_sees_segmented_faces_learns_with_predicted_masks(
