@@ -199,7 +199,7 @@ def identify(
     known = truth.notna().to_numpy()
     truth = truth.fillna(-1).to_numpy(int)
     probe_rows, reference_rows = (table["sample"].map(place).to_numpy() for table in (probes, references))
-    status, reason = runner.pair_status(features, probe_rows, np.where(known, reference_rows[truth], -1))
+    status, reason = runner.pair_status(features, probe_rows, np.where(known, reference_rows[truth], -1), sides)
     parts = []
     for fusion in runner.chosen_fusions(fusions, system, features):
         templates = features.templates(fusion).float().numpy()

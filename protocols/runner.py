@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pifr.errors import DataError, UnknownNameError
 from pifr.faces import FaceFinder
+from pifr.frontalized import POOR
 from pifr.fusion import Fusion
 from pifr.views import load_view_maker
 from pifr.zoo import home
@@ -175,7 +176,7 @@ def score_setting(
 
     comparisons = protocol.comparisons(setting)
     probe, reference = (comparisons[side].map(rows).to_numpy(np.int64, copy=True) for side in ("probe", "reference"))
-    status, reason = pair_status(table, probe, reference)
+    status, reason = pair_status(table, probe, reference, sides)
     yaw = comparisons["yaw"].to_numpy(np.float64) if "yaw" in comparisons else table.yaw.double().numpy()[probe]
     tables = []
     for fusion in chosen_fusions(fusions, system, table):
@@ -213,21 +214,27 @@ def _dot(probes: Tensor, references: Tensor, probe: np.ndarray, reference: np.nd
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 
-def pair_status(table: FeatureTable, probe: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pair_status(
+    table: FeatureTable, probe: np.ndarray, reference: np.ndarray, sides: str = "both"
+) -> tuple[np.ndarray, np.ndarray]:
     """Status and reason of each comparison, as `SCORE_COLUMNS` describes them.
 
     Args:
         table: what a system saw.
         probe, reference: rows of the table; -1 is someone who is not enrolled.
+        sides: `both`, or `probe` where references are left with their first view anyway: that a frontalizer would have
+            left them to it is no fallback then.
     """
     status, why = np.append(table.status, "failed"), np.append(table.reason, "not_enrolled")
-    sides = {"probe": probe, "reference": reference}
-    states = np.stack([status[rows] for rows in sides.values()])
-    worst = np.where((states == "failed").any(0), "failed", np.where((states == "fallback").any(0), "fallback", "ok"))
+    fell = (status == "fallback") & np.isin(why, POOR)
+    plain = np.where(fell, "ok", status) if sides == "probe" else status
+    states = {"probe": status[probe], "reference": plain[reference]}
+    of_pair = np.stack(list(states.values()))
+    worst = np.where((of_pair == "failed").any(0), "failed", np.where((of_pair == "fallback").any(0), "fallback", "ok"))
+    reasons = {"probe": why[probe], "reference": why[reference]}
     reason = np.full(len(probe), "", object)
     for k in np.flatnonzero(worst != "ok"):
-        at = {side: rows[k] for side, rows in sides.items()}
         reason[k] = write_reason(
-            Incident(side, status[row], why[row]) for side, row in at.items() if status[row] != "ok"
+            Incident(side, states[side][k], reasons[side][k]) for side in states if states[side][k] != "ok"
         )
     return worst, reason

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import lightning as L
@@ -68,6 +68,9 @@ from pifr.zoo import file_sha256
 log = logging.getLogger(__name__)
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
+
+_VALIDATION_VISIBILITIES = 512
+"""How many rendered faces' visibility maps hide the textures that I-Net is validated on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,27 +253,16 @@ def _setup(
     task: Task, run: Run, schedule: Schedule, critics: TextureCritics | None, cnet: Pretrained | None
 ) -> tuple[NetworkTraining, TrainingBatches, ValidationBatches, Shards]:
     """Module, training and validation batches of one task, and the shards that it trains on."""
-    content = "textures" if isinstance(task, InpaintingTask | FineShapeTask) else "pairs"
-    shards = Shards(run.data, content, "train")
-    held_out = Shards(run.validation or run.data, content, "all" if run.validation else "validation")
-    if not len(held_out):
-        log.warning("none of the photos of '%s' is held out: nothing is validated; --validation names others", run.data)
     make: Samples
     check: Samples
     if isinstance(task, InpaintingTask | FineShapeTask):
-        size = task.network.resolution
-        if isinstance(task, InpaintingTask):
-            seen = visibility_bank(Shards(run.data), size, task.visibilities, task.optimisation.seed)
-        else:
-            seen = np.full((1, size, size), 255, np.uint8)
-        make, check = TextureSamples(shards, seen, size), TextureSamples(held_out, seen, size, augmented=False)
+        shards, held_out = _shards(run, "textures")
+        make, check = _texture_samples(task, run, shards, held_out)
     else:
-        framing = Framing(scale=task.framing.scale, shift=task.framing.shift)
-        size = INPUT_SIZE if isinstance(task, CoarseShapeTask) else task.network.input_size
-        segmented = not isinstance(task, SegmentationTask) and task.network.segmented_input
-        make = PairSamples(shards, framing, size, occluded=task.occluded, predicted_mask=segmented)
-        plain = Framing.plain(_validated_at(task))
-        check = PairSamples(held_out, plain, size, augmented=False, predicted_mask=segmented)
+        shards, held_out = _shards(run, "pairs")
+        make, check = _pair_samples(task, shards, held_out)
+    if not len(held_out):
+        log.warning("none of the photos of '%s' is held out: nothing is validated; --validation names others", run.data)
     settings = task.optimisation
     return (
         _module(task, schedule, critics, cnet),
@@ -278,6 +270,35 @@ def _setup(
         ValidationBatches(len(held_out), check, settings.batch_size, settings.validation_limit),
         shards,
     )
+
+
+def _shards(run: Run, content: Literal["pairs", "textures"]) -> tuple[Shards, Shards]:
+    """What a run trains on and what it validates on."""
+    held_out = Shards(run.validation or run.data, content, "all" if run.validation else "validation")
+    return Shards(run.data, content, "train"), held_out
+
+
+def _texture_samples(
+    task: InpaintingTask | FineShapeTask, run: Run, shards: Shards, held_out: Shards
+) -> tuple[TextureSamples, TextureSamples]:
+    size = task.network.resolution
+    seen = validated = np.full((1, size, size), 255, np.uint8)
+    if isinstance(task, InpaintingTask):
+        turned, turned_held_out = _shards(run, "pairs")
+        seen = visibility_bank(turned, size, task.visibilities, task.optimisation.seed)
+        if len(turned_held_out):  # what validation hides depends on its own photos alone
+            validated = visibility_bank(turned_held_out, size, _VALIDATION_VISIBILITIES, 0)
+    return TextureSamples(shards, seen, size), TextureSamples(held_out, validated, size, augmented=False)
+
+
+def _pair_samples(
+    task: SegmentationTask | PnccTask | CoarseShapeTask, shards: Shards, held_out: Shards
+) -> tuple[PairSamples, PairSamples]:
+    framing, plain = Framing(task.framing.scale, task.framing.shift), Framing.plain(_validated_at(task))
+    size = INPUT_SIZE if isinstance(task, CoarseShapeTask) else task.network.input_size
+    segmented = not isinstance(task, SegmentationTask) and task.network.segmented_input
+    make = PairSamples(shards, framing, size, occluded=task.occluded, predicted_mask=segmented)
+    return make, PairSamples(held_out, plain, size, augmented=False, predicted_mask=segmented)
 
 
 def _validated_at(task: SegmentationTask | PnccTask | CoarseShapeTask) -> float:

@@ -20,7 +20,7 @@ from protocols.base import SCORE_COLUMNS
 from protocols.cfp import Cfp
 from protocols.experiment import Experiment
 from protocols.extraction import SCORE_TOLERANCE, FeatureTable, Image, System, extract
-from protocols.runner import run_verification, score_setting
+from protocols.runner import pair_status, run_verification, score_setting
 from protocols.store import FaceFeatures, FeatureStore
 
 from .conftest import small_recognizer
@@ -257,6 +257,16 @@ def test_probe_side_alone_leaves_references_with_their_first_view(
     probes = both.embed_images([folder / name for name in comparisons["probe"]])
     references = plain.embed_images([folder / name for name in comparisons["reference"]])
     np.testing.assert_allclose(table["score"], (probes * references).sum(1), atol=SCORE_TOLERANCE)
+
+
+def test_references_that_keep_their_first_view_did_not_fall_back_on_it() -> None:
+    status, why = np.array(["fallback", "fallback", "ok"], object), np.array(["no_mask", "no_face", ""], object)
+    table = FeatureTable(torch.zeros(3, 2, 8), torch.ones(3, 2), torch.zeros(3), status, why)
+    probe, reference = np.array([2, 2, 0]), np.array([0, 1, 0])
+    both, only = (pair_status(table, probe, reference, sides) for sides in ("both", "probe"))
+    assert both[0].tolist() == ["fallback"] * 3
+    assert only[0].tolist() == ["ok", "fallback", "fallback"]
+    assert only[1].tolist() == ["", "reference:fallback:no_face", "probe:fallback:no_mask"]
 
 
 class Located(PlainCrop):
