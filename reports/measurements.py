@@ -67,7 +67,7 @@ class Measurement:
         notes = [f"{kind}: {data_set.title}, {data_set.detail}"]
         if "recognizer" in self.table:
             notes.append(
-                "First view: aligned to each recognizer's own template by the detector's five points, or as crops come."
+                "Alignment of first views: by the detector's five points to each recognizer's template, or as it came."
             )
         if "fusion" in self.table and self.table["fusion"].nunique() == 1:
             notes.append(f"Fusion: {self.table['fusion'].iloc[0]}.")
