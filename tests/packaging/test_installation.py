@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pandas as pd
@@ -150,6 +152,14 @@ def test_doctor_finds_damaged_networks_and_old_packages(monkeypatch: pytest.Monk
     errors = [advice["text"] for advice in examine()["advice"] if advice["severity"] == "error"]
     assert any(text.startswith("torch is 0.1, not >=") for text in errors)
     assert any("packaged weights 'lite-pncc' are missing or damaged" in text for text in errors)
+
+
+def test_doctor_examines_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    assert "cpu" in examine()["devices"]
 
 
 def test_doctor_says_where_compiled_loops_are_kept_or_that_they_cannot_be(tmp_path: Path) -> None:
