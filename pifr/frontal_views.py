@@ -180,8 +180,8 @@ class SrtcViews:
         """As `pifr.views.LocatingViewMaker` says."""
         frontalizer = self.frontalizer
         faces = faces.to(located.pncc.device)
-        share = self.weights.frontalized(located.yaw)
-        turned = share > 0  # the others' renderings would not be looked at: they stay black
+        share = self.weights.frontalized(located.yaw)[:, None]
+        turned = share[:, 0] > 0  # the others' renderings would not be looked at: they stay black
         some, known = faces[turned], located[turned]
         shape = frontalizer.shape(some.pixels, known)
         texture = frontalizer.complete(known.uv_partial, known.visibility) if self.renderings.painted else None
@@ -196,7 +196,6 @@ class SrtcViews:
                 rendered.append(view.flip(-1))
                 shown.append(yaw)
         aligned, weights = _aligned(faces, located, self.weights, alignment, size)
-        share = share[:, None]
         weights = torch.cat([weights * (1 - share), (share / len(rendered)).expand(-1, len(rendered))], 1)
         images = torch.cat([aligned, torch.stack(rendered, 1)], 1)
         names = _ALIGN_NAMES + self.renderings.names

@@ -32,8 +32,7 @@ class Pretrained:
         precision: "auto" is bfloat16 where the processor multiplies matrices of it natively.
 
     Attributes:
-        weights_fingerprint: the weights' SHA-256.
-        fingerprint: that, and the precision in which they run here.
+        fingerprint: the weights' SHA-256, and the precision in which they run here.
 
     Raises:
         WeightsError: a network has no weights; says how to get them.
@@ -56,8 +55,7 @@ class Pretrained:
         files = {name: _weights_file(configuration, name, weights) for name in names}
         self._bfloat16 = uses_bfloat16(precision, self.device)
         used = "bfloat16" if self._bfloat16 else "float32"
-        self.weights_fingerprint = ",".join(f"{name}={file_sha256(file)[:16]}" for name, file in files.items())
-        self.fingerprint = f"{self.weights_fingerprint},{used}"
+        self.fingerprint = ",".join([*(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()), used])
         self._networks: dict[str, nn.Module] = {
             name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
             for name, file in files.items()

@@ -137,11 +137,12 @@ def run_identification(
     settings = runner.chosen_settings(protocol, experiment) if experiment.settings else protocol.settings[:1]
     require_valid(protocol)
     images = {setting: protocol.samples(setting) for setting in settings}
+    notices: list[str] = []
     for setting, found in images.items():
+        of_setting = protocol.notices(setting, found)
         if not {"reference", "probe"} <= set(found["role"]):
-            notices = protocol.notices(setting, found)
-            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *notices]))
-    notices = [line for setting, found in images.items() for line in protocol.notices(setting, found)]
+            raise DataError("; ".join([f"no probe can be identified in '{protocol.root}'", *of_setting]))
+        notices += of_setting
     for line in notices:
         log.warning("%s", line)
     rows = {
@@ -203,11 +204,8 @@ def identify(
     parts = []
     for fusion in runner.chosen_fusions(fusions, system, features):
         templates = features.templates(fusion).float().numpy()
-        gallery = templates
-        if sides == "probe":
-            gallery = features.templates(fusion, first_view_only=True).float().numpy()
-        gallery = gallery[reference_rows]
-        found = search(templates[probe_rows], gallery, truth)
+        gallery = templates if sides == "both" else features.templates(fusion, first_view_only=True).float().numpy()
+        found = search(templates[probe_rows], gallery[reference_rows], truth)
         own = references.iloc[truth]
         impostor = references["sample"].to_numpy()[found.best_impostor]
         parts.append(

@@ -228,13 +228,12 @@ def pair_status(
     status, why = np.append(table.status, "failed"), np.append(table.reason, "not_enrolled")
     fell = (status == "fallback") & np.isin(why, POOR)
     plain = np.where(fell, "ok", status) if sides == "probe" else status
-    states = {"probe": status[probe], "reference": plain[reference]}
-    of_pair = np.stack(list(states.values()))
-    worst = np.where((of_pair == "failed").any(0), "failed", np.where((of_pair == "fallback").any(0), "fallback", "ok"))
-    reasons = {"probe": why[probe], "reference": why[reference]}
+    at = {"probe": (status[probe], why[probe]), "reference": (plain[reference], why[reference])}
+    states = np.stack([state for state, _ in at.values()])
+    worst = np.where((states == "failed").any(0), "failed", np.where((states == "fallback").any(0), "fallback", "ok"))
     reason = np.full(len(probe), "", object)
     for k in np.flatnonzero(worst != "ok"):
         reason[k] = write_reason(
-            Incident(side, states[side][k], reasons[side][k]) for side in states if states[side][k] != "ok"
+            Incident(side, state[k], cause[k]) for side, (state, cause) in at.items() if state[k] != "ok"
         )
     return worst, reason

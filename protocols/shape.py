@@ -262,7 +262,8 @@ class ShapeScans:
         """A subject's scan with its seven points.
 
         Raises:
-            DataError: if the files are not what the layout asks for; names the file.
+            DataError: if the files are not what the layout asks for, or the crop leaves nothing of the scan; names the
+                file.
         """
         import trimesh
 
@@ -279,7 +280,12 @@ class ShapeScans:
         vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
         if not len(faces):
             raise DataError(f"{file}: holds no triangles, a mesh is needed")
-        return Surface(vertices, faces, landmarks)
+        found = Surface(vertices, faces, landmarks)
+        try:
+            measured_points(found, self.options)
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from error
+        return found
 
     def frames(self, subject: str) -> list[Path]:
         """The pictures that are used: every `options.every`-th, beginning with the first."""
@@ -294,9 +300,9 @@ class ShapeScans:
         problems = []
         for subject in self.subjects:
             try:
-                measured_points(self.scan(subject), self.options)
+                self.scan(subject)
             except DataError as error:
-                problems.append(str(error) if str(self.root) in str(error) else f"{self.root / subject}: {error}")
+                problems.append(str(error))
             if not self.frames(subject):
                 problems.append(f"{self.root / subject}: no pictures below frames/")
         return problems

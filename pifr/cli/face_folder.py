@@ -7,7 +7,7 @@ import csv
 import time
 from collections.abc import Iterable
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pifr.errors import DataError
 from pifr.files import write_whole
@@ -97,9 +97,7 @@ class FreeNames:
         self._taken -= names
 
     def _written(self, name: str) -> set[str]:
-        from pifr.panels import PANELS
-
-        return {name, f"{name}_texture", *(f"{name}/{panel}" for panel in PANELS)}
+        return {_name(file) for files in _files(name) for file in files}
 
 
 def names_below(out: Path) -> set[str]:
@@ -107,17 +105,23 @@ def names_below(out: Path) -> set[str]:
     return {path.relative_to(out).with_suffix("").as_posix() for path in out.rglob("*") if path.is_file()}
 
 
-def remove_face(out: Path, row: dict[str, str]) -> set[str]:
-    """Removes what an earlier call wrote of a face, and returns the names that are free then."""
+def _files(name: str) -> tuple[list[str], list[str]]:
+    """All that is ever written of a face, below the output folder: its picture and mesh; its steps."""
     from pifr.mesh import MESH_FORMATS
     from pifr.panels import PANELS
 
-    name = row["name"]
-    files = [out / name / f"{panel}.png" for panel in PANELS if row["status"] != "failed"]
-    if row["picture"]:
-        files += [
-            out / f"{name}{end}" for end in (".png", "_texture.png", ".mtl", *(f".{form}" for form in MESH_FORMATS))
-        ]
+    beside = [name + end for end in (".png", "_texture.png", ".mtl", *(f".{form}" for form in MESH_FORMATS))]
+    return beside, [f"{name}/{panel}.png" for panel in PANELS]
+
+
+def _name(file: str) -> str:
+    return PurePosixPath(file).with_suffix("").as_posix()
+
+
+def remove_face(out: Path, row: dict[str, str]) -> set[str]:
+    """Removes what an earlier call wrote of a face, and returns the names that are free then."""
+    beside, steps = _files(row["name"])
+    files = (beside if row["picture"] else []) + (steps if row["status"] != "failed" else [])
     for file in files:
-        file.unlink(missing_ok=True)
-    return {file.relative_to(out).with_suffix("").as_posix() for file in files}
+        (out / file).unlink(missing_ok=True)
+    return {_name(file) for file in files}

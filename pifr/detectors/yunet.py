@@ -13,7 +13,6 @@ from pifr.zoo import ZOO
 
 _RECIPE = 3  # part of the fingerprint: raise it when the same image may give other faces
 
-
 _CANDIDATES = 5000
 """How many boxes are kept before those of one face become one: some ten a face."""
 

@@ -264,6 +264,26 @@ class PairSamples:
         }
 
 
+def images_of(batch: Batch) -> Tensor:
+    """B x 3 x N x N float32 in [0, 1], channels last in memory, from the batch's B x N x N x 3 uint8."""
+    return batch["image"].permute(0, 3, 1, 2).float() / 255
+
+
+def pncc_of(batch: Batch) -> Tensor:
+    """B x 3 x N x N float32 in [0, 1], the true codes; 0 outside the mask."""
+    return batch["pncc"].permute(0, 3, 1, 2).float()
+
+
+def mask_of(batch: Batch) -> Tensor:
+    """B x 1 x N x N float32, 0 or 1."""
+    return batch["mask"][:, None].float()
+
+
+def predicted_mask_of(batch: Batch) -> Tensor:
+    """B x 1 x N x N float32 in [0, 1], what a network that sees segmented faces is shown of the mask."""
+    return batch["predicted_mask"][:, None].float() / 255 if "predicted_mask" in batch else mask_of(batch)
+
+
 def _at_least(image: np.ndarray, size: int) -> np.ndarray:
     side = min(image.shape[:2])
     return image if side >= size else cv2.resize(image, None, fx=size / side, fy=size / side)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pifr.geometry import warp
-from pifr.training.dataset import Batch
+from pifr.training.dataset import Batch, mask_of, pncc_of
 
 _TURN, _SCALE, _SHIFT = 7.0, 0.07, 0.04
 """Standard deviation in degrees; largest change; largest shift, each axis, as a share of the crop."""
@@ -68,8 +68,8 @@ def seen_anew(batch: Batch) -> Batch:
     gain = between(1 - _GAIN, 1 + _GAIN, 1, 1, 1) * between(1 - _TINT, 1 + _TINT, 3, 1, 1)
     pixels = (pixels * gain + 255 * between(-_OFFSET, _OFFSET, 1, 1, 1)).round().clamp(0, 255)
     # Codes do not mix with the background: both are weighted by the mask, then divided by it.
-    mask = batch["mask"][:, None].float()
-    layers = [batch["pncc"].permute(0, 3, 1, 2).float() * mask, mask]
+    mask = mask_of(batch)
+    layers = [pncc_of(batch) * mask, mask]
     if "predicted_mask" in batch:
         layers.append(batch["predicted_mask"][:, None].float())
     sampled = warp.affine_warp(torch.cat(layers, 1), to_old, size, "zeros")

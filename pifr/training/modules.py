@@ -41,7 +41,7 @@ from pifr.training.config import (
     PnccTask,
     SegmentationTask,
 )
-from pifr.training.dataset import Batch
+from pifr.training.dataset import Batch, images_of, mask_of, pncc_of, predicted_mask_of
 from pifr.training.echo import seen_anew
 from pifr.training.identity import TextureCritics, as_photographed
 
@@ -230,26 +230,6 @@ def summarise(rows: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def images_of(batch: Batch) -> Tensor:
-    """B x 3 x N x N float32 in [0, 1], channels last in memory, from the batch's B x N x N x 3 uint8."""
-    return batch["image"].permute(0, 3, 1, 2).float() / 255
-
-
-def pncc_of(batch: Batch) -> Tensor:
-    """B x 3 x N x N float32 in [0, 1], the true codes; 0 outside the mask."""
-    return batch["pncc"].permute(0, 3, 1, 2).float()
-
-
-def mask_of(batch: Batch) -> Tensor:
-    """B x 1 x N x N float32, 0 or 1."""
-    return batch["mask"][:, None].float()
-
-
-def predicted_mask_of(batch: Batch) -> Tensor:
-    """B x 1 x N x N float32 in [0, 1], what a network that sees segmented faces is shown of the mask."""
-    return batch["predicted_mask"][:, None].float() / 255 if "predicted_mask" in batch else mask_of(batch)
-
-
 def intersection_over_union(predicted: Tensor, target: Tensor) -> Tensor:
     """IoU of boolean masks, B x 1 x N x N -> B; NaN where both are empty."""
     both = (predicted & target).sum((1, 2, 3)).float()
@@ -364,11 +344,11 @@ class PnccTraining(NetworkTraining):
             self.record(iou=intersection_over_union(prediction.mask_logits > 0, mask > 0))
 
     def pictures(self, batch: Batch) -> Tensor:
-        images, mask = images_of(batch), mask_of(batch)
+        images, mask, target = images_of(batch), mask_of(batch), pncc_of(batch)
         prediction = self.run(self.average, images, predicted_mask_of(batch))
         shown = mask if prediction.mask_logits is None else (prediction.mask_logits > 0).float()
-        error = ((prediction.pncc - pncc_of(batch)).abs() * mask * 10).clamp(0, 1)
-        return _sheet([images, pncc_of(batch), prediction.pncc * shown, error])
+        error = ((prediction.pncc - target).abs() * mask * 10).clamp(0, 1)
+        return _sheet([images, target, prediction.pncc * shown, error])
 
 
 class InpaintingTraining(NetworkTraining):
