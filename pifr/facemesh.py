@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from pifr.errors import require_extra
-from pifr.zoo import file_sha256, find_weights
+from pifr.files import file_sha256
+from pifr.zoo import find_weights
 
 INPUT_SIZE = 192
 SQUARE_OVER_EXTENT = 1.4

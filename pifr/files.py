@@ -1,5 +1,6 @@
-"""Writing files that others read: each appears whole or not at all, and a folder holds what was made in one way."""
+"""Files that others read: each appears whole or not at all, and a folder holds what was made in one way."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -59,6 +60,12 @@ def read_table(file: Path, remedy: str = "") -> "pd.DataFrame":
     except (OSError, ArrowException, ValueError) as error:
         hint = f": {remedy}" if remedy else ""
         raise DataError(f"'{file}' is not a Parquet table ({error}){hint}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_arrays(target: Path, arrays: dict[str, Any]) -> None:

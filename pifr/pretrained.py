@@ -11,8 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pifr.devices import usable_device
 from pifr.errors import UnknownNameError, WeightsError
+from pifr.files import file_sha256
 from pifr.networks import load_network
-from pifr.zoo import file_sha256, packaged_file, packaged_weights
+from pifr.zoo import packaged_file, packaged_weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

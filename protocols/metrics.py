@@ -17,11 +17,11 @@ import numpy as np
 EerRule = Literal["interpolated", "nearest", "pooled"]
 EER_RULES: tuple[EerRule, ...] = get_args(EerRule)
 
-_FEWEST_SUBJECTS = 3
-"""Of two subjects, each bootstrap replicate that keeps both classes is the sample itself: an interval without width."""
+_FEWEST_SUBJECTS = 5
+"""Of fewer subjects, resampling finds too few other samples: no difference at all would look certain in 10 to 50 %."""
 
 _ROUNDING = 1e-9
-"""Bounds of a difference that are nearer to zero than this are zero: rates are quotients of small integers."""
+"""Differences of rates below this are rounding: rates are quotients of small integers."""
 
 _BOOTSTRAP_NUMBERS = 4_000_000  # weights that a bootstrap may hold at once; it needs about 40 bytes for each
 
@@ -70,7 +70,7 @@ class PairedDifference:
 
     Attributes:
         difference: difference of the two figures (fractions).
-        low, high: percentile bootstrap interval of the difference, subjects resampled.
+        low, high: percentile bootstrap interval of the difference, subjects resampled; NaN without one.
         per_fold: difference on each fold where both were measured (one value for the pooled rule).
         p_value: two-sided paired t-test over the folds; NaN with fewer than two folds.
         replicates: (r,) bootstrap differences.
@@ -161,7 +161,10 @@ def best_threshold(same: np.ndarray, score: np.ndarray) -> float:
     best = int(np.argmax(correct))
     if correct[best] <= 0:  # matching nothing is as good as any threshold among the scores
         return float(np.nextafter(values[0], np.inf))
-    return float((values[best] + values[best + 1]) / 2) if best + 1 < len(values) else float(values[best])
+    if best + 1 == len(values):
+        return float(values[best])
+    middle = float((values[best] + values[best + 1]) / 2)
+    return middle if middle > values[best + 1] else float(values[best])  # between neighbouring floats there is nothing
 
 
 # --- folds --------------------------------------------------------------------------------------------------------
@@ -240,8 +243,14 @@ def subject_codes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return codes.reshape(2, -1)
 
 
-def subject_weights(codes: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights of comparisons under resampling of subjects with replacement, shape (n, replicates), int32.
+def subject_counts(subjects: int, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each subject is drawn when subjects are resampled with replacement: (subjects, replicates) int32."""
+    draws = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=replicates)
+    return np.ascontiguousarray(draws.T, np.int32)
+
+
+def comparison_weights(codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Weights of comparisons under resampling of subjects, shape (n, replicates), int32.
 
     A subject drawn c times carries all its images c times. A comparison of two subjects weighs the product of their
     counts; one of a subject with itself, its count. The product errs to the safe side where impostor comparisons hardly
@@ -249,20 +258,29 @@ def subject_weights(codes: np.ndarray, replicates: int, rng: np.random.Generator
 
     Args:
         codes: of `subject_codes`.
-        replicates: how many resamples.
-        rng: drawn from.
+        counts: of `subject_counts`.
 
     Source: the vertex bootstrap, R. Fogliato et al., Confidence Intervals for Error Rates in 1:1 Matching Tasks,
     IJCV 2024 (section 4).
     """
-    subjects = codes.max() + 1
-    draws = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=replicates)
-    counts = np.ascontiguousarray(draws.T, np.int32)
     one, other = codes
     weight = counts[one]
     two = one != other
     weight[two] *= counts[other[two]]
     return weight
+
+
+def folds_sharing_subjects(fold: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+    """Rows of n comparisons in groups: folds that have a subject in common, directly or by others, go together."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    values, places = np.unique(fold, return_inverse=True)
+    codes = subject_codes(first, second)
+    nodes = len(values) + codes.max() + 1
+    links = (np.ones(2 * len(fold)), (np.tile(places, 2), len(values) + codes.ravel()))
+    _, group = connected_components(coo_array(links, shape=(nodes, nodes)), directed=False)
+    return _groups(group[places])
 
 
 def eer_replicates(
@@ -278,6 +296,9 @@ def eer_replicates(
 ) -> np.ndarray:
     """Bootstrap replicates of the mean EER over folds, subjects resampled within each fold.
 
+    Folds that share subjects, as those of a list that is cut into folds may, are resampled together: drawn anew in each
+    fold, such a subject's effect on them all would average out, and intervals would be too narrow.
+
     Two calls on the same comparisons (labels, folds, subjects) and seed draw the same subjects, so the difference of
     their results is a paired bootstrap. Replicates in which a small fold lost a whole class skip that fold.
 
@@ -292,16 +313,23 @@ def eer_replicates(
     if any(_both(same[group]) and len(np.union1d(first[group], second[group])) < _FEWEST_SUBJECTS for group in groups):
         return np.full(replicates, np.nan)
     inner = "interpolated" if rule == "pooled" else rule
-    total, measured = np.zeros(replicates), np.zeros(replicates)
+    place = np.empty(len(same), int)  # of a comparison's fold
     for number, group in enumerate(groups):
-        order, last = _descending(score[group])
-        rng, codes = np.random.default_rng([seed, number]), subject_codes(first[group], second[group])
-        for rows in _chunks(replicates, len(group)):
-            weight = subject_weights(codes, rows.stop - rows.start, rng)
-            value = _crossing(*_rates(same[group][order], last, weight[order]), inner)
-            valid = np.isfinite(value)
-            total[rows] += np.where(valid, value, 0.0)
-            measured[rows] += valid
+        place[group] = number
+    total, measured = np.zeros(replicates), np.zeros(replicates)
+    for number, together in enumerate(folds_sharing_subjects(place, first, second)):
+        codes = subject_codes(first[together], second[together])
+        rng = np.random.default_rng([seed, number])
+        parts = [(together[inside], codes[:, inside]) for inside in _groups(place[together])]
+        for rows in _chunks(replicates, len(together)):
+            counts = subject_counts(codes.max() + 1, rows.stop - rows.start, rng)
+            for group, of_group in parts:
+                order, last = _descending(score[group])
+                weight = comparison_weights(of_group[:, order], counts)
+                value = _crossing(*_rates(same[group][order], last, weight), inner)
+                valid = np.isfinite(value)
+                total[rows] += np.where(valid, value, 0.0)
+                measured[rows] += valid
     with np.errstate(invalid="ignore"):
         return total / measured
 
@@ -326,8 +354,8 @@ def fnmr_replicates(
     rng, codes = np.random.default_rng([seed, 0]), subject_codes(first, second)
     result = np.empty((replicates, len(fmr_grid)))
     for rows in _chunks(replicates, len(score)):
-        weight = subject_weights(codes, rows.stop - rows.start, rng)[order]
-        fmr, fnmr = _rates(same[order], last, weight)
+        counts = subject_counts(codes.max() + 1, rows.stop - rows.start, rng)
+        fmr, fnmr = _rates(same[order], last, comparison_weights(codes[:, order], counts))
         for column, row in enumerate(range(rows.start, rows.stop)):
             result[row] = np.interp(fmr_grid, fmr[:, column], fnmr[:, column])
     return result
@@ -371,24 +399,44 @@ def bootstrap_mean(values: np.ndarray, subject: np.ndarray, *, replicates: int =
     """Bootstrap replicates of a mean over probes, all probes of a subject drawn together, shape (replicates,).
 
     With `values` the hits of a closed-set search (0 or 1) this is the bootstrap of rank-k; with the difference of two
-    systems' hits, the paired one. All are NaN for a single subject, of whom nothing follows for others.
+    systems' hits, the paired one. All are NaN for less than five subjects, of whom little follows for others.
     """
     _, codes = np.unique(np.asarray(subject).astype(str), return_inverse=True)
     number = codes.max() + 1
-    if number < 2:
+    if number < _FEWEST_SUBJECTS:
         return np.full(replicates, np.nan)
     sums, sizes = np.bincount(codes, np.asarray(values, float)), np.bincount(codes)
     counts = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=replicates)
     return (counts @ sums) / (counts @ sizes)
 
 
-def percentile_interval(replicates: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval; NaN replicates are left out, (NaN, NaN) if none is left."""
+def percentile_interval(
+    replicates: np.ndarray, confidence: float = 0.95, subjects: int | None = None
+) -> tuple[float, float]:
+    """Percentile bootstrap interval; NaN replicates are left out.
+
+    (NaN, NaN) if none is left, or if the interval has no width: where no resample differs, as without any error,
+    resampling says nothing of chance.
+
+    Args:
+        replicates: (r,) of the statistic.
+        confidence: of the interval.
+        subjects: resampled for a mean; the interval is expanded by what Student's distribution asks for so few. None:
+            it is not.
+
+    Source: the expanded percentile interval, T. Hesterberg, What Teachers Should Know About the Bootstrap, The American
+    Statistician 2015 (section 4.3).
+    """
     finite = replicates[np.isfinite(replicates)]
     if not len(finite):
         return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    tail = (1 - confidence) / 2
+    if subjects is not None:
+        from scipy.special import ndtr, stdtrit
+
+        tail = float(ndtr(np.sqrt(subjects / (subjects - 1)) * stdtrit(subjects - 1, tail)))
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return (float(low), float(high)) if high - low > _ROUNDING else (float("nan"), float("nan"))
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------

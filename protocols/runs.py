@@ -1,17 +1,19 @@
-"""A run on disk: `scores.parquet` with every score, `run.json` with how they came about."""
+"""A run on disk: a table of what was measured, as `scores.parquet`, and `run.json` with how it came about."""
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import pifr
 from pifr.errors import DataError
-from pifr.files import read_table, write_whole
+from pifr.files import file_sha256, read_table, write_whole
 from protocols.base import SCORE_COLUMNS, Dataset, read_dataset
 
 if TYPE_CHECKING:
@@ -34,20 +36,25 @@ class Run:
     Attributes:
         label: how tables call it: the folder's name, longer where several runs share it.
         folder: where it lies.
-        scores: columns `SCORE_COLUMNS`; None for a run of a protocol that compares no faces (landmarks, shape) or
-            keeps ranks in place of scores (identification).
+        tables: by their names in `TABLES`.
         record: `run.json`; empty where there is none.
     """
 
     label: str
     folder: Path
-    scores: "pd.DataFrame | None"
-    record: dict[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, "pd.DataFrame"]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> "pd.DataFrame | None":
+        """Columns `SCORE_COLUMNS`; None for a run of a protocol that compares no faces (landmarks, shape) or keeps
+        ranks in place of scores (identification)."""
+        return self.tables.get("scores")
 
     @property
     def passes(self) -> dict[str, int]:
         """Recognizer passes a face by frontalizer; empty where the run has no record."""
-        return {name: int(count) for name, count in self.record.get("views", {}).items()}
+        return {name: int(count) for name, count in (self.record.get("views") or {}).items()}
 
 
 def begin_record(protocol: str, root: Path, counts: dict[str, int], name: str = "") -> dict[str, Any]:
@@ -87,29 +94,31 @@ def _version(package: str) -> str | None:
 def save_run(
     folder: str | Path, table: "pd.DataFrame", record: dict[str, Any], *, file: str = SCORES_FILE, csv: bool = False
 ) -> None:
-    """Write a run; each file appears whole or not at all, the record last, and never beside tables of another run.
+    """Write a run; each file appears whole or not at all, the record last, and it names the table that it is about.
 
     Args:
         folder: made if it does not exist; the tables of an earlier run in it, of whatever protocol, are replaced. Where
             no `run.json` says that there was one, other files are let alone.
         table: columns `SCORE_COLUMNS`, or what another protocol measures.
-        record: what `run.json` will hold.
+        record: what `run.json` will hold, with the table's name and SHA-256 as `table`.
         file: name of the table's Parquet file.
         csv: write the table as CSV as well, under the same name with the suffix `.csv`.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    folder, content = Path(folder), json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    record_file = folder / RECORD_FILE
+    folder, record_file = Path(folder), Path(folder) / RECORD_FILE
+    json.dumps(record)  # raises what it has to before anything is replaced
     try:
         folder.mkdir(parents=True, exist_ok=True)
         earlier = record_file.exists()
 
         def write_table(name: Path) -> None:
+            nonlocal record
             table.to_parquet(name, index=False, compression="zstd")
-            if earlier:  # the old record must not tell of the new table, should this be killed in between
-                write_whole(record_file, lambda name: name.write_text(_UNFINISHED, encoding="utf-8"))
+            record = record | {"table": {"file": file, "sha256": file_sha256(name)}}
+            # No other record must tell of this table, should this be killed before its own is written.
+            write_whole(record_file, lambda name: name.write_text(_UNFINISHED, encoding="utf-8"))
 
         write_whole(folder / file, write_table)
         if csv:
@@ -118,6 +127,7 @@ def save_run(
         for stale in (folder / f"{name}.{suffix}" for name in TABLES for suffix in ("parquet", "csv")):
             if earlier and (stale.stem != Path(file).stem or (stale.suffix == ".csv" and not csv)):
                 stale.unlink(missing_ok=True)
+        content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         write_whole(record_file, lambda name: name.write_text(content, encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the run cannot be written to '{folder}': {error.strerror or error}") from error
@@ -127,7 +137,8 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
     """Read a run from its folder, or from a `scores.parquet` alone.
 
     Raises:
-        DataError: there is neither a score table nor a record, one of them is damaged, or `save_run` was killed.
+        DataError: there is neither a score table nor a record, one of them is damaged or is not the other's, or
+            `save_run` was killed.
     """
     folder = Path(folder)
     if folder.suffix == ".parquet":
@@ -143,12 +154,18 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
         record = json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"'{record_file}' is not JSON ({error})") from error
-    if not isinstance(record, dict) or any(not isinstance(record.get(key, {}), dict) for key in ("dataset", "views")):
-        raise DataError(f"'{record_file}' is not the record of a run: it, its dataset and its views must be tables")
+    parts = ("dataset", "views", "table")
+    if not isinstance(record, dict) or any(not isinstance(record.get(key, {}), dict) for key in parts):
+        raise DataError(f"'{record_file}' is not the record of a run: it, its {', '.join(parts)} must be tables")
     if record.get("unfinished"):
         raise DataError(f"'{folder}' holds half a run, for its writer was stopped: give the same command again")
-    scores = _read_scores(file) if file.is_file() else None
-    return Run(label or folder.resolve().name, folder, scores, record)
+    about = record.get("table", {})
+    if about and (not (folder / about["file"]).is_file() or file_sha256(folder / about["file"]) != about["sha256"]):
+        raise DataError(f"'{folder}' holds another {about['file']} than its {RECORD_FILE} is about: run it again")
+    tables = {"scores": _read_scores(file)} if file.is_file() else {}
+    files = {name: folder / f"{name}.parquet" for name in TABLES if name != "scores"}
+    tables |= {name: read_table(other) for name, other in files.items() if other.is_file()}
+    return Run(label or folder.resolve().name, folder, tables, record)
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -179,4 +196,6 @@ def _read_scores(file: Path) -> "pd.DataFrame":
         raise DataError(f"'{file}' holds no comparisons")
     if not is_numeric_dtype(scores["score"]):
         raise DataError(f"'{file}' is not a score table: its scores are {scores['score'].dtype}, not numbers")
+    if np.isinf(scores["score"].to_numpy(float, na_value=np.nan)).any():
+        raise DataError(f"'{file}' holds infinite scores: those of failed comparisons are NaN, their status 'failed'")
     return scores

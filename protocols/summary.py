@@ -18,7 +18,6 @@ KEYS = ("run", "protocol", "setting", *SYSTEM)
 """What a row of a summary is about. `run` is "" for a table without runs."""
 
 FMR_POINTS = (1e-1, 1e-2, 1e-3)
-_NO_WIDTH = 1e-9  # an interval narrower than this differs from a point by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Statistics:
     def interval_of_mean(self, values: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
         """Interval of the mean of `values`, all values of a `subject` drawn together."""
         draws = metrics.bootstrap_mean(values, subject, replicates=self.replicates, seed=self.seed)
-        return metrics.percentile_interval(draws, self.confidence)
+        return metrics.percentile_interval(draws, self.confidence, len(set(subject)))
 
     def interval_of_rate(self, hits: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
         """Interval of the share of hits (1, not 0), as `interval_of_mean`.
@@ -120,7 +119,8 @@ def paired_differences(
     Returns:
         One row a system that has a baseline other than itself: `KEYS`; `baseline` (its name); `pairs` (comparisons
         that both measured); `own_eer`, `baseline_eer` (on these); `difference`, `low`, `high` (fractions, bootstrap
-        over subjects); `p_value` (paired t-test over the folds); `beyond_noise` (whether the interval leaves out 0);
+        over subjects); `p_value` (paired t-test over the folds; NaN where two of them share a subject); `beyond_noise`
+        (whether the interval leaves out 0);
         `per_fold` (list of differences).
 
     Raises:
@@ -132,14 +132,13 @@ def paired_differences(
     unknown = set(baseline) - {"run", *SYSTEM}
     if unknown:
         raise ConfigError(f"baseline names {', '.join(sorted(unknown))}: use run, {', '.join(SYSTEM)}")
-    systems = {key: _measured(system) for key, system in _systems(prepared(scores)).items()}
+    systems = _systems(scores)
     cached: dict[tuple, tuple[metrics.FoldStatistics, np.ndarray]] = {}
 
-    def eer(key: tuple[str, ...], chosen: np.ndarray) -> tuple[metrics.FoldStatistics, np.ndarray]:
-        """EER a fold and bootstrap replicates of a system on the chosen rows; a baseline is asked for often."""
-        place = (key, chosen.tobytes())
+    def eer(key: tuple[str, ...], pairs: Comparisons) -> tuple[metrics.FoldStatistics, np.ndarray]:
+        """EER a fold and bootstrap replicates of a system on some of its rows; a baseline is asked for often."""
+        place = (key, pairs.score.tobytes(), tuple(pairs.first), tuple(pairs.second))
         if place not in cached:
-            pairs = Comparisons.of(systems[key].iloc[chosen])
             cached[place] = pairs.eer(statistics), pairs.eer_replicates(statistics)
         return cached[place]
 
@@ -150,17 +149,18 @@ def paired_differences(
             continue
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
         own, others = _common(system, systems[other])
-        row |= {"baseline": _name(other, key), "pairs": len(own)}
-        if system["same"].iloc[own].nunique() == 2:
+        row |= {"baseline": _name(other, key), "pairs": len(own.same)}
+        if len(np.unique(own.same)) == 2:
             (plain, plain_draws), (found, draws) = eer(other, others), eer(key, own)
             result = metrics.paired_difference(plain.values, found.values, plain_draws, draws, statistics.confidence)
+            apart = metrics.folds_sharing_subjects(own.fold, own.first, own.second)
             row |= {
                 "own_eer": found.mean,
                 "baseline_eer": plain.mean,
                 "difference": result.difference,
                 "low": result.low,
                 "high": result.high,
-                "p_value": result.p_value,
+                "p_value": result.p_value if len(apart) == len(np.unique(own.fold)) else float("nan"),
                 "beyond_noise": result.beyond_noise,
                 "per_fold": result.per_fold.tolist(),
             }
@@ -272,8 +272,6 @@ class Comparisons:
 def _figures(pairs: Comparisons, statistics: Statistics, fmr_points: Sequence[float]) -> dict[str, Any]:
     eer = pairs.eer(statistics)
     low, high = metrics.percentile_interval(pairs.eer_replicates(statistics), statistics.confidence)
-    if high - low < _NO_WIDTH:
-        low = high = float("nan")
     figures = {"eer": eer.mean, "eer_std": eer.std, "eer_low": low, "eer_high": high}
     figures["auc"] = metrics.area_under_curve(pairs.same, pairs.score)
     if len(np.unique(pairs.fold)) > 1:
@@ -306,16 +304,14 @@ def _baseline_of(
     return next((other for other in systems if _matches(other, wanted)), None)
 
 
-def _measured(system: "pd.DataFrame") -> "pd.DataFrame":
-    """Comparisons with a score, rows numbered."""
-    return system[system["score"].notna()].reset_index(drop=True)
+def _common(first: "pd.DataFrame", second: "pd.DataFrame") -> tuple["Comparisons", "Comparisons"]:
+    """Of two systems the comparisons that both measured, in one order; subjects are inferred from their lists alone."""
+    import pandas as pd
 
-
-def _common(first: "pd.DataFrame", second: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
-    """Rows of either table whose comparisons the other has too, rising."""
-    own = first[LISTED].assign(first=first.index)
-    joined = own.merge(second[LISTED].assign(second=second.index), on=LISTED)
-    return np.sort(joined["first"].to_numpy()), np.sort(joined["second"].to_numpy())
+    both = prepared(pd.concat([first.assign(place=1), second.assign(place=2)], ignore_index=True))
+    one, other = (both[(both["place"] == place) & both["score"].notna()] for place in (1, 2))
+    joined = one.merge(other[[*LISTED, "score"]], on=LISTED, suffixes=("", "_other"))
+    return Comparisons.of(joined), Comparisons.of(joined.assign(score=joined["score_other"]))
 
 
 def _name(key: tuple[str, ...], relative_to: tuple[str, ...] | None = None) -> str:

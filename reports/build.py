@@ -13,13 +13,13 @@ from reports.identification import identification_studies
 from reports.montage import PanelSource
 from reports.paper import paper_tables
 from reports.reconstruction import reconstruction_studies
-from reports.runs import RunTables
+from reports.runs import MeasuredRun
 from reports.tables import to_csv, to_html, to_latex, to_markdown
 from reports.verification import verification_studies
 
 
 def build_report(
-    runs: Sequence[RunTables],
+    runs: Sequence[MeasuredRun],
     timestamp: str,
     statistics: Statistics | None = None,
     panels: PanelSource | None = None,

@@ -29,7 +29,7 @@ from reports.measurements import (
     verdict,
     view_name,
 )
-from reports.runs import RunTables
+from reports.runs import MeasuredRun
 from reports.tables import Column, Estimate, Row, Table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _KEY = ["run", *SYSTEM]
 _MOST_RANKS = 20
 
 
-def identification_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[IdentificationStudy]:
+def identification_studies(runs: Sequence[MeasuredRun], statistics: Statistics) -> list[IdentificationStudy]:
     """One study a data set, protocol and setting, over all runs that measured it."""
     return [
         IdentificationStudy(found, statistics)

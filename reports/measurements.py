@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from protocols import metrics
 from protocols.base import read_reason
 from reports.content import Failure, Verdict
-from reports.runs import RunTables
+from reports.runs import MeasuredRun
 from reports.tables import DataSet, Estimate
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Measurement:
     protocol: str
     setting: str
     number: int
-    runs: tuple[RunTables, ...]
+    runs: tuple[MeasuredRun, ...]
     table: pd.DataFrame
 
     @property
@@ -119,15 +119,15 @@ class Measurement:
         return notes
 
 
-def gather(runs: Sequence[RunTables], kind: str, system: Sequence[str], item: Sequence[str]) -> list[Measurement]:
+def gather(runs: Sequence[MeasuredRun], kind: str, system: Sequence[str], item: Sequence[str]) -> list[Measurement]:
     """One measurement a data set, protocol, setting and set of items, in order of appearance.
 
     Args:
-        kind: which table of the runs, "scores" or one of `reports.runs.OTHER_TABLES`.
+        kind: which table of the runs: one of `protocols.runs.TABLES`.
         system: columns that tell systems apart.
         item: columns that tell apart what each system was measured on.
     """
-    parts: dict[tuple[str, bool, str, str], dict[str, list[tuple[RunTables, pd.DataFrame]]]] = {}
+    parts: dict[tuple[str, bool, str, str], dict[str, list[tuple[MeasuredRun, pd.DataFrame]]]] = {}
     for run in runs:
         if kind in run.tables:
             for (protocol, setting), table in run.tables[kind].groupby(["protocol", "setting"], sort=False):
@@ -148,7 +148,7 @@ def digest(table: pd.DataFrame, system: Sequence[str], item: Sequence[str]) -> s
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
-def _joined(parts: Sequence[tuple[RunTables, pd.DataFrame]], system: list[str]) -> pd.DataFrame:
+def _joined(parts: Sequence[tuple[MeasuredRun, pd.DataFrame]], system: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     names = [set(table[system].astype(str).itertuples(index=False, name=None)) for _, table in parts]
@@ -236,14 +236,16 @@ def percent(
 
 
 def verdict(difference: Estimate, better: str) -> Verdict:
-    """Judgement of a paired difference by its interval; "unknown" without one.
+    """Judgement of a paired difference by its interval; "unknown" without one, unless there is no difference.
 
     Args:
         difference: in any unit.
         better: "lower" or "higher": which values of the compared quantity are good.
     """
-    if math.isnan(difference.value) or difference.low is None or difference.high is None:
+    if math.isnan(difference.value):
         return "unknown"
+    if difference.low is None or difference.high is None:
+        return "noise" if difference.value == 0 else "unknown"
     if not metrics.leaves_out_zero(difference.low, difference.high):
         return "noise"
     return "better" if (difference.value < 0) == (better == "lower") else "worse"

@@ -14,7 +14,7 @@ from reports import figures
 from reports.content import Failure, Finding, Section
 from reports.figures import Chart, Series
 from reports.measurements import Measurement, counted, gather, verdict
-from reports.runs import RunTables
+from reports.runs import MeasuredRun
 from reports.tables import Better, Column, Estimate, Row, Table
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ LANDMARKS = Kind(
 SHAPE = Kind("shape", "subject", "subject", (Quantity("rmse", "RMSE (mm)", "mm", 1.0),))
 
 
-def reconstruction_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[ReconstructionStudy]:
+def reconstruction_studies(runs: Sequence[MeasuredRun], statistics: Statistics) -> list[ReconstructionStudy]:
     """One study a kind, data set and setting, over all runs that measured it."""
     return [
         ReconstructionStudy(kind, found, statistics)
@@ -199,7 +199,7 @@ class ReconstructionStudy:
             judged = verdict(difference, "lower")
             relation = {
                 "noise": "cannot be told apart from",
-                "unknown": "cannot, by one subject, be told better or worse than",
+                "unknown": "cannot, by so few subjects, be told better or worse than",
             }.get(judged, f"is {judged} than")
             text = (
                 f"{self.data_set.title}: {name} ({own.mean():.2f} {quantity.unit}) {relation} {other} "

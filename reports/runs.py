@@ -1,22 +1,15 @@
-"""Runs as reports read them: whatever tables a run's folder holds, and what its record says they were measured on."""
+"""Runs as reports read them: what a run's record says its tables were measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pifr.errors import DataError
-from pifr.files import read_table
-from protocols.runs import TABLES, load_runs
+from protocols.runs import Run, load_runs
 from reports.tables import DataSet
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-OTHER_TABLES = tuple(name for name in TABLES if name != "scores")
-"""Tables that a run may hold beside or in place of its scores, each as `<name>.parquet`."""
 
 # What says where and how fast a run was made, or what every table prints anyway.
 _UNTOLD = (
@@ -27,18 +20,8 @@ _PROPER_NAMES = {"cfp": "CFP", "multipie": "Multi-PIE"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RunTables:
-    """One run.
-
-    Attributes:
-        label: the folder's name, longer where several runs share it.
-        record: `run.json`.
-        tables: the run's tables by name: "scores" and `OTHER_TABLES`.
-    """
-
-    label: str
-    record: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
+class MeasuredRun(Run):
+    """A run whose record says which data set was measured and whether it is synthetic."""
 
     @property
     def name(self) -> str:
@@ -59,11 +42,6 @@ class RunTables:
         return DataSet(self.name, "", self.synthetic, detail=detail)
 
     @property
-    def passes(self) -> dict[str, int]:
-        """Recognizer passes a face, by frontalizer."""
-        return {name: int(count) for name, count in (self.record.get("views") or {}).items()}
-
-    @property
     def settings(self) -> dict[str, str]:
         """The configuration in words: detector, alignment, switches of the protocol."""
         return _flat(self.record.get("configuration") or {})
@@ -75,7 +53,7 @@ class RunTables:
         return " ".join(f"{part}." for part in (settings, versions) if part)
 
 
-def read_runs(folders: Sequence[str | Path]) -> list[RunTables]:
+def read_runs(folders: Sequence[str | Path]) -> list[MeasuredRun]:
     """Read runs with all their tables.
 
     Raises:
@@ -90,12 +68,9 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunTables]:
                 f"'{run.folder / 'run.json'}' does not say which data set was measured and whether it is synthetic: "
                 "without it no figure of this run can be put into a table"
             )
-        files = {name: run.folder / f"{name}.parquet" for name in OTHER_TABLES}
-        tables = {} if run.scores is None else {"scores": run.scores}
-        tables |= {name: read_table(file) for name, file in files.items() if file.is_file()}
-        if not tables:
+        if not run.tables:
             raise DataError(f"'{run.folder}' holds no table: a run is the folder that 'pifr evaluate --out' wrote")
-        found.append(RunTables(run.label, run.record, tables))
+        found.append(MeasuredRun(run.label, run.folder, run.tables, run.record))
     return found
 
 

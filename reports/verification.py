@@ -34,7 +34,7 @@ from reports.measurements import (
     view_name,
 )
 from reports.montage import Montage, PanelSource, build_montage
-from reports.runs import RunTables
+from reports.runs import MeasuredRun
 from reports.tables import Better, Column, DataSet, Estimate, Row, Table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _FEW_FALSE_MATCHES = 10  # expected; the rate of fewer is uncertain by over a th
 _LEAST_PER_BIN = 30  # genuine and impostor comparisons each; fewer say nothing about an EER
 
 
-def verification_studies(runs: Sequence[RunTables], statistics: Statistics) -> list[VerificationStudy]:
+def verification_studies(runs: Sequence[MeasuredRun], statistics: Statistics) -> list[VerificationStudy]:
     """One study a data set, protocol and setting, over all runs that measured it."""
     return [VerificationStudy(found, statistics) for found in gather(runs, "scores", SYSTEM, COMPARISON)]
 
@@ -528,7 +528,7 @@ def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
     return [
         f"{_EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
         f"{statistics.interval} of {statistics.resamples(resampled(named))}; no brackets where no resample has another "
-        "EER, as without any error, or where a fold has fewer than three subjects.",
+        "EER, as without any error, or where a fold has fewer than five subjects.",
         *(() if named else (inferred,)),
         "Accuracy: at the threshold that is best on the other folds.",
         "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
@@ -549,7 +549,7 @@ def notes_on_fnmr(impostors: int) -> list[str]:
 
 
 def _p_value(row: Any) -> Estimate:
-    reason = "no difference" if row.difference == 0 else "needs two folds that differ"
+    reason = "no difference" if row.difference == 0 else "needs two folds that differ, of different people"
     return Estimate(row.p_value, decimals=3, reason=reason, positive=True)
 
 

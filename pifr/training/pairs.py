@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from pifr.errors import ConfigError, DataError
-from pifr.files import claim_folder, whole_folder, write_whole
+from pifr.files import claim_folder, file_sha256, whole_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
 from pifr.threads import start_worker, usable_cores
@@ -33,7 +33,6 @@ from pifr.training.heads import (
     prefiltered,
 )
 from pifr.training.registration import read_fit, read_registration, registered_photo, require_sets
-from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
 

@@ -26,14 +26,14 @@ import torch
 from pifr.assets import ASSETS
 from pifr.errors import DataError, ImageError
 from pifr.faces import FaceFinder
-from pifr.files import claim_folder, read_table, write_arrays, write_whole
+from pifr.files import claim_folder, file_sha256, read_table, write_arrays, write_whole
 from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import angles_from_rotation
 from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
 from pifr.threads import start_worker, usable_cores
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
-from pifr.zoo import file_sha256, find_weights
+from pifr.zoo import find_weights
 
 if TYPE_CHECKING:
     import pandas as pd

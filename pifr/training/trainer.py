@@ -25,7 +25,7 @@ from torch import nn
 
 import pifr
 from pifr.errors import CheckpointError, ConfigError
-from pifr.files import write_whole
+from pifr.files import file_sha256, write_whole
 from pifr.geometry.template import load_template
 from pifr.images import to_uint8
 from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
@@ -63,7 +63,6 @@ from pifr.training.modules import (
     Schedule,
     SegmentationTraining,
 )
-from pifr.zoo import file_sha256
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ import torch
 from pifr.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
 from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut
+from pifr.files import file_sha256
 from pifr.five_landmarks import five_of_68, nominal_landmarks
 from pifr.frontalized import POOR
 from pifr.geometry.camera import rotation_from_angles
@@ -26,7 +27,6 @@ from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
 from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMeshSource
 from pifr.training.pairs import RenderSettings, render
 from pifr.training.registration import PhotoFit, load_fitter, read_fit
-from pifr.zoo import file_sha256
 from protocols.landmark_predictors import MediaPipeLandmarks
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph

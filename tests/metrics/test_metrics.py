@@ -34,6 +34,11 @@ def paired(
     return metrics.paired_difference(*folds, *draws)
 
 
+def weights(first: np.ndarray, second: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    codes = metrics.subject_codes(first, second)
+    return metrics.comparison_weights(codes, metrics.subject_counts(codes.max() + 1, replicates, rng))
+
+
 labelled_scores = st.lists(st.tuples(st.booleans(), st.integers(-20, 20)), min_size=4, max_size=60).filter(
     lambda pairs: 0 < sum(same for same, _ in pairs) < len(pairs)
 )
@@ -203,14 +208,14 @@ class TestIdentification:
 class TestCertainty:
     def test_weights_are_products_of_the_counts_of_the_drawn_subjects(self) -> None:
         first, second = np.array(["a", "a", "b", "c"]), np.array(["a", "b", "c", "c"])
-        weight = metrics.subject_weights(metrics.subject_codes(first, second), 200, np.random.default_rng(0))
+        weight = weights(first, second, 200, np.random.default_rng(0))
         a, c = weight[0], weight[3]
         np.testing.assert_array_equal(weight[1] * weight[2], a * c * (3 - a - c) ** 2)
         assert a.mean() == pytest.approx(1.0, abs=0.15)
 
     def test_comparisons_of_nobody_weigh_as_often_as_they_are_drawn(self) -> None:
         own = np.arange(50)
-        weight = metrics.subject_weights(metrics.subject_codes(own, own), 40, np.random.default_rng(1))
+        weight = weights(own, own, 40, np.random.default_rng(1))
         np.testing.assert_array_equal(weight.sum(0), 50)  # as many as there are, genuine or not
 
     def test_replicates_equal_a_loop_over_repeated_comparisons(self) -> None:
@@ -218,7 +223,7 @@ class TestCertainty:
         first, second = subjects_of(same, 6, number=12)
         fold = np.zeros(60, int)
         fast = metrics.eer_replicates(same, score, fold, first, second, replicates=20, seed=3)
-        weight = metrics.subject_weights(metrics.subject_codes(first, second), 20, np.random.default_rng([3, 0])).T
+        weight = weights(first, second, 20, np.random.default_rng([3, 0])).T
         slow = [metrics.equal_error_rate(np.repeat(same, w), np.repeat(score, w)) for w in weight]
         np.testing.assert_allclose(fast, slow)
 
@@ -228,14 +233,6 @@ class TestCertainty:
         whole = metrics.eer_replicates(*arguments, replicates=30)
         monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
         np.testing.assert_allclose(metrics.eer_replicates(*arguments, replicates=30), whole)
-
-    def test_subjects_are_numbered_once_a_fold(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        same, score = verification(7, count=50)
-        calls, number = [], metrics.subject_codes
-        monkeypatch.setattr(metrics, "subject_codes", lambda *sides: calls.append(sides) or number(*sides))
-        monkeypatch.setattr(metrics, "_BOOTSTRAP_NUMBERS", 200)
-        metrics.eer_replicates(same, score, np.arange(50) % 2, *subjects_of(same, 7), replicates=30)
-        assert len(calls) == 2
 
     def test_interval_covers_the_truth_about_as_often_as_it_says(self) -> None:
         from scipy.stats import norm
@@ -258,7 +255,8 @@ class TestCertainty:
     def test_a_system_does_not_differ_from_itself(self) -> None:
         same, score = verification(8)
         result = paired(same, score, score * 3 + 1, subjects_of(same, 8), replicates=100)
-        assert (result.difference, result.low, result.high) == (0.0, 0.0, 0.0)
+        assert result.difference == 0.0
+        assert np.isnan([result.low, result.high]).all()  # no replicate differs, so there is nothing to learn from
         assert not result.beyond_noise
         assert np.isnan(result.p_value)
 
@@ -297,27 +295,40 @@ class TestCertainty:
         assert one_a_subject.std() == pytest.approx(0.05, rel=0.2)
         assert ten_a_subject.std() == pytest.approx(0.05 * np.sqrt(10), rel=0.2)
 
-    def test_nothing_follows_from_one_subject_and_nothing_is_beyond_noise_without_an_interval(self) -> None:
-        assert np.isnan(metrics.bootstrap_mean(np.array([0.1, 0.2]), np.array(["a", "a"]))).all()
+    def test_little_follows_from_four_subjects_and_nothing_is_beyond_noise_without_an_interval(self) -> None:
+        values = np.arange(10.0)
+        assert np.isnan(metrics.bootstrap_mean(values, np.arange(10) % 4)).all()
+        assert np.isfinite(metrics.bootstrap_mean(values, np.arange(10) % 5)).all()
         nothing = np.full(3, np.nan)
         assert not metrics.paired_difference(nothing, nothing, nothing, nothing).beyond_noise
 
-    def test_two_subjects_of_a_fold_give_no_interval(self) -> None:
-        same = np.array([True, True, False, False] * 2)
-        score = np.array([3.0, 1, 2, 0, 3, 1, 2, 0])
-        first, second = np.array(list("abababcc")), np.array(list("abbaabde"))
-        two = slice(0, 4)
-        fold = np.zeros(4)
-        assert np.isnan(metrics.eer_replicates(same[two], score[two], fold, first[two], second[two])).all()
-        fold = np.repeat([0, 1], 4)
+    def test_four_subjects_of_a_fold_give_no_interval(self) -> None:
+        same, fold = np.arange(24) % 2 == 0, np.repeat([0, 1], 12)
+        score = np.random.default_rng(0).normal(size=24)
+        first = np.concatenate([np.arange(12) % 4, np.arange(12) % 6]).astype(str)
+        second = np.where(same, first, np.roll(first, 1))
+        four = slice(0, 12)
+        assert np.isnan(metrics.eer_replicates(same[four], score[four], fold[four], first[four], second[four])).all()
         assert np.isnan(metrics.eer_replicates(same, score, fold, first, second)).all()
         assert np.isfinite(metrics.eer_replicates(same, score, fold, first, second, rule="pooled")).any()
+
+    @pytest.mark.parametrize("people", [5, 8, 16])
+    def test_a_mean_of_few_subjects_is_told_from_zero_about_as_rarely_as_its_interval_says(self, people: int) -> None:
+        rng, wrong = np.random.default_rng(people), 0
+        subject = np.arange(people).repeat(3)
+        for seed in range(200):
+            values = rng.normal(size=people)[subject] + rng.normal(size=3 * people)
+            draws = metrics.bootstrap_mean(values, subject, seed=seed)
+            wrong += metrics.leaves_out_zero(*metrics.percentile_interval(draws, 0.95, people))
+        assert wrong <= 20  # 10 are expected; without the expansion 27 to 36
 
     def test_a_bound_that_is_zero_up_to_rounding_is_zero(self) -> None:
         draws = np.full(9, 0.3) - np.full(9, 0.1) - np.full(9, 0.2)  # -5.6e-17
         zeros = np.zeros(9)
+        draws[0] = 0.1
         assert not metrics.paired_difference(zeros, draws, zeros, draws).beyond_noise
-        assert metrics.paired_difference(zeros, draws + 0.01, zeros, draws + 0.01).beyond_noise
+        gain = np.linspace(0.01, 0.02, 9)
+        assert metrics.paired_difference(zeros, gain, zeros, gain).beyond_noise
 
     def test_band_of_the_curve_surrounds_it(self) -> None:
         same, score = verification(11, count=1000)
@@ -359,14 +370,34 @@ def test_an_interval_holds_the_share_that_was_asked_for() -> None:
     assert (result.low, result.high) == pytest.approx((250.0, 750.0))
 
 
-def test_folds_are_resampled_independently() -> None:
+def twice(same: np.ndarray, score: np.ndarray, people: list[np.ndarray]) -> np.ndarray:
+    """Replicates of two folds that hold the same scores, of these people."""
+    first, second = people
+    fold = np.repeat([0, 1], len(same))
+    return metrics.eer_replicates(np.tile(same, 2), np.tile(score, 2), fold, first, second, replicates=400)
+
+
+def test_folds_of_different_people_are_resampled_independently_those_that_share_people_together() -> None:
     same, score = verification(3, count=100)
-    first, second = subjects_of(same, 3, number=20)
-    twice = [np.concatenate([values, values]) for values in (same, score)]
-    fold, people = np.repeat([0, 1], 100), (np.tile(first, 2), np.tile(second, 2))
-    both = metrics.eer_replicates(*twice, fold, *people, replicates=400)
-    one = metrics.eer_replicates(same, score, np.zeros(100), first, second, replicates=400)
-    assert both.std() == pytest.approx(one.std() / np.sqrt(2), rel=0.15)
+    people = subjects_of(same, 3, number=20)
+    one = metrics.eer_replicates(same, score, np.zeros(100), *people, replicates=400)
+    others = [np.concatenate([side, np.char.add("other ", side)]) for side in people]
+    assert twice(same, score, others).std() == pytest.approx(one.std() / np.sqrt(2), rel=0.15)
+    np.testing.assert_allclose(twice(same, score, [np.tile(side, 2) for side in people]), one)
+
+
+def test_folds_go_together_that_share_a_subject_directly_or_by_others() -> None:
+    fold = np.array([0, 0, 1, 2, 2, 3, 4])
+    first, second = np.array(list("abcbdxd")), np.array(list("abceeyz"))
+    groups = metrics.folds_sharing_subjects(fold, first, second)
+    assert [set(fold[rows].tolist()) for rows in groups] == [{0, 2, 4}, {1}, {3}]
+
+
+def test_a_threshold_lies_above_the_next_score_even_if_no_float_is_between_them() -> None:
+    for low in (0.1, 0.3, 1.0, 1.7):
+        score = np.array([low, np.nextafter(low, 2)])
+        threshold = best_threshold(np.array([False, True]), score)
+        assert (score >= threshold).tolist() == [False, True]
 
 
 def test_replicates_of_the_curve_equal_a_loop_over_repeated_comparisons() -> None:
@@ -374,13 +405,14 @@ def test_replicates_of_the_curve_equal_a_loop_over_repeated_comparisons() -> Non
     first, second = subjects_of(same, 11, number=12)
     grid = np.array([0.1, 0.3, 0.6])
     fast = metrics.fnmr_replicates(same, score, first, second, grid, replicates=20, seed=3)
-    weight = metrics.subject_weights(metrics.subject_codes(first, second), 20, np.random.default_rng([3, 0])).T
+    weight = weights(first, second, 20, np.random.default_rng([3, 0])).T
     for row, repeats in zip(fast, weight, strict=True):
         curve = metrics.roc(np.repeat(same, repeats), np.repeat(score, repeats))
         np.testing.assert_allclose(row, np.interp(grid, curve.fmr, curve.fnmr))
 
 
 def test_a_bootstrap_mean_is_over_probes_not_over_subjects() -> None:
-    hits, subject = np.array([1.0] * 9 + [0.0]), np.array(["a"] * 9 + ["b"])
-    draws = metrics.bootstrap_mean(hits, subject, replicates=500)
-    assert set(np.round(draws, 6)) == {0.0, 0.9, 1.0}
+    hits, subject = np.array([1.0] * 9 + [0.0] * 4), np.array(["a"] * 9 + list("bcde"))
+    draws = metrics.bootstrap_mean(hits, subject, replicates=2000)
+    wanted = {9 * count / (9 * count + 5 - count) for count in range(6)}  # how often "a" is drawn
+    assert set(np.round(draws, 6)) == {round(value, 6) for value in wanted}

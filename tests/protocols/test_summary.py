@@ -225,7 +225,26 @@ class TestRuns:
             load_run(tmp_path)
         save_run(tmp_path, scores(seed=1), {"number": 3}, file="landmarks.parquet")
         assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.parquet", "run.json"]
-        assert load_run(tmp_path).record == {"number": 3}
+        assert load_run(tmp_path).record["number"] == 3
+
+    def test_a_first_run_that_was_killed_leaves_nothing_that_a_later_one_is_taken_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(table: pd.DataFrame, *_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(pd.DataFrame, "to_csv", killed)
+            save_run(tmp_path, scores(), {}, csv=True)
+        save_run(tmp_path, scores(), {"protocol": "landmarks"}, file="landmarks.parquet")
+        assert set(load_run(tmp_path).tables) == {"landmarks"}
+
+    def test_a_table_of_another_run_is_not_read_under_this_ones_record(self, tmp_path: Path) -> None:
+        for name, seed in (("own", 0), ("other", 1)):
+            save_run(tmp_path / name, scores(seed=seed), {})
+        (tmp_path / "other" / "scores.parquet").replace(tmp_path / "own" / "scores.parquet")
+        with pytest.raises(DataError, match=r"another scores\.parquet"):
+            load_run(tmp_path / "own")
 
     def test_files_that_no_run_wrote_are_let_alone(self, tmp_path: Path) -> None:
         (tmp_path / "landmarks.csv").write_text("the user's")
@@ -240,7 +259,12 @@ class TestRuns:
             load_run(tmp_path)
 
     def test_scores_that_are_none_are_refused(self, tmp_path: Path) -> None:
-        for table, message in ((scores()[:0], "no comparisons"), (scores().astype({"score": str}), "not numbers")):
+        infinite = scores().assign(score=np.inf)
+        for table, message in (
+            (scores()[:0], "no comparisons"),
+            (scores().astype({"score": str}), "not numbers"),
+            (infinite, "infinite"),
+        ):
             table.to_parquet(tmp_path / "scores.parquet")
             with pytest.raises(DataError, match=message):
                 load_run(tmp_path)
@@ -280,7 +304,7 @@ class TestRuns:
         save_run(tmp_path, scores(), {"number": 1})
         with pytest.raises(TypeError):
             save_run(tmp_path, scores(), {"number": object()})
-        assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"number": 1}
+        assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["number"] == 1
         (tmp_path / "file").write_text("", encoding="utf-8")
         with pytest.raises(DataError, match="cannot be written"):
             save_run(tmp_path / "file" / "run", scores(), {})
@@ -393,3 +417,25 @@ def test_an_interval_does_not_depend_on_the_runs_beside_it() -> None:
     alone = summarise(unnamed.assign(run="a"), Statistics(replicates=100))
     beside = summarise(pd.concat([unnamed.assign(run="a"), other.assign(run="b")]), Statistics(replicates=100))
     pd.testing.assert_frame_equal(beside[beside["run"] == "a"].reset_index(drop=True), alone)
+
+
+def test_differences_of_a_run_do_not_depend_on_the_runs_beside_it() -> None:
+    unnamed = pd.concat(
+        [
+            scores(seed=k, frontalizer=name, probe_subject="", reference_subject="")
+            for k, name in enumerate(("none", "z"))
+        ]
+    )
+    other = unnamed.assign(reference=unnamed["reference"].to_numpy()[::-1])
+    asked = ({"frontalizer": "none"}, Statistics(replicates=100))
+    alone = paired_differences(unnamed.assign(run="a"), *asked)
+    beside = paired_differences(pd.concat([unnamed.assign(run="a"), other.assign(run="b")]), *asked)
+    pd.testing.assert_frame_equal(beside[beside["run"] == "a"].reset_index(drop=True), alone)
+
+
+def test_folds_that_share_people_have_no_p_value() -> None:
+    table = pd.concat([scores(), scores(seed=1, frontalizer="z")])
+    shared = table.assign(probe_subject=table["probe_subject"].replace({"20": "10"}))
+    asked = ({"frontalizer": "none"}, Statistics(replicates=10))
+    assert paired_differences(table, *asked)["p_value"].notna().all()
+    assert paired_differences(shared, *asked)["p_value"].isna().all()
