@@ -145,7 +145,7 @@ class ModuleRecognizer:
             if it is found in training mode, where embeddings would depend on the batch and change its statistics.
         config: its input and its name.
         fingerprint: name and weight hash, to which the input settings are added; by default a hash of all parameters
-            and buffers is taken.
+            and buffers is taken. It does not see the network's code: give one where that alone changes.
         device: where it runs.
         precision: "bfloat16" runs it under autocast, about twice as fast on CPUs with AMX and on GPUs.
 
@@ -174,7 +174,7 @@ class ModuleRecognizer:
         floats = (value.dtype for value in network.parameters() if value.is_floating_point())
         self._dtype = next(floats, torch.float32)  # networks in half or double precision are shown their own kind
         weights = fingerprint or f"{config.name}-{_state_sha256(network)[:16]}"
-        self.fingerprint = f"{weights}-{config.input_settings}"
+        self.fingerprint = f"{weights}-{config.input_settings}{'-yaw' if config.uses_yaw else ''}"
         if precision != "float32":
             self.fingerprint += f"-{precision}"
 

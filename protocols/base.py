@@ -100,7 +100,7 @@ class VerificationProtocol(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class DatasetStatement:
     """What a data set says about itself."""
 
     name: str
@@ -110,7 +110,7 @@ class Dataset:
 DATASET_FILE = "dataset.json"
 
 
-def read_dataset(root: str | Path) -> Dataset | None:
+def read_dataset(root: str | Path) -> DatasetStatement | None:
     """What a data set says about itself in its `dataset.json`, `{"name": "...", "synthetic": true}`; None without one.
 
     Generated sets carry it, and so should sets of one's own in a published layout, lest they be taken for the original.
@@ -130,7 +130,7 @@ def read_dataset(root: str | Path) -> Dataset | None:
         raise DataError(
             f"'{file}': 'name' must be a text and 'synthetic' true or false, not {name!r} and {synthetic!r}"
         )
-    return Dataset(name, synthetic)
+    return DatasetStatement(name, synthetic)
 
 
 class Validated(Protocol):

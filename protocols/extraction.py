@@ -167,7 +167,7 @@ def extract(
         One table a system, rows in the order of `images`.
 
     Raises:
-        DataError: the store cannot be written, a worker died, or an image vanished during the run.
+        DataError: the store cannot be written, a worker died, or an image vanished or changed during the run.
     """
     timings = timings or Timings()
     finder = make_finder()
@@ -191,7 +191,7 @@ def extract(
         if needed:
             batches.append((tuple(digest for digest in batch if digest in needed), missing))
     done, total = 0, sum(len(batch) for batch, _ in batches)
-    todo = [[unique[digest] for digest in batch] for batch, _ in batches]
+    todo = [{digest: unique[digest] for digest in batch} for batch, _ in batches]
     for (batch, missing), faces in zip(batches, _find_faces(todo, finder, make_finder, workers, timings), strict=True):
         results = _embed_batch(batch, missing, faces.to(device), systems, timings)
         with timings.measure("store"):
@@ -219,11 +219,15 @@ def extract(
 def _digest(image: Image, by_name: bool) -> bytes | None:
     """What tells an image from others; None if it cannot be read."""
     try:
-        digest = content_digest(image.read())
+        return _digest_of(image.read(), image.name, by_name)
     except OSError as error:
         log.warning("'%s' cannot be read: %s", image.name, error.strerror or error)
         return None
-    return content_digest(digest + image.name.encode()) if by_name else digest
+
+
+def _digest_of(content: bytes, name: str, by_name: bool) -> bytes:
+    digest = content_digest(content)
+    return content_digest(digest + name.encode()) if by_name else digest
 
 
 def _key(digest: bytes, finder: FaceFinder, system: System) -> bytes:
@@ -295,17 +299,21 @@ _worker_finder: FaceFinder | None = None  # one a worker process
 
 
 def _find_faces(
-    batches: Sequence[Sequence[Image]],
+    batches: Sequence[dict[bytes, Image]],
     finder: FaceFinder,
     make_finder: Callable[[], FaceFinder],
     workers: int,
     timings: Timings,
 ) -> Iterator[FaceCrops]:
-    """Faces of each batch in order; with workers, found ahead of their use by one batch a worker."""
+    """Faces of each batch (digest -> image) in order; with workers, found ahead of their use by one batch a worker."""
+
+    def contents(batch: dict[bytes, Image]) -> list[bytes]:
+        return [_content(image, digest, finder.by_name) for digest, image in batch.items()]
+
     if not workers:
         for batch in batches:
             with timings.measure("detect"):
-                faces = finder([_content(image) for image in batch], [image.name for image in batch])
+                faces = finder(contents(batch), [image.name for image in batch.values()])
             yield faces
         return
     # Forking a process that runs torch threads can deadlock.
@@ -315,7 +323,8 @@ def _find_faces(
         try:
             while True:
                 while len(waiting) <= workers and (batch := next(coming, None)) is not None:
-                    waiting.append(_submit(pool, batch, workers))
+                    names = [image.name for image in batch.values()]
+                    waiting.append(_submit(pool, contents(batch), names, workers))
                 if not waiting:
                     return
                 with timings.measure("detect"):
@@ -330,20 +339,24 @@ def _find_faces(
             pool.shutdown(cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, batch: Sequence[Image], workers: int) -> list[Future]:
-    size = -(-len(batch) // workers)
-    shares = [batch[start : start + size] for start in range(0, len(batch), size)]
-    return [pool.submit(_find_in_worker, [_content(i) for i in share], [i.name for i in share]) for share in shares]
+def _submit(pool: ProcessPoolExecutor, contents: Sequence[bytes], names: Sequence[str], workers: int) -> list[Future]:
+    size = -(-len(contents) // workers)
+    shares = [slice(start, start + size) for start in range(0, len(contents), size)]
+    return [pool.submit(_find_in_worker, contents[share], names[share]) for share in shares]
 
 
-def _content(image: Image) -> bytes:
+def _content(image: Image, digest: bytes, by_name: bool) -> bytes:
+    """The image's content, which has this digest: features of another one must not be stored under it."""
     try:
-        return image.read()
+        content = image.read()
     except OSError as error:  # it could be read when it was hashed, so what is wrong is not the image
         raise DataError(
             f"'{image.name}' could be read a moment ago and cannot now ({error}): what was computed is stored; "
             "run again once its disk can be read"
         ) from error
+    if _digest_of(content, image.name, by_name) != digest:
+        raise DataError(f"'{image.name}' changed during the run: what was computed is stored; run again")
+    return content
 
 
 def _start_worker(make_finder: Callable[[], FaceFinder]) -> None:

@@ -48,7 +48,9 @@ TIE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Outcome of a search, one entry a probe; NaN and -1 where the probe or its reference has no template.
+    """Outcome of a search, one entry a probe; NaN and -1 where the probe has no template.
+
+    Where its reference alone has none, rank and score are NaN, and the best impostor is who it was.
 
     Attributes:
         rank: float64 (P,), 1 for the best; ties count against the true reference.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pifr.faces import FaceCrops, FaceFinder
 
 LANDMARKS_FILE = "landmarks.parquet"
+YAW_BIN = 15.0  # degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,18 +239,23 @@ def evaluate_landmarks(
     return pd.DataFrame(rows)
 
 
+def yaw_bin(yaw: pd.Series) -> pd.Series:
+    """Lower end of the bin of |yaw|, `YAW_BIN` degrees wide, NaN where it is unknown; 90 degrees begin their own."""
+    return yaw.abs() // YAW_BIN * YAW_BIN
+
+
 def summarise_landmarks(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Normalised mean errors over pictures, failures counted beside.
 
     Args:
         table: of `evaluate_landmarks`.
-        by: further columns to split by; `yaw_bin` is made here: 15 degrees wide, named by its lower end of |yaw|.
+        by: further columns to split by; `yaw_bin` is made here.
 
     Returns:
         One row a predictor and group: `pictures, failures, nme_nose, nme_nose_median, nme_box` (fractions; of the
         pictures with an answer).
     """
-    table = table.assign(yaw_bin=(table["yaw"].abs() // 15 * 15), failures=table["status"] == "failed")
+    table = table.assign(yaw_bin=yaw_bin(table["yaw"]), failures=table["status"] == "failed")
     grouped = table.groupby(["setting", "predictor", *by], dropna=False)
     return grouped.agg(
         pictures=("sample", "size"),

@@ -167,6 +167,17 @@ def best_threshold(same: np.ndarray, score: np.ndarray) -> float:
     return middle if middle > values[best + 1] else float(values[best])  # between neighbouring floats there is nothing
 
 
+def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
+    """The score at which FMR and FNMR are nearest.
+
+    Raises:
+        ValueError: as `roc`.
+    """
+    curve = roc(same, score)
+    finite = slice(1, None)  # the first vertex is at infinity
+    return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
+
+
 # --- folds --------------------------------------------------------------------------------------------------------
 
 

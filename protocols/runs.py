@@ -14,7 +14,7 @@ import numpy as np
 import pifr
 from pifr.errors import DataError
 from pifr.files import file_sha256, read_table, write_whole
-from protocols.base import SCORE_COLUMNS, Dataset, read_dataset
+from protocols.base import SCORE_COLUMNS, DatasetStatement, read_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def begin_record(protocol: str, root: Path, counts: dict[str, int], name: str = 
     Raises:
         DataError: as `read_dataset`.
     """
-    dataset = read_dataset(root) or Dataset(name or protocol, synthetic=False)
+    dataset = read_dataset(root) or DatasetStatement(name or protocol, synthetic=False)
     return {
         "pifr_version": pifr.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -11,8 +11,8 @@ from pifr.errors import DataError
 from protocols.base import COMPARISON, SYSTEM
 from protocols.summary import KEYS, Statistics, paired_differences, subjects_named, summarise
 from reports.measurements import counted, digest, percent, slug
+from reports.rates import notes_on_fnmr, notes_on_rates, rate_cells, rate_columns
 from reports.tables import Column, DataSet, Estimate, Row, Table
-from reports.verification import notes_on_fnmr, notes_on_rates, rate_cells, rate_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def comparison_tables(figures: pd.DataFrame, statistics: Statistics) -> Iterator
         size = f"{counted(first['folds'], 'fold')}, {comparisons}"
         data_set = DataSet(name or protocol, setting, known and bool(synthetic), size)
         failures = bool(group["failed"].any())
-        eer, *rates = rate_columns(data_set, failures)
+        eer, *rates = rate_columns(data_set, statistics.eer_rule, failures)
         change, passes = Column("ΔEER (points)", data_set, "measured", "lower"), Column("passes", data_set, "measured")
         rows = []
         for _, system in group.iterrows():

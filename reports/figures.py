@@ -1,7 +1,7 @@
 """Charts for papers (PNG, SVG) and for the HTML report (inline SVG with the numbers behind each point).
 
-Every series differs from the others in dash pattern and marker as well as in colour, so a chart is readable by
-colour-blind people and in a grey print. All rates are fractions in [0, 1] on the way in and per cent on the axes.
+Up to 49 series differ in dash pattern and marker, the first seven in each of them and in colour, so a chart is readable
+by colour-blind people and in a grey print. All rates are fractions in [0, 1] on the way in and per cent on the axes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ _STYLE = {
 _DET_TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
+def look(style: int) -> tuple[str, tuple[float, ...], str]:
+    """Colour, dash pattern and marker; from the eighth style on, other combinations of those of `STYLES`."""
+    again, place = divmod(style, len(STYLES))
+    color, _, _ = STYLES[place]
+    _, dashes, _ = STYLES[(place + again) % len(STYLES)]
+    _, _, marker = STYLES[(place + 2 * again) % len(STYLES)]
+    return color, dashes, marker
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """One curve; equal-length float arrays, NaN where there is nothing to draw.
@@ -63,7 +72,7 @@ class Series:
         label: what it is, as the legend says it.
         x, y: its points.
         low, high: bounds of the confidence band, where there is one.
-        style: which of `STYLES`, counted round: one system keeps its style in all charts of a report.
+        style: see `look`; one system keeps its style in all charts of a report.
     """
 
     label: str
@@ -76,7 +85,7 @@ class Series:
     @property
     def look(self) -> tuple[str, tuple[float, ...], str]:
         """Colour, dash pattern, marker."""
-        return STYLES[self.style % len(STYLES)]
+        return look(self.style)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +285,7 @@ def fold_differences(
         figure, axes = _figure(height=max(2.0, 1.0 + 0.62 * len(rows)))
         axes.axvline(0, color="#111111", linewidth=1)
         for k, (label, folds, mean, low, high, style) in enumerate(rows):
-            color, _, marker = STYLES[style % len(STYLES)]
+            color, _, marker = look(style)
             y = len(rows) - 1 - k
             axes.plot(100 * folds, np.full(len(folds), y - 0.2), "|", color=color, markersize=9, markeredgewidth=1.6)
             axes.errorbar(100 * mean, y + 0.12, xerr=[[100 * max(0, mean - low)], [100 * max(0, high - mean)]],

@@ -24,7 +24,7 @@ from reports.measurements import (
     is_control,
     percent,
     points,
-    slug,
+    slugs,
     styles,
     verdict,
     view_name,
@@ -61,13 +61,16 @@ class IdentificationStudy:
         self.table = measurement.table.assign(rank=rank, pose=measurement.table["camera_yaw"].abs().astype(int))
         self.poses: list[int] = sorted(self.table["pose"].unique())
         probes = self.table.drop_duplicates("probe")
-        self.references = int(probes["reference"].nunique())
         setting = measurement.setting
-        counts = ", ".join(f"{pose}°: {(probes['pose'] == pose).sum():,}" for pose in self.poses)
+        counts = [run.record["dataset"].get("counts") or {} for run in measurement.runs]
+        enrolled = [(each.get(f"setting-{setting}") or {}).get("reference", 0) for each in counts]
+        # Those that no probe is of are known to the record alone.
+        self.references = max(int(probes["reference"].nunique()), *enrolled)
+        poses = ", ".join(f"{pose}°: {(probes['pose'] == pose).sum():,}" for pose in self.poses)
         self.data_set = measurement.data_set(
             f"Setting-{setting}" if setting.isdigit() else setting,
             f"{counted(self.references, 'reference')}, {counted(len(probes), 'probe')}",
-            f"{counted(probes['probe_subject'].nunique(), 'subject')}; probes at |yaw| {counts}.",
+            f"{counted(probes['probe_subject'].nunique(), 'subject')}; probes at |yaw| {poses}.",
         )
         self._fusions: Mapping[str, int] = fusions(self.table)
 
@@ -182,6 +185,7 @@ class IdentificationStudy:
         """CMC and rank-1 by yaw of each recognizer."""
         if not self.references:  # nobody who is searched is enrolled
             return
+        keys = slugs(self.table["recognizer"].unique())
         look = styles(view_name(key, self._fusions) for key, _ in self.systems)
         for recognizer in self.table["recognizer"].unique():
             systems = [(key, rows) for key, rows in self.systems if key.recognizer == recognizer]
@@ -195,7 +199,7 @@ class IdentificationStudy:
                 rates = [self.rank_1(rows[rows["pose"] == pose]) for pose in self.poses]
                 values = np.array([[rate.value, rate.low, rate.high] for rate in rates], float).T / 100
                 by_pose.append(Series(name, np.array(self.poses, float), *values, style=look[name]))
-            key = f"{self.key}-{slug(recognizer)}"
+            key = f"{self.key}-{keys[recognizer]}"
             note = f"{self.statistics.interval} over subjects."
             yield figures.cmc(f"{key}-cmc", f"CMC, {recognizer}", f"All probes; band: {note}", curves)
             if len(self.poses) > 1:

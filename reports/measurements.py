@@ -267,3 +267,14 @@ def counted(number: int, noun: str) -> str:
 def slug(text: str) -> str:
     """Letters, digits and hyphens, for anchors and file names."""
     return "".join(character if character.isalnum() else "-" for character in text.lower()).strip("-")
+
+
+def slugs(names: Iterable[str]) -> dict[str, str]:
+    """A slug for each name; those of names that differ in other characters alone are numbered from the second on."""
+    found: dict[str, str] = {}
+    times: Counter[str] = Counter()
+    for name in names:
+        plain = slug(name)
+        times[plain] += 1
+        found[name] = plain if times[plain] == 1 else f"{plain}-{times[plain]}"
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protocols.landmarks import YAW_BIN, yaw_bin
 from protocols.summary import Statistics
 from reports import figures
 from reports.content import Failure, Finding, Section
@@ -19,8 +20,6 @@ from reports.tables import Better, Column, Estimate, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-YAW_EDGES = (0, 30, 60, 75, 90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +147,17 @@ class ReconstructionStudy:
             return None
         # A predictor that knows no pose is binned by one that saw the same image.
         yaw = self.table[self.kind.item].map(self.table["yaw"].abs().groupby(self.table[self.kind.item]).median())
-        bins = np.digitize(yaw.to_numpy(), YAW_EDGES[1:-1])
-        known = yaw.notna().to_numpy()
-        present = sorted(set(bins[known]))
+        bins = yaw_bin(yaw)
+        present = sorted(bins.dropna().unique())
         quantity = self.kind.quantities[0]
-        columns = tuple(self._column(f"{YAW_EDGES[k]}–{YAW_EDGES[k + 1]}° {quantity.label}", "lower") for k in present)
+        labels = {low: f"{low:g}–{low + YAW_BIN:g}°" for low in present}
+        columns = tuple(self._column(f"{label} {quantity.label}", "lower") for label in labels.values())
         rows = []
         for name, found in self.predictors:
-            at = self.table.index.get_indexer(found.index)
-            estimates = [self.mean_error(found[(bins[at] == k) & known[at]], quantity) for k in present]
+            estimates = [self.mean_error(found[bins[found.index] == low], quantity) for low in present]
             rows.append(Row((name,), tuple(estimates), self.data_set, "measured"))
         counts = ", ".join(
-            f"{YAW_EDGES[k]}–{YAW_EDGES[k + 1]}°: {self.table[self.kind.item][(bins == k) & known].nunique():,}"
-            for k in present
+            f"{label}: {self.table[self.kind.item][bins == low].nunique():,}" for low, label in labels.items()
         )
         return Table(
             f"{self.key}-yaw",

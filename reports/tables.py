@@ -206,6 +206,7 @@ def to_frame(table: Table) -> pandas.DataFrame:
             "origin": row.origin,
             "data_set": row.data_set.name,
             "setting": row.data_set.setting,
+            "size": row.data_set.size,
             "synthetic": row.data_set.synthetic,
             **{heading.lower(): label for heading, label in zip(table.label_columns, row.labels, strict=True)},
             "quantity": column.name,
@@ -213,6 +214,7 @@ def to_frame(table: Table) -> pandas.DataFrame:
             "low": math.nan if estimate.low is None else estimate.low,
             "high": math.nan if estimate.high is None else estimate.high,
             "spread": math.nan if estimate.spread is None else estimate.spread,
+            "reason": estimate.reason if math.isnan(estimate.value) else "",
         }
         for row in table.rows
         for column, estimate in zip(table.columns, row.estimates, strict=True)

@@ -28,26 +28,22 @@ from reports.measurements import (
     is_control,
     percent,
     points,
-    slug,
+    slugs,
     styles,
     verdict,
     view_name,
 )
 from reports.montage import Montage, PanelSource, build_montage
+from reports.rates import notes_on_fnmr, notes_on_rates, rate_cells, rate_columns, resampled
 from reports.runs import MeasuredRun
-from reports.tables import Better, Column, DataSet, Estimate, Row, Table
+from reports.tables import Column, Estimate, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_EER_RULES = {
-    "interpolated": "EER where the linearly interpolated ROC of each fold crosses FMR = FNMR, mean over folds",
-    "nearest": "EER as (FMR + FNMR) / 2 of each fold where the two are nearest, mean over folds",
-    "pooled": "EER of all folds' comparisons together, ROC linearly interpolated",
-}
 YAW_EDGES = (0, 15, 30, 45, 60, 75, 90)
+_LAXEST_FMR = 0.5  # where curves begin at the latest; a DET curve ends here
 _BIN_REPLICATES = 400  # many bins times many systems: enough for a bar of a figure
-_FEW_FALSE_MATCHES = 10  # expected; the rate of fewer is uncertain by over a third
 _LEAST_PER_BIN = 30  # genuine and impostor comparisons each; fewer say nothing about an EER
 
 
@@ -170,7 +166,7 @@ class VerificationStudy:
             f"{self.key}-rates",
             f"Verification on {self.data_set.title}",
             ("System", "Fusion", "Run"),
-            (*rate_columns(self.data_set, failures), self._column("passes")),
+            (*rate_columns(self.data_set, self.statistics.eer_rule, failures), self._column("passes")),
             tuple(rows),
             (*self.conditions(), *notes_on_fnmr(self.impostors)),
         )
@@ -272,7 +268,7 @@ class VerificationStudy:
 
     def _decisions(self, scores: pd.DataFrame) -> pd.DataFrame:
         measured = scores[scores["score"].notna()]
-        threshold = eer_threshold(measured["same"].to_numpy(bool), measured["score"].to_numpy())
+        threshold = metrics.eer_threshold(measured["same"].to_numpy(bool), measured["score"].to_numpy())
         right = (measured["score"] >= threshold) == measured["same"].astype(bool)
         return measured[summary.LISTED].assign(right=right)
 
@@ -334,7 +330,7 @@ class VerificationStudy:
             tail = (1 - self.statistics.confidence) / 2
             low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
             rejects.append(Series(label, grid, np.interp(grid, curve.fmr, curve.fnmr), low, high, self.style(key)))
-            threshold = eer_threshold(pairs.same, pairs.score)
+            threshold = metrics.eer_threshold(pairs.same, pairs.score)
             scores.append((label, pairs.score[pairs.same], pairs.score[~pairs.same], threshold))
         if not rejects:
             return
@@ -343,9 +339,11 @@ class VerificationStudy:
             f"All folds together, band: {self.statistics.interval} over {self.resampled}. Begins at the FMR that three "
             "impostor comparisons make."
         )
-        key = f"{self.key}-{slug(recognizer)}"
+        key = self._chart_key(recognizer)
         yield figures.roc(f"{key}-roc", f"ROC, {recognizer}", note, accepts, float(grid[0]))
-        yield figures.det(f"{key}-det", f"DET, {recognizer}", f"{note} Normal-deviate axes.", rejects, float(grid[0]))
+        if grid[0] < _LAXEST_FMR:
+            note += " Normal-deviate axes."
+            yield figures.det(f"{key}-det", f"DET, {recognizer}", note, rejects, float(grid[0]))
         yield figures.histograms(
             f"{key}-scores",
             f"Scores, {recognizer}",
@@ -354,7 +352,10 @@ class VerificationStudy:
         )
 
     def _fmr_grid(self) -> np.ndarray:
-        return np.geomspace(min(0.5, 3 / max(self.impostors, 1)), 1.0, 80)
+        return np.geomspace(min(_LAXEST_FMR, 3 / max(self.impostors, 1)), 1.0, 80)
+
+    def _chart_key(self, recognizer: str) -> str:
+        return f"{self.key}-{slugs(self.summary['recognizer'].unique())[recognizer]}"
 
     def _yaw_chart(self, recognizer: str, systems: pd.DataFrame) -> Iterator[Chart]:
         series = []
@@ -373,7 +374,7 @@ class VerificationStudy:
             f"{label}: {len(scores.drop_duplicates(summary.LISTED)):,}" for label, _, scores in self.yaw_bins
         )
         yield figures.by_yaw(
-            f"{self.key}-{slug(recognizer)}-yaw",
+            f"{self._chart_key(recognizer)}-yaw",
             f"EER by yaw of the probe, {recognizer}",
             f"Pooled EER and {self.statistics.interval} of {self._bin_statistics.resamples(self.resampled)}. "
             f"Comparisons: {counts}.",
@@ -479,73 +480,6 @@ def _weakest(differences: Iterable[tuple[str, pd.DataFrame]]) -> list[tuple[str,
         for key in table.itertuples(index=False):
             found.setdefault(VerificationStudy._id(key), (control, key))
     return list(found.values())
-
-
-def eer_threshold(same: np.ndarray, score: np.ndarray) -> float:
-    """The score at which FMR and FNMR of a system are nearest."""
-    curve = metrics.roc(same, score)
-    finite = slice(1, None)  # the first vertex is at infinity
-    return float(curve.threshold[finite][np.argmin(np.abs(curve.fmr - curve.fnmr)[finite])])
-
-
-def rate_columns(data_set: DataSet, failures: bool) -> tuple[Column, ...]:
-    """Columns of the rates of one system: those of `rate_cells`; `failures`: whether any system has one."""
-    names: list[tuple[str, Better]] = [("EER (%)", "lower")]
-    if failures:
-        names.append(("EER (%), failures rejected", "lower"))
-    names += [(f"FNMR (%) at FMR {100 * point:g} %", "lower") for point in FMR_POINTS]
-    names += [("accuracy (%)", "higher"), ("AUC (%)", "higher"), ("FTA (%)", "lower")]
-    return tuple(Column(name, data_set, "measured", better) for name, better in names)
-
-
-def rate_cells(found: Mapping[str, Any], failures: bool) -> tuple[Estimate, ...]:
-    """Rates of one system; `found` is a row of `protocols.summary.summarise`, `failures` as in `rate_columns`."""
-    return (
-        percent(found["eer"], found["eer_low"], found["eer_high"], found["eer_std"]),
-        *((percent(found["eer_rejecting"]),) if failures else ()),
-        *(percent(found[summary.fnmr_column(point)]) for point in FMR_POINTS),
-        percent(
-            found["accuracy"],
-            spread=found["accuracy_std"],
-            reason="insufficient data" if found["folds"] > 1 else "one fold",
-        ),
-        percent(found["auc"]),
-        percent(found["fta"]),
-    )
-
-
-def resampled(named: bool) -> str:
-    """What a bootstrap draws, as captions call it; `named`: whether the table names the subjects."""
-    return "subjects" if named else "inferred subjects"
-
-
-def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
-    """What captions say of the rates of `rate_cells` and of their intervals."""
-    inferred = (
-        "Inferred subjects: nobody is named, so images that genuine pairs join count as one person. Where a person's "
-        "pairs share no image, intervals are too narrow."
-    )
-    return [
-        f"{_EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
-        f"{statistics.interval} of {statistics.resamples(resampled(named))}; no brackets where no resample has another "
-        "EER, as without any error, or where a fold has fewer than five subjects.",
-        *(() if named else (inferred,)),
-        "Accuracy: at the threshold that is best on the other folds.",
-        "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",
-    ]
-
-
-def notes_on_fnmr(impostors: int) -> list[str]:
-    """What captions say of FNMR at an FMR that few or too few of the impostor comparisons determine."""
-    expected = {point: impostors * point for point in FMR_POINTS}
-    return [
-        "“insufficient data”: too few impostor comparisons to measure that FMR.",
-        *(
-            f"FNMR at FMR {100 * point:g} % is a rough figure: it rests on {count:.2g} expected false matches."
-            for point, count in expected.items()
-            if 3 <= count < _FEW_FALSE_MATCHES
-        ),
-    ]
 
 
 def _p_value(row: Any) -> Estimate:

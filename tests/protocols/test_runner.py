@@ -199,6 +199,16 @@ def test_an_image_that_vanishes_during_a_run_is_not_stored_as_a_failure(
     assert table.status.tolist() == ["ok"]
 
 
+def test_an_image_that_changes_during_a_run_is_not_stored_as_what_it_was(
+    cfp_root: Path, make_systems: MakeSystems, tmp_path: Path
+) -> None:
+    first, second = (cfp_root / "Data" / "Images" / "001" / "frontal" / f"{number:02d}.png" for number in (1, 2))
+    answers = [first.read_bytes(), second.read_bytes()]
+    finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
+    with FeatureStore(tmp_path / "s.sqlite") as store, pytest.raises(DataError, match="changed during the run"):
+        extract([Image(str(first), lambda: answers.pop(0))], finder, make_systems("mirror"), store)
+
+
 def test_passes_are_the_views_that_count_for_some_image_and_the_first() -> None:
     weights = torch.tensor([[0.0, 0.5, 0.5, 0.0], [0.0, 1.0, 0.0, 0.0]])
     words = np.array(["ok", "ok"], object)

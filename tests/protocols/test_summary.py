@@ -233,8 +233,8 @@ class TestRuns:
         def killed(table: pd.DataFrame, *_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(pd.DataFrame, "to_csv", killed)
+        monkeypatch.setattr(pd.DataFrame, "to_csv", killed)
+        with pytest.raises(KeyboardInterrupt):
             save_run(tmp_path, scores(), {}, csv=True)
         save_run(tmp_path, scores(), {"protocol": "landmarks"}, file="landmarks.parquet")
         assert set(load_run(tmp_path).tables) == {"landmarks"}

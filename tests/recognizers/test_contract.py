@@ -144,7 +144,14 @@ def test_a_layer_that_is_not_passed_is_named() -> None:
 
 def test_a_corrected_input_convention_is_another_fingerprint() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    conventions = ({}, {"channels": "BGR"}, {"mean": (0.5,)}, {"std": (0.5,)}, {"value_range": (0.0, 255.0)})
+    conventions = (
+        {},
+        {"channels": "BGR"},
+        {"mean": (0.5,)},
+        {"std": (0.5,)},
+        {"value_range": (0.0, 255.0)},
+        {"uses_yaw": True},
+    )
     for given in (None, "mine-1"):
         prints = {ModuleRecognizer(network, config(**changes), given).fingerprint for changes in conventions}
         assert len(prints) == len(conventions)

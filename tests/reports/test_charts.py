@@ -39,6 +39,10 @@ def test_series_differ_in_dash_and_marker_without_colour() -> None:
         assert marker != other_marker
 
 
+def test_fourteen_series_look_all_different_without_colour() -> None:
+    assert len({figures.look(style)[1:] for style in range(14)}) == 14
+
+
 def test_the_first_two_series_differ_in_grey() -> None:
     assert abs(luminance(STYLES[0][0]) - luminance(STYLES[1][0])) > 0.1
 

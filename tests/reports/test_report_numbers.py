@@ -18,9 +18,10 @@ from reports.build import build_report
 from reports.content import Report, Section
 from reports.identification import identification_studies
 from reports.measurements import digest
+from reports.rates import notes_on_fnmr
 from reports.runs import read_runs
 from reports.tables import Row, Table, to_frame
-from reports.verification import VerificationStudy, eer_threshold, notes_on_fnmr, verification_studies
+from reports.verification import VerificationStudy, verification_studies
 
 FAST = Statistics(replicates=120)
 CLEAR = {("sface", "none", "weighted"): 1.0, ("sface", "srtc", "weighted"): 4.0}
@@ -533,7 +534,7 @@ def test_a_finding_says_from_what_to_what_and_which_decisions_changed(tmp_path: 
     assert f"lowers the EER from {100 * plain:.2f} % to {100 * own:.2f} %" in finding.text
     right = {}
     for name, rows in scores.groupby("frontalizer"):
-        threshold = eer_threshold(rows["same"].to_numpy(), rows["score"].to_numpy())
+        threshold = metrics.eer_threshold(rows["same"].to_numpy(), rows["score"].to_numpy())
         right[name] = ((rows["score"] >= threshold) == rows["same"]).to_numpy()
     gained, lost = (right["srtc"] & ~right["none"]).sum(), (right["none"] & ~right["srtc"]).sum()
     assert gained > lost
@@ -551,7 +552,7 @@ def test_differences_state_points_p_value_and_number(tmp_path: Path, score_table
 def test_the_eer_threshold_is_where_both_rates_meet() -> None:
     same = np.repeat([True, False], 50)
     score = np.concatenate([np.linspace(0.4, 1, 50), np.linspace(0, 0.6, 50)])
-    threshold = eer_threshold(same, score)
+    threshold = metrics.eer_threshold(same, score)
     assert np.mean(score[~same] >= threshold) == pytest.approx(np.mean(score[same] < threshold), abs=0.02)
 
 
@@ -648,3 +649,30 @@ def test_a_list_is_known_again_in_any_order_and_not_where_it_repeats_a_pair(scor
     assert digest(table.sample(frac=1, random_state=0), SYSTEM, COMPARISON) == own
     repeated = pd.concat([table, *(rows.head(3) for _, rows in table.groupby(list(SYSTEM)))])
     assert digest(repeated, SYSTEM, COMPARISON) != own
+
+
+def test_recognizers_whose_names_differ_in_punctuation_have_charts_of_their_own(
+    tmp_path: Path, score_table, write_run
+) -> None:
+    names = ("onnx:a_b.onnx", "onnx:a-b.onnx")
+    scores = score_table({(name, view, "weighted"): 2.0 for name in names for view in ("none", "srtc")})
+    charts = [chart.key for chart in studied(tmp_path, write_run, scores).charts()]
+    assert len(set(charts)) == len(charts)
+
+
+def test_the_gallery_is_as_large_as_the_record_says(tmp_path: Path, identification_table, write_run) -> None:
+    table = identification_table({"none": POSES})
+    run = write_run(tmp_path / "run", name="multipie", identification=table)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record["dataset"]["counts"] = {"setting-1": {"reference": 249, "probe": len(table)}}
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    (study,) = identification_studies(read_runs([run]), FAST)
+    assert study.references == 249
+    assert study.data_set.size.startswith("249 references")
+
+
+def test_an_eer_by_an_unusual_rule_is_named_wherever_it_stands(tmp_path: Path, score_table, write_run) -> None:
+    run = write_run(tmp_path / "run", scores=score_table(CLEAR))
+    for rule, name in (("interpolated", "EER (%)"), ("nearest", "EER (%), nearest")):
+        (study,) = verification_studies(read_runs([run]), Statistics(rule, replicates=10))
+        assert to_frame(study.verification_table())["quantity"].iloc[0] == name
