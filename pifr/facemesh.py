@@ -56,8 +56,7 @@ class FaceMesh:
         require_extra("MediaPipe Face Mesh", "train", "ai_edge_litert")
         from ai_edge_litert.interpreter import Interpreter
 
-        weights = find_weights("face-mesh")
-        file = weights.path() if model is None else model
+        file = find_weights("face-mesh").path() if model is None else model
         self.fingerprint = f"face-mesh-{file_sha256(file)[:12]}"
         self._interpreter = Interpreter(str(file), num_threads=1)
         self._interpreter.allocate_tensors()

@@ -237,7 +237,8 @@ def align(
 
     Args:
         pixels: B x 3 x H x W float32.
-        landmarks: B x 5 x 2 float32 in pixels of `pixels`; a face with a NaN is aligned by the nominal ones.
+        landmarks: B x 5 x 2 float32 in pixels of `pixels`; a face with a NaN is aligned by the nominal ones of
+            `FaceCrops`, which mean something in 256 x 256 crops alone.
         template: where the landmarks have to lie.
         size: side of the output.
         edges: `FaceCrops.edges`; None if all of `pixels` shows the photo.
@@ -328,10 +329,13 @@ class FaceFinder:
             TypeError: one photo in place of several.
             TypeError, ValueError: as `read_image`, of what is no photo; says which it is, counted from 0. A photo that
                 cannot be read is a failure instead.
+            ValueError: there is not one name an image.
         """
         images = list(each_photo(images))
         if names is None:
             names = [_name_of(image) for image in images]
+        if len(names) != len(images):
+            raise ValueError(f"{len(names)} names for {len(images)} images: each has one")
         return FaceCrops.concatenate([self._find(image, name) for image, name in zip(images, names, strict=True)])
 
     @inference()

@@ -76,17 +76,20 @@ class LocatedFaces(Rows):
         }
 
     @property
+    @inference()
     def reliable(self) -> Tensor:
         """B bool: what is known of the face may be used."""
         good = [status != "failed" and why not in POOR for status, why in zip(self.status, self.reason, strict=True)]
         return torch.tensor(good, dtype=torch.bool, device=self.pncc.device)
 
     @property
+    @inference()
     def yaw(self) -> Tensor:
         """B float32 degrees, positive to the image's right; NaN in rows that are not `reliable`."""
         return self.camera.angles()[:, 0].masked_fill(~self.reliable, torch.nan)
 
     @property
+    @inference()
     def visible_fraction(self) -> Tensor:
         """B float32 in [0, 1], mean of the visibility."""
         return self.visibility.mean((1, 2, 3))
@@ -103,7 +106,7 @@ class LocatedFaces(Rows):
             B x K x 2 float32; rows that are not `reliable` are NaN.
 
         Raises:
-            KeyError: there is no such set.
+            UnknownNameError: there is no such set.
             ValueError: there is no such frame.
         """
         if frame not in ("crop", "image"):
@@ -170,6 +173,7 @@ class FrontalizedFaces(LocatedFaces):
         }
 
     @property
+    @inference()
     def surface(self) -> Tensor:
         """B x 3 x M x M float32 mm: the position map with its fine detail."""
         return torch.cat([self.position_map[:, :2], self.position_map[:, 2:] + self.displacement], 1)

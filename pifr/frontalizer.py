@@ -72,7 +72,7 @@ class FrontalizerConfig(Config):
 
 
 class Frontalizer:
-    """Turns faces to the front.
+    """Turns faces to the front, all of a batch at once: some 5 MB a face, so thousands go in batches.
 
     Args:
         locator: locates the template in faces.
@@ -110,7 +110,7 @@ class Frontalizer:
 
         Raises:
             WeightsError: a network that is needed has no weights; says how to get them.
-            TypeError: `config` is something else.
+            TypeError: `config` or `location` is something else.
         """
         if config is not None and not isinstance(config, FrontalizerConfig):
             raise TypeError(
@@ -150,7 +150,13 @@ class Frontalizer:
             **known, uv_texture=texture, position_map=shape, displacement=displacement, frontal=frontal
         )
 
-    def stream(self, frames: Iterable[Photo], finder: FaceFinder | None = None) -> Iterator[FrontalizedFaces]:
+    def stream(
+        self,
+        frames: Iterable[Photo],
+        finder: FaceFinder | None = None,
+        alignment: AlignmentTemplate = ARCFACE_112,
+        size: int = 112,
+    ) -> Iterator[FrontalizedFaces]:
         """One result a frame, as frames come: for cameras and videos. Nothing is kept from frame to frame.
 
         OpenCV's frames are BGR, and nothing iterates over its `VideoCapture`; a generator gives RGB frames of it:
@@ -170,6 +176,7 @@ class Frontalizer:
         Args:
             frames: as `FaceFinder` takes them, uint8 H x W x 3 RGB arrays mostly.
             finder: detects the face of each frame; None: `FaceFinder()`.
+            alignment, size: as in a call.
 
         Raises:
             TypeError: one frame, or the name of a video, in place of frames.
@@ -178,10 +185,14 @@ class Frontalizer:
         finder = finder or FaceFinder()
         require_several(frames)
         known = each_photo(_LOST if _is_lost(frame) else frame for frame in frames)
-        return (self(FaceCrops.failed(["unreadable"]) if frame is _LOST else finder([frame])) for frame in known)
+        found = (FaceCrops.failed(["unreadable"]) if frame is _LOST else finder([frame]) for frame in known)
+        return (self(faces, alignment, size) for faces in found)
 
     def complete(self, texture: Tensor, visibility: Tensor) -> Tensor:
-        """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N."""
+        """Complete textures B x 3 x N x N from partial ones and their visibility B x 1 x N x N.
+
+        This and the steps below take what lies on the device of the networks.
+        """
         kept = self.kept(visibility)
         if self.config.completion == "smooth":
             return blend(texture, kept)

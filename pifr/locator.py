@@ -101,13 +101,19 @@ class FaceLocator:
         device: torch.device | str = "cpu",
         config: LocatorConfig | None = None,
     ) -> "FaceLocator":
-        """The locator with trained networks; arguments and errors as `Pretrained`."""
+        """The locator with trained networks; `name` is `Pretrained`'s `configuration`, other arguments and errors too.
+
+        Raises:
+            TypeError: `config` is something else.
+        """
+        if config is not None and not isinstance(config, LocatorConfig):
+            raise TypeError(f"config is {config!r}: give a LocatorConfig such as LocatorConfig(mirrored_pass=True)")
         config = config or LocatorConfig()
         return cls(Pretrained(CNET, name, weights, device, config.precision), config)
 
     @inference()
     def __call__(self, faces: FaceCrops) -> LocatedFaces:
-        """Locates the template in each face; faces that failed keep their row, with an empty mask.
+        """Locates the template in each face, all at once; faces that failed keep their row, with an empty mask.
 
         Raises:
             TypeError: what is given are no detected faces.

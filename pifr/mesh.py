@@ -20,7 +20,7 @@ MESH_FORMATS: tuple[MeshFormat, ...] = get_args(MeshFormat)
 _METRES = 0.001  # in a millimetre
 
 
-def face_mesh(faces: "FrontalizedFaces", row: int) -> "trimesh.Trimesh":
+def textured_mesh(faces: "FrontalizedFaces", row: int) -> "trimesh.Trimesh":
     """The shape of one face with its fine detail and complete texture; one vertex a pixel of the position map.
 
     Vertices are in mm in the model frame; texture coordinates have their origin at the lower left, as files want it.
@@ -66,7 +66,7 @@ def write_mesh(faces: "FrontalizedFaces", row: int, path: Path | str) -> list[Pa
         raise UnknownNameError("mesh format", form, MESH_FORMATS)
     if not faces.reliable[row]:
         raise ValueError(f"face {row} has no mesh: {faces.status[row]}, {faces.reason[row]}")
-    mesh = face_mesh(faces, row)
+    mesh = textured_mesh(faces, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "glb":
         return [_write(path, mesh.apply_scale(_METRES).export(file_type="glb"))]

@@ -1,7 +1,7 @@
 """The plugin: any recognizer, made pose-robust by a frontalizer, as one function from photos to templates."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from pifr.faces import FaceCrops, FaceFinder
 from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
 from pifr.images import Photo, each_photo
-from pifr.rows import check_batch_size, in_batches
+from pifr.rows import Rows, check_batch_size, in_batches, joined
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:
@@ -33,19 +33,22 @@ class Embedder(Protocol):
     def embed(self, batch: Tensor, yaw: Tensor | None = None) -> Tensor:
         """B x 3 x S x S float32 RGB in [0, 1], and yaw B in degrees if `config.uses_yaw` -> B x D float32.
 
-        A NumPy array B x D will do, too. Channel order and value range of the network are its own business, and B may
-        be 0. Of a mirror image the yaw is that before it was mirrored: only |yaw| says how far the face is turned.
+        A NumPy array B x D will do, too, and any device. Channel order and value range of the network are its own
+        business, and B may be 0. Of a mirror image the yaw is that before it was mirrored: only |yaw| says how far the
+        face is turned.
         """
         ...
 
 
-class Templates(NamedTuple):
-    """Templates of B faces.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Templates(Rows):
+    """Templates of B faces, on the device of the view maker's networks.
 
     Attributes:
         features: B x D' float32; NaN where `status` is "failed".
         yaw: B float32 degrees; NaN where the view maker does not know it.
-        status: B of "ok", "fallback" (the plain crop was used instead of the views) or "failed".
+        status: B of "ok", "fallback" (the crop is a substitute, for no face was detected; or the face could not be
+            located well, and its plain crop stands for all views) or "failed".
         reason: B of "" (ok), or why: as in `pifr.frontalized.LocatedFaces`, "features_not_finite" or "features_zero".
     """
 
@@ -124,9 +127,7 @@ class FrontalizedRecognizer:
             ValueError: `batch_size` is less than 1.
         """
         batches = in_batches(faces, batch_size)  # which checks the size
-        batches = batches if len(faces) else [faces]
-        features, yaw, status, reason = zip(*map(self._templates, batches), strict=True)
-        return Templates(torch.cat(features), torch.cat(yaw), sum(status, ()), sum(reason, ()))
+        return joined([self._templates(batch) for batch in (batches if len(faces) else [faces])])
 
     def _templates(self, faces: FaceCrops) -> Templates:
         """`templates` of one batch."""
@@ -172,7 +173,9 @@ def _check_parts(recognizer: object, view_maker: object, finder: object) -> None
     if isinstance(view_maker, str):
         raise TypeError(f"view_maker is {view_maker!r}: load_view_maker({view_maker!r}) makes one of a name")
     if isinstance(view_maker, type) or not isinstance(view_maker, ViewMaker):
-        raise TypeError(f"view_maker is {view_maker!r}: load_view_maker('srtc') makes one")
+        lacking = [name for name in ("name", "fingerprint", "default_fusion") if not hasattr(view_maker, name)]
+        said = f", which lacks {' and '.join(lacking)}" if lacking and callable(view_maker) else ""
+        raise TypeError(f"view_maker is {view_maker!r}{said}: load_view_maker('srtc') makes one")
     if finder is not None and (isinstance(finder, type) or not callable(finder)):
         raise TypeError(f"finder is {finder!r}: FaceFinder('yunet') makes one of a detector's name")
 
@@ -241,13 +244,13 @@ def embed_views(recognizer: Embedder, faces: FaceCrops, views: Views, seen: list
 def _embed(recognizer: Embedder, images: Tensor, yaw: Tensor | None = None) -> Tensor:
     features = recognizer.embed(images) if yaw is None else recognizer.embed(images, yaw)
     if isinstance(features, np.ndarray):
-        features = torch.tensor(features, device=images.device)
+        features = torch.tensor(features)
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         found = f"a tensor of {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(
             f"{type(recognizer).__name__}.embed gave {found} for {len(images)} images: a tensor B x D is needed"
         )
-    return features.float()  # in half precision, a sum of squares may be 0 or infinite
+    return features.to(images.device).float()  # in half precision, a sum of squares may be 0 or infinite
 
 
 def _spread(features: Tensor, rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pifr.devices import usable_device
 from pifr.errors import UnknownNameError, WeightsError
 from pifr.files import file_sha256
-from pifr.networks import load_network
+from pifr.networks.weights import load_network
 from pifr.zoo import packaged_file, packaged_weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -22,7 +22,7 @@ CONFIGURATIONS = ("lite", "paper")
 
 
 class Pretrained:
-    """Networks of one configuration, loaded for inference.
+    """Networks of one configuration, loaded for inference: gradients reach their inputs, not their weights.
 
     Args:
         names: the networks that are needed: "segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine".
@@ -58,7 +58,9 @@ class Pretrained:
         used = "bfloat16" if self._bfloat16 else "float32"
         self.fingerprint = ",".join([*(f"{name}={file_sha256(file)[:16]}" for name, file in files.items()), used])
         self._networks: dict[str, nn.Module] = {
-            name: fold_batch_norms(load_network(file, device)).to(memory_format=torch.channels_last)
+            name: fold_batch_norms(load_network(file, device))
+            .requires_grad_(False)
+            .to(memory_format=torch.channels_last)
             for name, file in files.items()
         }
 
@@ -93,7 +95,10 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):  # which torch asks about
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _weights_file(configuration: str, network: str, folder: Path | None) -> Path:

@@ -26,8 +26,8 @@ from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
 from pifr.plugin import EmbeddedView, embed_views, failed_without_direction
-from pifr.threads import start_worker
 from pifr.views import LocatingViewMaker, ViewMaker, Views
+from pifr.workers import start_worker
 from protocols.base import Progress
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 

@@ -1,5 +1,6 @@
 """The root of the command line: which command groups there are, and how errors end."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 0 when done, 1 on an error of the user's data or set-up, 2 on wrong usage."""
+    # What stops services and batch jobs ends a command as Ctrl-C does: it keeps what is finished and clears up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         typer.main.get_command(app).main(arguments, prog_name="pifr")
     except (PifrError, OSError) as error:  # files and folders that cannot be written, for one

@@ -18,7 +18,6 @@ _CONSTANTS = (
     0.5 * math.sqrt(15 / math.pi),
     0.25 * math.sqrt(15 / math.pi),
 )
-BASIS_SIZE = len(_CONSTANTS)
 
 
 def surface_normals(positions: Tensor) -> Tensor:
@@ -47,7 +46,10 @@ def harmonics(normals: Tensor) -> Tensor:
 
 
 def shading(normals: Tensor, light: Tensor) -> Tensor:
-    """Irradiance: normals B x 3 x ... and light B x C x 9 to B x C x ...; may be negative for unphysical light."""
+    """Irradiance, sum_i l_i H_i(N) of Eq. (10): normals B x 3 x ... and light B x C x 9 to B x C x ....
+
+    It may be negative for unphysical light. Times the albedo it is what a Lambertian surface reflects.
+    """
     basis = harmonics(normals)
     return (light @ basis.flatten(2)).view(len(basis), light.shape[1], *basis.shape[2:])
 

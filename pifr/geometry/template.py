@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from pifr.assets import ASSETS
+from pifr.errors import UnknownNameError
 
 LEFT_EYE_CENTRE, RIGHT_EYE_CENTRE = 68, 69
 """Rows of `landmark_uv` after Multi-PIE's 68: centres of the image-left and the image-right eye."""
 
-_JAW_LEFT, _BROW_LEFT, _EYE_LEFT = range(9), range(17, 22), range(36, 42)
+_JAW_LEFT, _EYE_LEFT = range(9), range(36, 42)
 
 LANDMARK_SETS: dict[str, tuple[int, ...]] = {
     "five": (LEFT_EYE_CENTRE, RIGHT_EYE_CENTRE, 30, 48, 54),
@@ -93,10 +94,10 @@ class Template:
         """UV coordinates float32 K x 2 of a landmark set.
 
         Raises:
-            KeyError: for an unknown set; the message lists the known ones.
+            UnknownNameError: there is no such set; the message lists the known ones.
         """
         if name not in LANDMARK_SETS:
-            raise KeyError(f"no landmark set {name!r}; choose from {', '.join(sorted(LANDMARK_SETS))}")
+            raise UnknownNameError("landmark set", name, LANDMARK_SETS)
         return torch.from_numpy(self._landmark_uv[list(LANDMARK_SETS[name])])
 
     def uv_sampling(self, size: int) -> UVSampling:

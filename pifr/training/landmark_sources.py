@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pifr.assets import ASSETS
+from pifr.devices import inference
 from pifr.errors import UnknownNameError
 from pifr.facemesh import FaceMesh
 from pifr.faces import FaceCrops
@@ -108,7 +109,7 @@ class CNetSource:
         self._uv = _linked_uv()
         self._looks = _looks(self._locator.pretrained["pncc"].config.input_size).to(self._locator.device)
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, image: np.ndarray, face: FaceCrops) -> FoundLandmarks:
         locator = self._locator
         face = face[:1].to(locator.device)

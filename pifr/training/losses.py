@@ -101,22 +101,8 @@ def surface_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return functional.l1_loss(predicted, target)
 
 
-def irradiance(albedo: Tensor, lighting: Tensor, harmonics: Tensor) -> Tensor:
-    """Eq. (10): reflected irradiance R * sum_i l_i H_i(N) of a Lambertian surface.
-
-    Args:
-        albedo: R, B x C x N x N.
-        lighting: l, B x C x 9.
-        harmonics: H(N), B x 9 x N x N, the spherical harmonics of the unit normals.
-
-    Returns:
-        B x C x N x N.
-    """
-    return albedo * torch.einsum("bci,bihw->bchw", lighting, harmonics)
-
-
 def shading_loss(reflected: Tensor, texture: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Eq. (11): mean squared difference between the irradiance and the texture.
+    """Eq. (11): mean squared difference between the reflected irradiance (Eq. 10) and the texture.
 
     Args:
         reflected, texture: B x C x N x N.

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from pifr.completion import WASHED, blend, certain, mirrored
 from pifr.framing import bounding_squares
 from pifr.geometry.correspondence import Correspondence
-from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
+from pifr.geometry.lighting import fit_albedo, fit_light, shading, surface_normals
 from pifr.geometry.similarity import brought_onto
 from pifr.geometry.texture_model import load_texture_model
 from pifr.geometry.warp import resized
@@ -566,18 +566,18 @@ class FineShapeTraining(NetworkTraining):
         self.task = task
 
     def _terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Displacement, irradiance with and without it, and weight of the shading loss."""
+        """Displacement, reflected irradiance with and without it, and weight of the shading loss."""
         texture, position, trust = batch["texture"], batch["position"], batch["trust"]
         with torch.no_grad():
             normals = surface_normals(position)
             light = fit_light(texture, normals, trust)
             albedo = _smooth(fit_albedo(texture, shading(normals, light), trust))
-            flat = losses.irradiance(albedo, light, harmonics(normals))
+            flat = albedo * shading(normals, light)
             contrast = (texture - flat).abs().mean(1, keepdim=True)
             weight = trust * torch.exp(-((contrast / _PAINT_CONTRAST) ** 2))
         displacement = self.run(network, texture)
         displaced = torch.cat([position[:, :2], position[:, 2:] + displacement], 1)
-        reflected = losses.irradiance(albedo, light, harmonics(surface_normals(displaced)))
+        reflected = albedo * shading(surface_normals(displaced), light)
         return displacement, reflected, flat, weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

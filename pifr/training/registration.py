@@ -31,8 +31,8 @@ from pifr.five_landmarks import five_of_68
 from pifr.geometry.camera import angles_from_rotation
 from pifr.geometry.face_model import load_face_model
 from pifr.images import IMAGE_SUFFIXES, read_image
-from pifr.threads import start_worker, usable_cores
 from pifr.training.landmark_sources import LandmarkSource, five_points_in_photo, load_landmark_source, load_links
+from pifr.workers import start_worker, usable_cores
 from pifr.zoo import find_weights
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pifr.errors import DataError
 from pifr.files import whole_folder
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS
-from pifr.threads import start_worker
+from pifr.workers import start_worker
 from protocols.base import Progress
 from protocols.multipie import CAMERA_YAW, FRONTAL_CAMERA, SHOTS, image_path
 from protocols.synthetic.people import EXPRESSIONS, Person, TextureModel, expression, sample_hair, sample_person

@@ -16,8 +16,8 @@ from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.render import render
 from pifr.geometry.template import load_template
 from pifr.locator import FaceLocator, LocatorConfig
-from pifr.networks import build_network, save_network
 from pifr.networks.pncc import PnccPrediction
+from pifr.networks.weights import build_network, save_network
 from pifr.training.config import load_training_config
 
 NETWORKS = ("segmentation", "pncc", "inpainting", "shape-coarse", "shape-fine")

@@ -8,8 +8,8 @@ from pifr.completion import certain, mirrored
 from pifr.errors import ConfigError
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
-from pifr.networks import build_network, save_network
 from pifr.networks.config import CoarseShapeConfig
+from pifr.networks.weights import build_network, save_network
 
 from .conftest import painted_faces
 

@@ -14,7 +14,7 @@ from pifr.cli.main import main
 from pifr.completion import blend
 from pifr.errors import UnknownNameError
 from pifr.geometry import warp
-from pifr.mesh import face_mesh, write_mesh
+from pifr.mesh import textured_mesh, write_mesh
 from pifr.panels import panels
 from pifr.pretrained import fold_batch_norms
 
@@ -36,12 +36,12 @@ def test_a_written_mesh_has_the_size_of_the_face(result, tmp_path, suffix, unit)
 
 
 def test_mesh_triangles_face_the_camera_of_a_frontal_face(result):
-    mesh = face_mesh(result, 0)
+    mesh = textured_mesh(result, 0)
     assert mesh.face_normals[:, 2].mean() > 0.5
 
 
 def test_texture_coordinates_point_to_each_vertex_colour(result):
-    mesh = face_mesh(result, 0)
+    mesh = textured_mesh(result, 0)
     uv = torch.from_numpy(np.array(mesh.visual.uv)).float()
     uv[:, 1] = 1 - uv[:, 1]
     places = uv.t().reshape(1, 2, 1, -1)

@@ -11,7 +11,7 @@ from pifr.faces import ARCFACE_112, FaceCrops, align
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights, load_align, load_srtc
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
-from pifr.networks import load_network, save_network
+from pifr.networks.weights import load_network, save_network
 from pifr.pretrained import Pretrained
 from pifr.views import load_view_maker
 

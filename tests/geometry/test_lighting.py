@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pifr.geometry.lighting import BASIS_SIZE, fit_albedo, fit_light, harmonics, shading, surface_normals
+from pifr.geometry.lighting import fit_albedo, fit_light, harmonics, shading, surface_normals
 
 
 def sphere_points(count: int = 20_000) -> torch.Tensor:
@@ -30,7 +30,15 @@ def test_normals_of_a_sphere_are_its_points():
 def test_harmonics_are_orthonormal_on_the_sphere():
     basis = harmonics(sphere_points())[0]
     gram = basis @ basis.t() * (4 * math.pi / basis.shape[1])
-    torch.testing.assert_close(gram, torch.eye(BASIS_SIZE, dtype=gram.dtype), atol=1e-3, rtol=0)
+    torch.testing.assert_close(gram, torch.eye(9, dtype=gram.dtype), atol=1e-3, rtol=0)
+
+
+def test_shading_sums_the_light_of_each_channel_times_its_harmonics():
+    ahead, light = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1), torch.zeros(1, 2, 9)
+    light[0, 0, 0], light[0, 0, 2], light[0, 1, 6] = 1.0, 2.0, 4.0
+    # Eq. (10): sqrt(1 / 4 pi) + 2 sqrt(3 / 4 pi) z, and 4 sqrt(5 / 16 pi) (3 z^2 - 1).
+    expected = torch.tensor([0.282095 + 2 * 0.488603, 4 * 0.315392 * 2]).view(1, 2, 1, 1)
+    torch.testing.assert_close(shading(ahead, light), expected, atol=1e-5, rtol=0)
 
 
 def test_light_is_recovered_from_a_shaded_surface():

@@ -95,16 +95,6 @@ def test_surface_loss_is_the_mean_absolute_coordinate_error() -> None:
     assert losses.surface_loss(predicted, target).item() == pytest.approx(3.0)  # Eq. (9)
 
 
-def test_irradiance_sums_harmonics_per_channel() -> None:
-    albedo = torch.tensor([0.5, 2.0]).view(1, 2, 1, 1)
-    lighting = torch.zeros(1, 2, 9)
-    lighting[0, 0, 0], lighting[0, 0, 3], lighting[0, 1, 8] = 1.0, 2.0, 4.0
-    harmonics = torch.arange(9.0).view(1, 9, 1, 1) / 10
-    # Eq. (10): 0.5 (1 x 0 + 2 x 0.3) and 2 (4 x 0.8).
-    expected = torch.tensor([0.3, 6.4]).view(1, 2, 1, 1)
-    torch.testing.assert_close(losses.irradiance(albedo, lighting, harmonics), expected)
-
-
 def test_shading_loss_is_a_weighted_mean_square() -> None:
     reflected, texture = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
     weight = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
