@@ -2,6 +2,9 @@
 
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -50,13 +53,31 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 0 when done, 1 on an error of the user's data or set-up, 2 on wrong usage."""
-    # What stops services and batch jobs ends a command as Ctrl-C does: it keeps what is finished and clears up.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        typer.main.get_command(app).main(arguments, prog_name="pifr")
+        with _terminated_as_by_ctrl_c():
+            typer.main.get_command(app).main(arguments, prog_name="pifr")
     except (PifrError, OSError) as error:  # files and folders that cannot be written, for one
         typer.echo(f"pifr: {error}", err=True)
         sys.exit(1)
+
+
+@contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[None]:
+    """What stops services and batch jobs (SIGTERM) does what Ctrl-C does: what is finished is kept, and cleared up."""
+
+    def terminate(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it for what runs in the background
+            sys.exit(128 + signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield
+        return
+    usual = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 if __name__ == "__main__":

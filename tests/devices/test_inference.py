@@ -4,6 +4,7 @@ from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -212,6 +213,17 @@ def test_templates_are_alike(device, faces, views_elsewhere, recognizer_elsewher
     found = FrontalizedRecognizer(recognizer, maker, finder=FINDER).templates(faces)
     expected = FrontalizedRecognizer(recognizer_on("cpu", uses_yaw=uses_yaw), here, finder=FINDER).templates(faces)
     assert_alike(found, expected, place)
+
+
+def test_a_recognizer_may_answer_on_the_cpu(device, faces):
+    class Answering:
+        config = SimpleNamespace(alignment=ARCFACE_112, input_size=32, uses_yaw=False)
+
+        def embed(self, batch: Tensor) -> Tensor:
+            return batch.cpu().mean((2, 3))
+
+    found = FrontalizedRecognizer(Answering(), AlignViews(locator_on(device), ViewWeights())).templates(faces)
+    assert found.features.device.type == device.type
 
 
 def test_faces_may_lie_on_another_device_than_the_view_maker(device, faces):

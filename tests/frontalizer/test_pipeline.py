@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from pifr import frontalizer as frontalizer_module
+from pifr.errors import UnknownNameError
 from pifr.faces import ARCFACE_112, FaceCrops
 from pifr.framing import resized_to
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
@@ -22,6 +23,7 @@ from pifr.geometry.warp import pixel_grid
 from pifr.locator import FaceLocator
 from pifr.networks.pncc import PnccPrediction
 from pifr.person_shape import PersonShapeReader
+from pifr.pretrained import Pretrained
 from pifr.views import LocatingViewMaker
 
 from .conftest import SCALE, PaintReader, faces_of, painted_faces, photo_edges
@@ -289,6 +291,24 @@ def test_results_in_inference_mode_are_ordinary_tensors(locator):
     assert not found.visibility.is_inference()
 
 
+def test_every_step_gives_tensors_without_gradients(locator, random_weights):
+    config = FrontalizerConfig(completion="inet", shape="snet", fine=True)
+    networks = Pretrained(config.networks, weights=random_weights, precision="float32")
+    frontalizer = Frontalizer(locator, networks, config)
+    faces = painted_faces([30.0])
+    located = locator(faces)
+    shape = frontalizer.shape(faces.pixels, located)
+    texture = frontalizer.complete(located.uv_partial, located.visibility)
+    detail = frontalizer.detail(texture, shape)
+    frontal = frontalizer.turn(faces, located, shape, texture, ARCFACE_112, 112)
+    assert not any(tensor.requires_grad for tensor in (shape, texture, detail, frontal))
+
+
+def test_a_stream_is_as_large_as_asked_for(frontalizer):
+    (found,) = frontalizer.stream([b"0"], finder=lambda images: painted_faces([0.0]), size=64)
+    assert found.frontal.shape[-1] == 64
+
+
 def test_a_stream_yields_one_result_a_frame_and_keeps_none(frontalizer):
     frames = [b"0", b"1", b"2"]
     taken = []
@@ -315,6 +335,16 @@ def test_a_frame_that_a_camera_lost_fails_and_the_stream_goes_on(frontalizer):
     found = list(frontalizer.stream(iter(frames), finder=lambda images: painted_faces([0.0] * len(images))))
     assert [result.status[0] for result in found] == ["failed", "failed", "ok"]
     assert [result.reason[0] for result in found] == ["unreadable", "unreadable", ""]
+
+
+def test_a_configuration_of_the_locator_is_no_dictionary():
+    with pytest.raises(TypeError, match="give a LocatorConfig"):
+        Frontalizer.from_pretrained(location={"mirrored_pass": True})
+
+
+def test_a_landmark_set_that_does_not_exist_is_named(locator):
+    with pytest.raises(UnknownNameError, match=r"no landmark set 'multipie86'\. Did you mean 'multipie68'"):
+        locator(painted_faces([0.0])).landmarks("multipie86")
 
 
 def test_a_configuration_is_no_word():

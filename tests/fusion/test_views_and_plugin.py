@@ -325,6 +325,20 @@ def test_what_is_no_batch_of_features_is_named(features: object, words: str) -> 
         FrontalizedRecognizer(Wrong(), PlainCrop()).templates(faces("ok", "ok"))
 
 
+def test_templates_are_chosen_and_counted_row_by_row() -> None:
+    found = FrontalizedRecognizer(Recording(), PlainCrop()).templates(faces("failed", "ok", "ok"))
+    assert len(found) == 3
+    assert found[[0]].reason == ("no_face",)
+    assert torch.equal(found[[1, 2]].features, found.features[1:])
+
+
+def test_a_view_maker_that_lacks_something_is_told_what() -> None:
+    def maker(*_: object) -> None: ...
+
+    with pytest.raises(TypeError, match="lacks name and fingerprint and default_fusion"):
+        FrontalizedRecognizer(Recording(), maker)
+
+
 def test_features_may_be_a_numpy_array() -> None:
     class InNumpy(Recording):
         def embed(self, batch: Tensor, yaw: Tensor | None = None) -> np.ndarray:  # type: ignore[override]

@@ -41,3 +41,35 @@ def _runs(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+COMMAND = """
+import sys, time
+import pifr.cli.main as cli
+
+class Waiting:
+    def main(self, *_, **__):
+        print("begun", flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("kept", flush=True)
+            sys.exit(1)
+
+cli.typer.main.get_command = lambda app: Waiting()
+cli.main([])
+"""
+
+
+def test_what_terminates_a_command_does_what_ctrl_c_does(tmp_path: Path) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND)
+
+    def listening() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores Ctrl-C
+
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, preexec_fn=listening) as process:
+        assert process.stdout.readline() == "begun\n"  # type: ignore[union-attr]
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30)[0] == "kept\n"
+        assert process.returncode == 1
