@@ -15,7 +15,7 @@ import typer
 
 from benchmarks.timing import JsonFile, report
 from pifr.detectors import Detections, load_detector
-from pifr.five_landmarks import five_of_68
+from pifr.geometry.five_landmarks import five_of_68
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import clutter, develop, photograph, random_exposure
 from protocols.synthetic.scene import Scene, View

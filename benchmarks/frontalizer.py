@@ -38,7 +38,7 @@ def main(
     import torch
 
     from feature_extractors import load_recognizer
-    from pifr.frontal_views import load_frontalizer
+    from pifr.options import load_frontalizer
 
     frontalizer, model = load_frontalizer(device, options), load_recognizer(recognizer, device)
     crops, side = _drawn_faces(batch_size), model.config.input_size

@@ -21,13 +21,14 @@ import typer
 from benchmarks.timing import JsonFile, report
 from pifr.assets import ASSETS
 from pifr.faces import FaceFinder
-from pifr.five_landmarks import five_of_68
 from pifr.geometry.face_model import load_face_model
+from pifr.geometry.five_landmarks import five_of_68
 from pifr.geometry.mesh_raster import vertex_normals
 from pifr.geometry.similarity import fit_similarity
 from pifr.training.heads import TexturedHead
+from pifr.training.landmark_fit import estimate_noise, noise_file, write_landmark_noise
 from pifr.training.landmark_sources import LANDMARK_SOURCES, LandmarkSource, load_landmark_source, load_links
-from pifr.training.registration import estimate_noise, noise_file, read_fit, register_image, write_landmark_noise
+from pifr.training.registration import read_fit, register_image
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph
 from protocols.synthetic.scene import Scene, View

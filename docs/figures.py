@@ -13,9 +13,9 @@ import typer
 from torch import Tensor
 from torch.nn import functional
 
+from pifr.export.panels import shaded
 from pifr.faces import ARCFACE_112, FaceFinder
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
-from pifr.panels import shaded
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import clutter, compose, develop, random_exposure, random_light
 from protocols.synthetic.scene import Scene, View

@@ -9,9 +9,9 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from pifr.devices import inference, usable_device
 from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate
+from pifr.support.devices import inference, usable_device
 from pifr.zoo import UserFile, WheelMember
 
 Precision = Literal["float32", "bfloat16"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfig
 from pifr.errors import CheckpointError
-from pifr.files import file_sha256
+from pifr.support.files import file_sha256
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ FACENET = RecognizerConfig(
 def load_facenet(
     config: RecognizerConfig, file: Path, device: str | torch.device, precision: Precision
 ) -> ModuleRecognizer:
-    from pifr.torchvision_operators import ensure_operators
+    from pifr.support.torchvision_operators import ensure_operators
 
     ensure_operators()
     from facenet_pytorch import InceptionResnetV1

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from feature_extractors.base import Precision, Recognizer, RecognizerConfig
-from pifr.devices import usable_device
 from pifr.errors import CheckpointError, ConfigError, UnknownNameError
-from pifr.files import file_sha256
+from pifr.support.devices import usable_device
+from pifr.support.files import file_sha256
 
 Builder = Callable[[RecognizerConfig, Path | None, str | torch.device, Precision], Recognizer]
 """Makes a recognizer from its configuration, its weight file (None if it names none), a device and a precision."""

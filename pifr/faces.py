@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.alignment import ARCFACE_112 as ARCFACE_112
-from pifr.alignment import AlignmentTemplate
 from pifr.detectors import Detections, Detector, load_detector
-from pifr.devices import inference
 from pifr.errors import ConfigError, ImageError
-from pifr.five_landmarks import roll_from_landmarks, with_nominal_landmarks
+from pifr.geometry.alignment import ARCFACE_112 as ARCFACE_112
+from pifr.geometry.alignment import AlignmentTemplate
+from pifr.geometry.five_landmarks import roll_from_landmarks, with_nominal_landmarks
 from pifr.geometry.warp import (
     affine_warp,
     compose_affine,
@@ -29,7 +28,8 @@ from pifr.geometry.warp import (
     transform_points,
 )
 from pifr.images import Photo, each_photo, read_image
-from pifr.rows import Rows, check_rows, joined
+from pifr.support.devices import inference
+from pifr.support.rows import Rows, check_rows, joined
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,23 @@
 """The view makers `align` and `srtc`: what a recognizer is shown of a face beside the detector's crop."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
-
 import torch
-from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
-from pifr.config import Config, explain
-from pifr.devices import inference
-from pifr.errors import ConfigError, UnknownNameError
+from pifr.errors import ConfigError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
-from pifr.five_landmarks import with_nominal_landmarks
 from pifr.frontalized import LocatedFaces
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.fusion import DEFAULT_FUSION, Fusion
 from pifr.geometry import warp
+from pifr.geometry.five_landmarks import with_nominal_landmarks
 from pifr.geometry.render import frontal_camera
 from pifr.geometry.template import load_template
 from pifr.locator import FaceLocator, LocatorConfig
-from pifr.pretrained import CONFIGURATIONS
+from pifr.options import parse_options
+from pifr.support.config import Config
+from pifr.support.devices import inference
 from pifr.views import Views
-
-_Kind = TypeVar("_Kind", bound=Config)
 
 _RECIPE = 2  # part of every fingerprint: raise it when views change while what they are made of does not
 
@@ -232,7 +226,7 @@ def load_align(device: str = "cpu", argument: str = "") -> AlignViews:
         WeightsError: C-Net has no weights.
         ConfigError, UnknownNameError: the argument is not understood.
     """
-    asked = _parse(argument, LocatorConfig, AlignedWeights)
+    asked = parse_options(argument, LocatorConfig, AlignedWeights)
     return AlignViews(asked.locator(device), asked[AlignedWeights])
 
 
@@ -241,72 +235,18 @@ def load_srtc(device: str = "cpu", argument: str = "") -> SrtcViews:
 
     Args:
         device: where everything runs.
-        argument: comma-separated: a configuration ("paper"), a folder of weights of `pifr train`, and options of
-            `LocatorConfig`, `FrontalizerConfig`, `ViewWeights` and `Renderings` as KEY=VALUE, lists with "/" between:
-            "painted=true,completion=inet,frontal_share=0.2,render_yaw=0/30".
+        argument: as for `pifr.options.parse_options`, with options of `LocatorConfig`, `FrontalizerConfig`,
+            `ViewWeights` and `Renderings`: "painted=true,completion=inet,frontal_share=0.2,render_yaw=0/30".
 
     Raises:
         WeightsError: a network that is needed has no weights.
         ConfigError, UnknownNameError: the argument is not understood, or asks for what no view shows: fine detail, or
             a completion where nothing is painted.
     """
-    asked = _parse(argument, LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
+    asked = parse_options(argument, LocatorConfig, FrontalizerConfig, ViewWeights, Renderings)
     config, renderings = asked[FrontalizerConfig], asked[Renderings]
     if "completion" in config.model_fields_set and not renderings.painted:
         raise ConfigError(f"completion={config.completion} would not be seen: add painted=true, or leave it out")
     if config.fine:
         raise ConfigError("fine=true would not be seen: meshes show fine detail, views do not; leave it out")
     return SrtcViews(asked.frontalizer(device), asked[ViewWeights], renderings)
-
-
-def load_frontalizer(device: str = "cpu", argument: str = "") -> Frontalizer:
-    """A frontalizer by an argument as in `load_srtc`, with options of `LocatorConfig` and `FrontalizerConfig` alone."""
-    return _parse(argument, LocatorConfig, FrontalizerConfig).frontalizer(device)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What an argument asks for: a packaged configuration, perhaps a folder of weights, and options by their kind."""
-
-    name: str
-    folder: Path | None
-    options: dict[type[Config], Config]
-
-    def __getitem__(self, kind: type[_Kind]) -> _Kind:
-        return self.options[kind]  # type: ignore[return-value]
-
-    def locator(self, device: str) -> FaceLocator:
-        return FaceLocator.from_pretrained(self.name, weights=self.folder, device=device, config=self[LocatorConfig])
-
-    def frontalizer(self, device: str) -> Frontalizer:
-        return Frontalizer.from_pretrained(
-            self.name,
-            weights=self.folder,
-            device=device,
-            config=self[FrontalizerConfig],
-            location=self[LocatorConfig],
-        )
-
-
-def _parse(argument: str, *kinds: type[Config]) -> _Asked:
-    """What an argument, as in `load_srtc`, asks for, with options of these kinds."""
-    name, folder = "lite", None
-    values: dict[str, Any] = {}
-    for item in filter(None, map(str.strip, argument.split(","))):
-        key, equals, value = map(str.strip, item.partition("="))
-        if equals:
-            values[key] = value.split("/") if "/" in value or key == "render_yaw" else value
-        elif item in CONFIGURATIONS:
-            name = item
-        elif Path(item).is_dir():
-            folder = Path(item)
-        else:
-            raise ConfigError(f"{item!r} is neither 'lite' nor 'paper', nor a folder of weights, nor KEY=VALUE")
-    known = [key for kind in kinds for key in kind.model_fields]
-    if unknown := set(values) - set(known):
-        raise UnknownNameError("option of a frontalizer", min(unknown), known)
-    try:
-        options = {kind: kind(**{k: v for k, v in values.items() if k in kind.model_fields}) for kind in kinds}
-    except ValidationError as error:
-        raise ConfigError(f"options of a frontalizer: {explain(error)}") from error
-    return _Asked(name, folder, options)

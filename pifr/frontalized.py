@@ -7,11 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pifr.devices import inference
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.template import load_template
-from pifr.rows import Rows, check_rows, joined
+from pifr.support.devices import inference
+from pifr.support.rows import Rows, check_rows, joined
 
 POOR = ("no_mask", "uncertain_mask", "inconsistent_pncc", "beyond_profile", "low_visibility")
 """Reasons for which a frontalization is not to be used but the face's own crop; of several, the first one is given."""

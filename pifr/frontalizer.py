@@ -21,16 +21,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from pifr.completion import MARGIN, WASHED, blend, certain, mirrored
-from pifr.config import Config
-from pifr.devices import inference
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
 from pifr.frontalized import FrontalizedFaces, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.render import frontal_camera, render
 from pifr.images import Photo, each_photo, require_several
 from pifr.locator import FaceLocator, LocatorConfig
+from pifr.networks.pretrained import Pretrained
 from pifr.networks.shape import INPUT_SIZE
-from pifr.pretrained import Pretrained
+from pifr.support.config import Config
+from pifr.support.devices import inference
 from pifr.turned_photo import turn_photo
 
 _KNOWN = 0.25

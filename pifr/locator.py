@@ -10,16 +10,16 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pifr.assets import ASSETS
-from pifr.config import Config
-from pifr.devices import inference
 from pifr.faces import CROP_FACTOR, CROP_SIZE, FaceCrops, inside_photo
-from pifr.files import file_sha256
-from pifr.framing import bounding_squares, resized_to, square_to_image
 from pifr.frontalized import POOR, LocatedFaces
 from pifr.geometry import warp
 from pifr.geometry.camera import Camera
 from pifr.geometry.correspondence import Correspondence, without_nan
-from pifr.pretrained import Precision, Pretrained
+from pifr.geometry.framing import bounding_squares, resized_to, square_to_image
+from pifr.networks.pretrained import Precision, Pretrained
+from pifr.support.config import Config
+from pifr.support.devices import inference
+from pifr.support.files import file_sha256
 
 _MUCH_BETTER = 0.7
 """Share of the residual that a turned face may leave of one that would be used as it comes."""

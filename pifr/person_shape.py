@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from pifr.devices import inference
 from pifr.faces import FaceCrops
 from pifr.locator import FaceLocator
-from pifr.rows import in_batches
+from pifr.support.devices import inference
+from pifr.support.rows import in_batches
 
 
 class PersonShapeReader:

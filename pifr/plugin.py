@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.devices import inference
 from pifr.faces import FaceCrops, FaceFinder
-from pifr.five_landmarks import angles_from_landmarks
 from pifr.fusion import Fusion, check_fusion, fuse
+from pifr.geometry.five_landmarks import angles_from_landmarks
 from pifr.images import Photo, each_photo
-from pifr.rows import Rows, check_batch_size, in_batches, joined
+from pifr.support.devices import inference
+from pifr.support.rows import Rows, check_batch_size, in_batches, joined
 from pifr.views import ViewMaker, Views
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pifr.devices import inference
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import AlignmentTemplate, FaceCrops, align
 from pifr.fusion import DEFAULT_FUSION, Fusion
-from pifr.rows import check_rows
+from pifr.support.devices import inference
+from pifr.support.rows import check_rows
 
 if TYPE_CHECKING:
     from pifr.frontalized import LocatedFaces

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pifr.assets import ASSETS
 from pifr.errors import UnknownNameError, WeightsError
-from pifr.files import file_sha256, write_whole
+from pifr.support.files import file_sha256, write_whole
 
 
 def home() -> Path:

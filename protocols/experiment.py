@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from pifr.config import Config, innermost
 from pifr.errors import ConfigError
 from pifr.fusion import Fusion
+from pifr.support.config import Config, innermost
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.devices import inference
 from pifr.errors import DataError
 from pifr.faces import FaceCrops, FaceFinder
 from pifr.fusion import Fusion, fuse
 from pifr.plugin import EmbeddedView, embed_views, failed_without_direction
+from pifr.support.devices import inference
+from pifr.support.workers import start_worker
 from pifr.views import LocatingViewMaker, ViewMaker, Views
-from pifr.workers import start_worker
 from protocols.base import Progress
 from protocols.store import FaceFeatures, FeatureStore, content_digest, feature_key
 

@@ -18,13 +18,13 @@ class MediaPipeLandmarks:
     """MediaPipe's Face Mesh on the crop's central three quarters (1.5 times the detector's box), upright, one pass.
 
     Args:
-        model: as `pifr.facemesh.FaceMesh` takes it, whose errors this raises.
+        model: as `pifr.detectors.face_mesh.FaceMesh` takes it, whose errors this raises.
     """
 
     name = "mediapipe"
 
     def __init__(self, model: Path | None = None) -> None:
-        from pifr.facemesh import FaceMesh
+        from pifr.detectors.face_mesh import FaceMesh
 
         self._mesh = FaceMesh(model)
         self.fingerprint = self._mesh.fingerprint

@@ -13,7 +13,7 @@ import numpy as np
 
 import pifr
 from pifr.errors import DataError
-from pifr.files import file_sha256, read_table, write_whole
+from pifr.support.files import file_sha256, read_table, write_whole
 from protocols.base import SCORE_COLUMNS, DatasetStatement, read_dataset
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import numpy as np
 from pifr.errors import ConfigError, DataError
 from pifr.geometry.similarity import Similarity, fit_similarity
 from pifr.images import IMAGE_SUFFIXES
-from pifr.rows import in_batches
+from pifr.support.rows import in_batches
 from protocols.base import Progress
 
 if TYPE_CHECKING:

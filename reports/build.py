@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pifr.files import write_whole
+from pifr.support.files import write_whole
 from protocols.summary import Statistics
 from reports.content import VERDICT_WORDS, Provenance, Report, Section, Verdict
 from reports.identification import identification_studies

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pifr.files import write_whole
+from pifr.support.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -176,10 +176,10 @@ def image_panels(root: Path) -> PanelSource:
     from functools import cache
 
     from pifr.errors import DataError
+    from pifr.export.panels import panels
     from pifr.faces import ARCFACE_112, FaceFinder
     from pifr.frontal_views import load_srtc
     from pifr.images import to_uint8
-    from pifr.panels import panels
 
     if not root.is_dir():
         raise DataError(f"'{root}' is no folder: name the one that the names of samples are relative to")

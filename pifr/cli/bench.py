@@ -2,7 +2,7 @@
 
 import typer
 
-from pifr.cli.lazy import lazy_group
+from pifr.cli.support.lazy import lazy_group
 
 COMMANDS = {
     "recognizers": ("benchmarks.recognizers:main", "Faces a second by recognizer and batch size."),

@@ -105,7 +105,7 @@ def render(
 
 
 def _terminal(tables: Iterable["Table"]) -> str:
-    from pifr.cli.console import wide_console
+    from pifr.cli.support.console import wide_console
     from reports.tables import to_rich
 
     console = wide_console()

@@ -67,8 +67,8 @@ def _is_drawn(data: Path, subjects: int, seed: int) -> bool:
 
 
 def _draw(data: Path, subjects: int, seed: int) -> None:
-    from pifr.cli.progress import progress_bar
-    from pifr.workers import usable_cores
+    from pifr.cli.support.progress import progress_bar
+    from pifr.support.workers import usable_cores
     from protocols.synthetic import write_cfp
 
     with progress_bar("drawing people") as progress:

@@ -109,7 +109,7 @@ def _devices(advise) -> dict[str, str]:  # type: ignore[no-untyped-def]
         return {}
     devices = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
     devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    from pifr.torchvision_operators import ensure_operators
+    from pifr.support.torchvision_operators import ensure_operators
 
     try:
         ensure_operators()

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pifr.cli.lazy import lazy_group
-from pifr.cli.options import experiment_command
+from pifr.cli.support.lazy import lazy_group
+from pifr.cli.support.options import experiment_command
 
 if TYPE_CHECKING:
     from protocols.base import VerificationProtocol
@@ -64,8 +64,8 @@ def pairs(
 def evaluate(protocol: "VerificationProtocol", experiment: "Experiment", *, csv: bool = False) -> None:
     """Run a verification experiment, write the run, print its figures."""
     from pifr.cli.compare import render
-    from pifr.cli.progress import progress_bar
-    from pifr.files import check_writable
+    from pifr.cli.support.progress import progress_bar
+    from pifr.support.files import check_writable
     from protocols.runner import run_verification
     from protocols.runs import load_run, save_run
 

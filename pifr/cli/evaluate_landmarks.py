@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pifr.cli.faces_in_files import DETECTOR_HELP
+from pifr.cli.support.faces_in_files import DETECTOR_HELP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,10 +27,10 @@ def landmarks(
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")] = "cpu",
 ) -> None:
     """Landmark error of C-Net, and of MediaPipe's Face Mesh, on annotated profiles."""  # fmt: skip
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.errors import DataError
     from pifr.faces import FaceFinder
-    from pifr.files import check_writable
+    from pifr.support.files import check_writable
     from protocols.base import read_dataset
     from protocols.landmark_data import read_cfp, read_csv, read_multipie
     from protocols.landmark_predictors import LANDMARK_PREDICTORS

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pifr.cli.options import experiment_command
+from pifr.cli.support.options import experiment_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +33,9 @@ def multipie(
 
     Settings are 1 (session 1; the default, as in the paper) and 2 (all sessions).
     """
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.errors import ConfigError
-    from pifr.files import check_writable
+    from pifr.support.files import check_writable
     from protocols.identification import IDENTIFICATION_FILE, run_identification
     from protocols.multipie import MultiPie, Switches
     from protocols.runs import save_run

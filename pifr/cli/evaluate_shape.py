@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import DETECTOR_HELP
+from pifr.cli.support.faces_in_files import DETECTOR_HELP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +31,10 @@ def shape(
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")] = "cpu",
 ) -> None:
     """RMSE of a subject's mean shape against the scan, by the protocol of MICC Florence (the paper's Table 5)."""
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.errors import ConfigError
     from pifr.faces import FaceFinder
-    from pifr.files import check_writable
+    from pifr.support.files import check_writable
     from protocols.base import require_valid
     from protocols.runs import save_run
     from protocols.shape import SHAPE_FILE, ShapeOptions, ShapeScans, evaluate_shape, shape_record

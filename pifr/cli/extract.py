@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pifr.cli.faces_in_files import DETECTOR_HELP, EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
+from pifr.cli.support.faces_in_files import (
+    DETECTOR_HELP,
+    EVERY,
+    POLICY_HELP,
+    find_faces,
+    image_files,
+    make_finder,
+    readable,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,11 +41,11 @@ def extract(
     holds what was finished.
     """
     from feature_extractors import load_recognizer
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.errors import ConfigError
-    from pifr.files import check_writable
     from pifr.fusion import check_fusion
     from pifr.plugin import FrontalizedRecognizer
+    from pifr.support.files import check_writable
     from pifr.views import load_view_maker
 
     if fusion is not None:
@@ -70,7 +78,7 @@ def _written_at_last(out: Path, rows: list[dict[str, object]]) -> Iterator[None]
     """Writes the rows on leaving, whatever happened; nothing if there are none."""
     import pandas as pd
 
-    from pifr.files import write_whole
+    from pifr.support.files import write_whole
 
     try:
         yield

@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pifr.cli.face_folder import COLUMNS, FacesTable, FreeNames, names_below, remove_face
-from pifr.cli.faces_in_files import DETECTOR_HELP, EVERY, POLICY_HELP, find_faces, image_files, make_finder, readable
-from pifr.cli.frontalizer_options import EVERY_NETWORK, FrontalizerOptions
+from pifr.cli.support.face_folder import COLUMNS, FacesTable, FreeNames, names_below, remove_face
+from pifr.cli.support.faces_in_files import (
+    DETECTOR_HELP,
+    EVERY,
+    POLICY_HELP,
+    find_faces,
+    image_files,
+    make_finder,
+    readable,
+)
+from pifr.cli.support.frontalizer_options import EVERY_NETWORK, FrontalizerOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,14 +46,14 @@ def frontalize(
     faces.csv says of each face where it lies, how it is turned, how much of it is seen, or why it has no picture. A
     folder may be used again: the faces of a photo that was there before are replaced, all else stays as it is.
     """
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.errors import UnknownNameError
+    from pifr.export.mesh import MESH_FORMATS, write_mesh
+    from pifr.export.panels import panels
     from pifr.faces import ARCFACE_112
-    from pifr.files import check_writable
-    from pifr.frontal_views import load_frontalizer
     from pifr.images import to_uint8
-    from pifr.mesh import MESH_FORMATS, write_mesh
-    from pifr.panels import panels
+    from pifr.options import load_frontalizer
+    from pifr.support.files import check_writable
 
     if mesh is not None and mesh not in MESH_FORMATS:
         raise UnknownNameError("mesh format", mesh, MESH_FORMATS)
@@ -95,7 +103,7 @@ def _figures(faces: "FaceCrops", result: "FrontalizedFaces") -> list[dict[str, s
 def _write_picture(path: Path, picture: "np.ndarray") -> None:
     from PIL import Image
 
-    from pifr.files import write_whole
+    from pifr.support.files import write_whole
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda part: Image.fromarray(picture).save(part, format="PNG"))

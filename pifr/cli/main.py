@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pifr import __version__
-from pifr.cli.lazy import lazy_group
+from pifr.cli.support.lazy import lazy_group
 from pifr.errors import PifrError
 
 COMMANDS = {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pifr.cli.frontalizer_options import EVERY_NETWORK, FrontalizerOptions
+from pifr.cli.support.frontalizer_options import EVERY_NETWORK, FrontalizerOptions
 from pifr.errors import PifrError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def list_models() -> None:
     from rich.table import Table
 
     from feature_extractors import list_recognizers
-    from pifr.cli.console import wide_console
+    from pifr.cli.support.console import wide_console
     from pifr.zoo import ZOO, packaged_weights
 
     console = wide_console()
@@ -64,8 +64,8 @@ def export(
     options: FrontalizerOptions = "",
 ) -> None:
     """Write the networks and what lies between them as ONNX files, without the fit and the rendering."""
-    from pifr.frontal_views import load_frontalizer
-    from pifr.onnx_export import export_onnx
+    from pifr.export.onnx import export_onnx
+    from pifr.options import load_frontalizer
 
     frontalizer = load_frontalizer("cpu", f"{EVERY_NETWORK},precision=float32,{options}")
     for file in export_onnx(frontalizer, out):

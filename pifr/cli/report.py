@@ -87,7 +87,7 @@ def report(
     if figures:
         typer.echo(f"figures: {len(write_figures(content, figures))} files in {figures}")
     if not (out or tables or figures):
-        from pifr.cli.console import wide_console
+        from pifr.cli.support.console import wide_console
 
         console = wide_console()
         for table in content.tables():

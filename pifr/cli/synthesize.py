@@ -75,8 +75,8 @@ def shape(
 
 
 def _run(label: str, out: Path, subjects: int, workers: int | None, write: Callable[..., None]) -> None:
-    from pifr.cli.progress import progress_bar
-    from pifr.workers import usable_cores
+    from pifr.cli.support.progress import progress_bar
+    from pifr.support.workers import usable_cores
 
     with progress_bar(f"synthetic {label}") as progress:
         write(workers=min(workers or usable_cores(), subjects), progress=progress)

@@ -55,7 +55,7 @@ def register(
     """Fit the face model to every photo of a folder; OUT/contact_sheet.jpg shows how well."""
     import pandas as pd
 
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.training.registration import register as run
     from pifr.training.registration import summary
 
@@ -79,7 +79,7 @@ def assets(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from pifr.training.assets import build_assets
+    from pifr.training.geometry_assets.build import build_assets
 
     build_assets(out, ict=ict, shards=shards, relink=relink)
 
@@ -99,7 +99,7 @@ def render(
     workers: Workers = 0,
 ) -> None:
     """Render registered photos into shards of training pairs."""
-    from pifr.cli.progress import progress_bar
+    from pifr.cli.support.progress import progress_bar
     from pifr.errors import ConfigError
     from pifr.training.pairs import RenderSettings
     from pifr.training.pairs import render as run

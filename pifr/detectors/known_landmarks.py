@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pifr.alignment import ARCFACE_112
 from pifr.detectors.base import NO_FACE, Detections, landmark_boxes
 from pifr.errors import DataError
+from pifr.geometry.alignment import ARCFACE_112
 
 log = logging.getLogger(__name__)
 

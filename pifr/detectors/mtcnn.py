@@ -31,7 +31,7 @@ class Mtcnn:
     """Longer side of the padded image in the second look, pixels, at most."""
 
     def __init__(self, padding: float = 0.2, side: int = 480) -> None:
-        from pifr.torchvision_operators import ensure_operators
+        from pifr.support.torchvision_operators import ensure_operators
 
         ensure_operators()
         import facenet_pytorch

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pifr.detectors.base import NO_FACE, Detections
-from pifr.five_landmarks import roll_from_landmarks
+from pifr.geometry.five_landmarks import roll_from_landmarks
 from pifr.zoo import ZOO
 
 _RECIPE = 3  # part of the fingerprint: raise it when the same image may give other faces

@@ -1,7 +1,7 @@
 """Statistical face shape: ICT Face Model Light's modes, as a head mesh and in the template's UV topology.
 
 It takes the role that BFM and Deep3DFace have in the paper, under an MIT licence. `pifr train assets` makes the shipped
-file from the published model (`pifr.training.assets`).
+file from the published model (`pifr.training.geometry_assets`).
 """
 
 from __future__ import annotations

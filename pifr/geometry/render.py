@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.alignment import AlignmentTemplate
 from pifr.geometry import warp
+from pifr.geometry.alignment import AlignmentTemplate
 from pifr.geometry.camera import Camera, camera_from_angles
 from pifr.geometry.compiled import compilable, compiled, over_images
 

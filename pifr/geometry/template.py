@@ -1,7 +1,7 @@
 """The face template: MeshMonk's mesh on the mean of the face model, unwrapped to the unit square.
 
 Every map of the pipeline (position map, NCC, texture, visibility) lives on this square. Its flip in u is the mirror of
-the face, exactly. `pifr train assets` rebuilds the shipped file (`pifr.training.assets`).
+the face, exactly. `pifr train assets` rebuilds the shipped file (`pifr.training.geometry_assets`).
 """
 
 from __future__ import annotations

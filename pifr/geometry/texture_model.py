@@ -1,7 +1,7 @@
 """Statistical face texture: principal components of complete UV textures of people who do not exist.
 
 Statistics over 2,123 textures, no single face among them. `pifr train assets` makes the shipped file from the
-textures of `pifr train render` (`pifr.training.assets.build_texture_model`).
+textures of `pifr train render` (`pifr.training.geometry_assets`).
 """
 
 from __future__ import annotations

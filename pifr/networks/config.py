@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pifr.config import Config
+from pifr.support.config import Config
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 

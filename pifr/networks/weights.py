@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pifr.errors import CheckpointError
-from pifr.files import write_whole
 from pifr.networks.config import NetworkConfig
 from pifr.networks.discriminator import Discriminator
 from pifr.networks.inpainting import InpaintingNetwork
 from pifr.networks.pncc import PnccNetwork
 from pifr.networks.segmentation import SegmentationNetwork
 from pifr.networks.shape import CoarseShapeNetwork, FineShapeNetwork
+from pifr.support.files import write_whole
 
 _NETWORKS = {
     "segmentation": SegmentationNetwork,

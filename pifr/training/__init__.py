@@ -4,6 +4,6 @@ import importlib.util
 
 if importlib.util.find_spec("torchvision") is not None:
     # Lightning imports torchvision where it is installed, also where it is broken.
-    from pifr.torchvision_operators import ensure_operators
+    from pifr.support.torchvision_operators import ensure_operators
 
     ensure_operators()

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from pifr.framing import span
+from pifr.geometry.framing import span
 
 _PATCH_SIZES = (0.06, 0.25)
 
@@ -63,7 +63,7 @@ def random_crop(image: np.ndarray, pncc: np.ndarray, framing: Framing, size: int
     """Cuts a square around the face: turned, shifted, scaled, stretched, mirrored, reaching beyond the photo's edge.
 
     The mask's bounding square is taken after the rotation and after the photo was cut, and by the rule of
-    `pifr.framing.bounding_squares`, as a network at inference sees it.
+    `pifr.geometry.framing.bounding_squares`, as a network at inference sees it.
 
     Args:
         image: H x W x 3 uint8.

@@ -14,7 +14,6 @@ from pydantic import (
     model_validator,
 )
 
-from pifr.config import Config, explain
 from pifr.errors import ConfigError
 from pifr.networks.config import (
     CoarseShapeConfig,
@@ -24,7 +23,8 @@ from pifr.networks.config import (
     PnccConfig,
     SegmentationConfig,
 )
-from pifr.pretrained import CONFIGURATIONS, Precision
+from pifr.networks.pretrained import CONFIGURATIONS, Precision
+from pifr.support.config import Config, explain
 
 _PACKAGED = Path(__file__).parent / "configs"
 

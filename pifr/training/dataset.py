@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pifr.completion import certain
 from pifr.errors import DataError
-from pifr.files import read_manifest, read_table
+from pifr.support.files import read_manifest, read_table
 from pifr.training.augment import (
     Crop,
     Framing,

@@ -17,7 +17,7 @@ import torch
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import FaceModel, load_face_model
 from pifr.geometry.mesh_raster import Raster, rasterize_mesh, vertex_normals
-from pifr.training.registration import PhotoFit, residual_spread
+from pifr.training.landmark_fit import PhotoFit, residual_spread
 
 CANVAS = 192
 """Side of the images in shards, pixels."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.alignment import AlignmentTemplate
 from pifr.geometry import warp
+from pifr.geometry.alignment import AlignmentTemplate
 from pifr.geometry.render import frontal_camera, rasterize
 from pifr.geometry.template import load_template
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from pifr.assets import ASSETS
-from pifr.devices import inference
+from pifr.detectors.face_mesh import FaceMesh
 from pifr.errors import UnknownNameError
-from pifr.facemesh import FaceMesh
 from pifr.faces import FaceCrops
 from pifr.geometry import warp
 from pifr.geometry.face_model import load_face_model
 from pifr.locator import FaceLocator, LocatorConfig
+from pifr.support.devices import inference
 from pifr.zoo import find_weights
 
 MIN_PRESENCE = 0.0

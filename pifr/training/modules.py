@@ -22,16 +22,16 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from pifr.completion import WASHED, blend, certain, mirrored
-from pifr.framing import bounding_squares
 from pifr.geometry.correspondence import Correspondence
+from pifr.geometry.framing import bounding_squares
 from pifr.geometry.lighting import fit_albedo, fit_light, shading, surface_normals
 from pifr.geometry.similarity import brought_onto
 from pifr.geometry.texture_model import load_texture_model
 from pifr.geometry.warp import resized
 from pifr.locator import LocatorConfig
 from pifr.networks.discriminator import Discriminator
+from pifr.networks.pretrained import uses_bfloat16
 from pifr.networks.shape import INPUT_SIZE
-from pifr.pretrained import uses_bfloat16
 from pifr.training import losses
 from pifr.training.config import (
     CoarseShapeTask,

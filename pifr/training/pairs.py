@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 
 from pifr.errors import ConfigError, DataError
-from pifr.files import claim_folder, file_sha256, whole_folder, write_whole
 from pifr.geometry.face_model import load_face_model
 from pifr.images import read_image
+from pifr.support.files import claim_folder, file_sha256, whole_folder, write_whole
+from pifr.support.workers import start_worker, usable_cores
 from pifr.training.heads import (
     CANVAS,
     MASK_FRACTION,
@@ -32,7 +33,6 @@ from pifr.training.heads import (
     prefiltered,
 )
 from pifr.training.registration import read_fit, read_registration, registered_photo, require_sets
-from pifr.workers import start_worker, usable_cores
 
 log = logging.getLogger(__name__)
 

@@ -25,12 +25,12 @@ from torch import nn
 
 import pifr
 from pifr.errors import CheckpointError, ConfigError
-from pifr.files import file_sha256, write_whole
 from pifr.geometry.template import load_template
 from pifr.images import to_uint8
+from pifr.networks.pretrained import Pretrained
 from pifr.networks.shape import INPUT_SIZE, CoarseShapeNetwork
 from pifr.networks.weights import build_network, load_weights, save_network
-from pifr.pretrained import Pretrained
+from pifr.support.files import file_sha256, write_whole
 from pifr.training.augment import Framing
 from pifr.training.config import (
     CoarseShapeTask,

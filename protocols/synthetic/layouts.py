@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 
 from pifr.errors import DataError
-from pifr.files import whole_folder
 from pifr.geometry.face_model import load_face_model
 from pifr.geometry.template import LANDMARK_SETS
-from pifr.workers import start_worker
+from pifr.support.files import whole_folder
+from pifr.support.workers import start_worker
 from protocols.base import Progress
 from protocols.multipie import CAMERA_YAW, FRONTAL_CAMERA, SHOTS, image_path
 from protocols.synthetic.people import EXPRESSIONS, Person, TextureModel, expression, sample_hair, sample_person

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from pifr.cli.extract import _written_at_last
-from pifr.cli.face_folder import FreeNames
-from pifr.cli.faces_in_files import find_faces, image_files
+from pifr.cli.support.face_folder import FreeNames
+from pifr.cli.support.faces_in_files import find_faces, image_files
 from pifr.detectors import Detections
 from pifr.errors import DataError
 from pifr.faces import FaceFinder

@@ -14,19 +14,20 @@ import pandas as pd
 import pytest
 import torch
 
+from pifr.detectors.face_mesh import FaceMeshLandmarks
 from pifr.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
-from pifr.facemesh import FaceMeshLandmarks
 from pifr.faces import FaceCrops, cut
-from pifr.files import file_sha256
-from pifr.five_landmarks import five_of_68, nominal_landmarks
 from pifr.frontalized import POOR
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
+from pifr.geometry.five_landmarks import five_of_68, nominal_landmarks
+from pifr.support.files import file_sha256
 from pifr.training import landmark_sources, pairs, registration
 from pifr.training.heads import CANVAS, MASK_FRACTION, TexturedHead
+from pifr.training.landmark_fit import PhotoFit, load_fitter
 from pifr.training.landmark_sources import LANDMARK_SOURCES, CNetSource, FaceMeshSource
 from pifr.training.pairs import RenderSettings, render
-from pifr.training.registration import PhotoFit, load_fitter, read_fit
+from pifr.training.registration import read_fit
 from protocols.landmark_predictors import MediaPipeLandmarks
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph

@@ -6,7 +6,7 @@ import torch
 
 from pifr.geometry.camera import rotation_from_angles
 from pifr.geometry.face_model import load_face_model
-from pifr.training.registration import (
+from pifr.training.landmark_fit import (
     NOISE_MODES,
     LandmarkFitter,
     LandmarkNoise,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pifr import completion
-from pifr.devices import usable_device
 from pifr.geometry import compiled, correspondence, render
+from pifr.support.devices import usable_device
 
 from ..frontalizer.conftest import random_weights
 from . import foreign

@@ -18,6 +18,8 @@ from feature_extractors.base import ModuleRecognizer, RecognizerConfig
 from feature_extractors.lightcnn import LightCNN29v2, LightCNNv4
 from feature_extractors.resnet import DreamResNet50
 from pifr.cli.main import main
+from pifr.export.mesh import write_mesh
+from pifr.export.panels import panels
 from pifr.faces import ARCFACE_112, FaceCrops, FaceFinder
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
 from pifr.frontalized import FrontalizedFaces
@@ -28,11 +30,9 @@ from pifr.geometry.render import rasterize, render, render_frontal
 from pifr.geometry.template import load_template
 from pifr.geometry.warp import points_at
 from pifr.locator import FaceLocator, LocatorConfig
-from pifr.mesh import write_mesh
-from pifr.panels import panels
+from pifr.networks.pretrained import Pretrained
 from pifr.person_shape import PersonShapeReader
 from pifr.plugin import FrontalizedRecognizer
-from pifr.pretrained import Pretrained
 from pifr.training.landmark_sources import CNetSource
 from pifr.views import Mirror, PlainCrop, ViewMaker
 from protocols.extraction import FeatureTable, Image, System, extract

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from feature_extractors.base import ModuleRecognizer, RecognizerConfig
-from pifr.alignment import ARCFACE_112
+from pifr.geometry.alignment import ARCFACE_112
 from pifr.geometry.correspondence import Correspondence
 from pifr.networks.weights import load_network, read_metadata
 

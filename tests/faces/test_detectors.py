@@ -13,7 +13,7 @@ import torch
 from pifr.detectors import LandmarkFile, load_detector
 from pifr.errors import DataError, UnknownNameError, WeightsError
 from pifr.faces import ARCFACE_112, FaceFinder, align
-from pifr.torchvision_operators import ensure_operators, nms
+from pifr.support.torchvision_operators import ensure_operators, nms
 from pifr.zoo import WheelMember
 from protocols.synthetic.people import expression, sample_person
 from protocols.synthetic.photography import photograph

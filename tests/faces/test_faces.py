@@ -23,8 +23,8 @@ from pifr.faces import (
     cut,
     inside_photo,
 )
-from pifr.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.camera import camera_from_angles
+from pifr.geometry.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.template import load_template
 from pifr.geometry.warp import pixel_grid, sample, transform_maps, transform_points
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pifr.faces import FaceCrops
-from pifr.rows import in_batches, positions_of
+from pifr.support.rows import in_batches, positions_of
 
 
 @pytest.mark.parametrize(

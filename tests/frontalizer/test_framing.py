@@ -2,7 +2,7 @@
 
 import torch
 
-from pifr.framing import bounding_squares, resized_to, square_to_image
+from pifr.geometry.framing import bounding_squares, resized_to, square_to_image
 from pifr.geometry.warp import affine_warp, transform_points
 
 

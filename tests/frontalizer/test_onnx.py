@@ -32,7 +32,7 @@ def frontalizer() -> Frontalizer:
 
 @pytest.fixture(scope="module")
 def sessions(frontalizer, tmp_path_factory):
-    from pifr.onnx_export import export_onnx
+    from pifr.export.onnx import export_onnx
 
     files = export_onnx(frontalizer, tmp_path_factory.mktemp("onnx"))
     return [onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in files]
@@ -88,7 +88,7 @@ def test_the_exported_detail_agrees_at_every_batch_size(frontalizer, sessions, c
 
 @pytest.mark.parametrize("yaw", [[30.0], [-70.0, 0.0, 50.0]])
 def test_an_s_net_that_reads_the_photo_is_part_of_the_exported_locator(random_weights, tmp_path, yaw):
-    from pifr.onnx_export import export_onnx
+    from pifr.export.onnx import export_onnx
 
     for name in ("segmentation", "pncc"):
         (tmp_path / f"{name}.safetensors").symlink_to(random_weights / name / "weights.safetensors")
@@ -115,7 +115,7 @@ def test_an_s_net_that_reads_the_photo_is_part_of_the_exported_locator(random_we
 
 
 def test_only_float32_is_exported(random_weights, tmp_path):
-    from pifr.onnx_export import export_onnx
+    from pifr.export.onnx import export_onnx
 
     location = LocatorConfig(precision="bfloat16")
     with pytest.raises(ConfigError, match="precision='float32'"):

@@ -9,14 +9,14 @@ import pytest
 import torch
 import trimesh
 
-from pifr.cli.face_folder import FacesTable, FreeNames, remove_face
 from pifr.cli.main import main
+from pifr.cli.support.face_folder import FacesTable, FreeNames, remove_face
 from pifr.completion import blend
 from pifr.errors import UnknownNameError
+from pifr.export.mesh import textured_mesh, write_mesh
+from pifr.export.panels import panels
 from pifr.geometry import warp
-from pifr.mesh import textured_mesh, write_mesh
-from pifr.panels import panels
-from pifr.pretrained import fold_batch_norms
+from pifr.networks.pretrained import fold_batch_norms
 
 from .conftest import painted_faces
 

@@ -12,18 +12,18 @@ from torch.nn import functional
 from pifr import frontalizer as frontalizer_module
 from pifr.errors import UnknownNameError
 from pifr.faces import ARCFACE_112, FaceCrops
-from pifr.framing import resized_to
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights
 from pifr.frontalized import POOR, FrontalizedFaces
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
+from pifr.geometry.framing import resized_to
 from pifr.geometry.template import load_template
 from pifr.geometry.warp import pixel_grid
 from pifr.locator import FaceLocator
 from pifr.networks.pncc import PnccPrediction
+from pifr.networks.pretrained import Pretrained
 from pifr.person_shape import PersonShapeReader
-from pifr.pretrained import Pretrained
 from pifr.views import LocatingViewMaker
 
 from .conftest import SCALE, PaintReader, faces_of, painted_faces, photo_edges

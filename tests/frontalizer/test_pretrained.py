@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pifr.pretrained import Pretrained
+from pifr.networks.pretrained import Pretrained
 
 
 @pytest.mark.parametrize(

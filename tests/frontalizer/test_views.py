@@ -11,8 +11,8 @@ from pifr.faces import ARCFACE_112, FaceCrops, align
 from pifr.frontal_views import AlignViews, Renderings, SrtcViews, ViewWeights, load_align, load_srtc
 from pifr.frontalizer import Frontalizer, FrontalizerConfig
 from pifr.locator import LocatorConfig
+from pifr.networks.pretrained import Pretrained
 from pifr.networks.weights import load_network, save_network
-from pifr.pretrained import Pretrained
 from pifr.views import load_view_maker
 
 from .conftest import painted_faces
@@ -276,7 +276,7 @@ def test_a_network_without_weights_says_how_to_get_them(tmp_path):
 
 
 def test_a_configuration_that_is_not_packaged_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("pifr.pretrained.packaged_weights", dict)
+    monkeypatch.setattr("pifr.networks.pretrained.packaged_weights", dict)
     with pytest.raises(WeightsError, match=r"pifr train segmentation --config paper"):
         load_view_maker("align:paper")
 

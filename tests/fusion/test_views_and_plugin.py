@@ -14,9 +14,9 @@ from feature_extractors.base import RecognizerConfig
 from pifr import views as views_module
 from pifr.errors import ConfigError, UnknownNameError
 from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder, cut
-from pifr.five_landmarks import nominal_landmarks
 from pifr.geometry import warp
 from pifr.geometry.camera import camera_from_angles
+from pifr.geometry.five_landmarks import nominal_landmarks
 from pifr.geometry.template import load_template
 from pifr.plugin import FrontalizedRecognizer, embed_views, failed_without_direction, similarities
 from pifr.views import Mirror, PlainCrop, ViewMaker, Views, list_view_makers, load_view_maker

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pifr.assets import ASSETS
+from pifr.errors import UnknownNameError
 from pifr.geometry.face_model import FaceModel, load_face_model, read_face_model
 from pifr.geometry.template import LANDMARK_SETS, load_template, mirror_positions
 
@@ -71,13 +72,13 @@ def test_five_landmarks_are_in_the_order_of_recognizers(template):
 
 
 def test_an_unknown_landmark_set_names_the_known_ones(template):
-    with pytest.raises(KeyError, match="multipie68"):
+    with pytest.raises(UnknownNameError, match="multipie68"):
         template.landmarks("ibug")
 
 
 def test_the_shipped_template_is_what_the_sources_make(tmp_path):
     pytest.importorskip("igl", reason="building the template needs the training extra")
-    from pifr.training.assets import build_template
+    from pifr.training.geometry_assets.template import build_template
 
     sources = ASSETS / "sources"
     out = tmp_path / "template.npz"

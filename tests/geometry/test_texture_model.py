@@ -9,7 +9,7 @@ import torch
 
 from pifr.errors import DataError
 from pifr.geometry.texture_model import TextureModel, load_texture_model
-from pifr.training import assets
+from pifr.training.geometry_assets import texture_model
 
 
 def test_same_seed_same_people():
@@ -56,8 +56,8 @@ def test_the_model_is_built_from_the_near_frontal_textures_of_all_shards(
             np.save(folder / f"{name}.npy", array)
         pd.DataFrame({"photo": ["a", "b", "c"], "yaw": yaws}).to_parquet(folder / "photos.parquet")
     with pytest.raises(DataError, match="4 near-frontal textures"):
-        assets.build_texture_model(tmp_path / "shards", tmp_path / "model.npz")
-    monkeypatch.setattr(assets, "TEXTURE_COMPONENTS", 3)
-    assets.build_texture_model(tmp_path / "shards", tmp_path / "model.npz")
+        texture_model.build_texture_model(tmp_path / "shards", tmp_path / "model.npz")
+    monkeypatch.setattr(texture_model, "TEXTURE_COMPONENTS", 3)
+    texture_model.build_texture_model(tmp_path / "shards", tmp_path / "model.npz")
     mean = np.mean([texture / 255 for texture in near] + [texture[:, ::-1] / 255 for texture in near], 0)
     np.testing.assert_allclose(np.load(tmp_path / "model.npz")["mean"], mean.transpose(2, 0, 1), atol=1e-6)

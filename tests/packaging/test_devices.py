@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from feature_extractors import load_recognizer
-from pifr.devices import usable_device
 from pifr.errors import ConfigError
+from pifr.support.devices import usable_device
 
 
 def test_a_device_that_works_is_given_back():

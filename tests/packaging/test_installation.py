@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 from pifr.cli.doctor import examine
 from pifr.cli.main import COMMANDS
-from pifr.pretrained import CONFIGURATIONS
+from pifr.networks.pretrained import CONFIGURATIONS
 
 ROOT = Path(__file__).parents[2]
 

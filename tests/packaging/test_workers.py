@@ -11,7 +11,7 @@ POOL = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pifr.workers import start_worker
+from pifr.support.workers import start_worker
 
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, get_context("spawn"), start_worker)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pifr.errors import DataError
-from pifr.files import check_writable, claim_folder, whole_folder, write_whole
+from pifr.support.files import check_writable, claim_folder, whole_folder, write_whole
 
 
 def mode(path: Path) -> int:

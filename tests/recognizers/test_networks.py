@@ -16,7 +16,7 @@ from feature_extractors.lightcnn import LIGHTCNN_128, LightCNN29v2, LightCNNv4
 from feature_extractors.resnet import IR50, DreamResNet50
 from pifr.faces import ARCFACE_112
 from pifr.fusion import yaw_gate
-from pifr.torchvision_operators import ensure_operators
+from pifr.support.torchvision_operators import ensure_operators
 
 
 def parameters(network: nn.Module) -> int:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pifr.framing import bounding_squares
+from pifr.geometry.framing import bounding_squares
 from pifr.training.augment import (
     Crop,
     Framing,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pifr.alignment import ARCFACE_112
+from pifr.geometry.alignment import ARCFACE_112
 from pifr.training.identity import FrontalIdentity, as_photographed
 
 

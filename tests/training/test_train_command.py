@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from feature_extractors import ModuleRecognizer, RecognizerConfig
 from pifr import zoo
-from pifr.alignment import ARCFACE_112
 from pifr.cli.train import app, texture_critics
 from pifr.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from pifr.geometry.alignment import ARCFACE_112
 from pifr.networks.weights import build_network, save_network
 from pifr.training.config import IdentityConfig, PerceptualConfig, load_training_config
 from pifr.training.identity import TextureCritics

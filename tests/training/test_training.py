@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from pifr.errors import CheckpointError, ConfigError, DataError
-from pifr.files import file_sha256
 from pifr.geometry.lighting import surface_normals
 from pifr.networks.weights import load_network, read_metadata
+from pifr.support.files import file_sha256
 from pifr.training import losses
 from pifr.training.config import load_training_config
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from pifr.errors import UnknownNameError
-from pifr.files import write_whole
 from pifr.geometry.mesh_raster import grid_triangles
+from pifr.support.files import write_whole
 
 if TYPE_CHECKING:
     import trimesh

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pifr.devices import usable_device
 from pifr.errors import UnknownNameError, WeightsError
-from pifr.files import file_sha256
 from pifr.networks.weights import load_network
+from pifr.support.devices import usable_device
+from pifr.support.files import file_sha256
 from pifr.zoo import packaged_file, packaged_weights
 
 Precision = Literal["auto", "float32", "bfloat16"]

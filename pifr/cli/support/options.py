@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pifr.cli.faces_in_files import DETECTOR_HELP
+from pifr.cli.support.faces_in_files import DETECTOR_HELP
 
 # By attribute of `protocols.experiment.Experiment`; what is not given falls back to --config, then to its default.
 _SHARED: dict[str, Any] = {

@@ -5,7 +5,6 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from pifr.devices import inference
 from pifr.faces import ARCFACE_112, FaceCrops
 from pifr.frontalized import FrontalizedFaces
 from pifr.geometry import warp
@@ -13,6 +12,7 @@ from pifr.geometry.lighting import surface_normals
 from pifr.geometry.render import render_frontal
 from pifr.geometry.template import load_template
 from pifr.images import to_uint8
+from pifr.support.devices import inference
 
 _LIGHT = (0.35, 0.35, 0.87)  # direction to the light of shaded shapes, model frame
 

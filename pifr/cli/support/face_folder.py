@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from pifr.errors import DataError
-from pifr.files import write_whole
+from pifr.support.files import write_whole
 
 _SAVE_SECONDS = 2.0
 """The table of a long run is saved this often."""
@@ -107,8 +107,8 @@ def names_below(out: Path) -> set[str]:
 
 def _files(name: str) -> tuple[list[str], list[str]]:
     """All that is ever written of a face, below the output folder: its picture and mesh; its steps."""
-    from pifr.mesh import MESH_FORMATS
-    from pifr.panels import PANELS
+    from pifr.export.mesh import MESH_FORMATS
+    from pifr.export.panels import PANELS
 
     beside = [name + end for end in (".png", "_texture.png", ".mtl", *(f".{form}" for form in MESH_FORMATS))]
     return beside, [f"{name}/{panel}.png" for panel in PANELS]

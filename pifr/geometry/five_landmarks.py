@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pifr.devices import inference
 from pifr.geometry.camera import fit_camera
+from pifr.support.devices import inference
 
 # Median landmarks of YuNet in its crops of 247 frontal portraits, made symmetric.
 _NOMINAL = ((104.9, 111.0), (150.1, 111.0), (127.5, 136.2), (108.3, 156.8), (146.7, 156.8))

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pifr.errors import require_extra
-from pifr.files import file_sha256
+from pifr.support.files import file_sha256
 from pifr.zoo import find_weights
 
 INPUT_SIZE = 192

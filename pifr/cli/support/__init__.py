@@ -1,0 +1,1 @@
+"""What commands share: folders of faces, options, progress, lazy imports."""
