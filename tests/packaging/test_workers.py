@@ -49,8 +49,8 @@ import pifr.cli.main as cli
 
 class Waiting:
     def main(self, *_, **__):
-        print("begun", flush=True)
         try:
+            print("begun", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             print("kept", flush=True)
