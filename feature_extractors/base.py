@@ -17,6 +17,10 @@ from pifr.zoo import UserFile, WheelMember
 Precision = Literal["float32", "bfloat16"]
 
 
+_NARROWEST, _WIDEST = 0.1, 512.0
+"""Of what a network sees, from black to white: mean and std on another scale than the values are an oversight."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecognizerConfig:
     """All that must be known of a recognizer to use it, and to say in a report what was used.
@@ -87,6 +91,12 @@ class RecognizerConfig:
         allowed = (1,) if self.channels == "grey" else (1, 3)
         if len(self.mean) not in allowed or len(self.std) not in allowed:
             raise ValueError(f"recognizer {self.name!r}: mean and std need one value, or one a channel")
+        widths = [(high - low) / abs(std) for std in self.std]
+        if not _NARROWEST <= min(widths) <= max(widths) <= _WIDEST:
+            raise ValueError(
+                f"recognizer {self.name!r}: value_range {self.value_range} divided by std {self.std} is a range of "
+                f"{min(widths):.3g} to {max(widths):.3g}, which no network is trained with: give both on one scale"
+            )
 
     @property
     def input_settings(self) -> str:

@@ -12,16 +12,8 @@ from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfi
 from feature_extractors.checkpoints import recognizer_of
 from feature_extractors.registry import register
 from pifr.errors import CheckpointError
-from pifr.faces import AlignmentTemplate
+from pifr.geometry.alignment import DLIB_150
 from pifr.zoo import UserFile
-
-DLIB_150 = AlignmentTemplate(
-    "dlib-150",
-    150,
-    ((47.0, 45.4), (100.2, 45.4), (73.6, 76.3), (51.0, 99.9), (96.2, 99.9)),
-)
-"""Median landmarks of YuNet, made symmetric, in dlib's own chips (`get_face_chip` of 150 pixels, padding 0.25, by its
-five-point predictor) of 223 frontal portraits."""
 
 
 class ResidualBlock(nn.Module):

@@ -7,17 +7,8 @@ import torch
 from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfig
 from feature_extractors.checkpoints import recognizer_of
 from feature_extractors.registry import register
-from pifr.faces import AlignmentTemplate
+from pifr.geometry.alignment import FACENET_160
 from pifr.zoo import UserFile
-
-FACENET_160 = AlignmentTemplate(
-    "facenet-160",
-    160,
-    ((41.8, 59.1), (117.2, 59.1), (79.5, 91.7), (48.9, 122.9), (110.1, 122.9)),
-)
-"""Median landmarks, made symmetric, in facenet-pytorch's own crops (MTCNN box, no margin, squeezed into 160 x 160) of
-100 frontal portraits. The similarity that fits them best stands for that crop, so that a frontalized face, on which no
-detector runs, is cut alike."""
 
 FACENET = RecognizerConfig(
     name="facenet",

@@ -12,16 +12,8 @@ from torch.nn import functional
 from feature_extractors.base import ModuleRecognizer, Precision, RecognizerConfig
 from feature_extractors.checkpoints import recognizer_of
 from feature_extractors.registry import register
-from pifr.faces import ARCFACE_112, AlignmentTemplate
+from pifr.geometry.alignment import ARCFACE_112, LIGHTCNN_128
 from pifr.zoo import ZOO, UserFile
-
-LIGHTCNN_128 = AlignmentTemplate(
-    "lightcnn-128",
-    128,
-    ((42.71, 40.0), (84.29, 40.0), (63.5, 63.76), (46.29, 88.0), (80.71, 88.0)),
-)
-"""The authors' crop: eyes level at y = 40, 48 pixels from between the eyes to the middle of the mouth. Their readme
-fixes only these two; the points are ArcFace's, levelled, scaled to them and centred."""
 
 
 class MaxFeatureMap(nn.Module):

@@ -1,7 +1,7 @@
 """Recognizers in ONNX form, run by onnxruntime: SFace, and files of the user's own."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from feature_extractors.base import Precision, RecognizerConfig
 from feature_extractors.registry import register
 from pifr.errors import CheckpointError, ConfigError
-from pifr.faces import ARCFACE_112, AlignmentTemplate
+from pifr.geometry.alignment import ARCFACE_112, TEMPLATES, AlignmentTemplate
 from pifr.zoo import ZOO
 
 _CHANNELS = (1, 3)
@@ -179,26 +179,27 @@ def _described(value) -> str:  # type: ignore[no-untyped-def]
 def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyped-def]
     """The configuration of a user's ONNX file.
 
-    Sizes are read from the file. The rest is what InsightFace's files want (RGB, -1..1, ArcFace's template) unless a
-    file of the same name with the suffix .yaml or .yml says otherwise; it may hold the keys `channels`, `value_range`,
-    `mean`, `std`, `licence` and `origin` of `RecognizerConfig`, `alignment`, a table of `AlignmentTemplate`'s, and
-    `input_size` where the network takes any.
+    Sizes are read from the file. The rest is what InsightFace's files want (RGB, ArcFace's template, -1..1, or 0..255
+    for a graph that begins by subtracting and scaling) unless a file of the same name with the suffix .yaml or .yml
+    says otherwise; it may hold the keys `channels`, `value_range`, `mean`, `std`, `licence` and `origin` of
+    `RecognizerConfig`, `alignment`, one of `TEMPLATES` or a table of `AlignmentTemplate`'s, and `input_size` where the
+    network takes any.
 
     Raises:
         ConfigError: the YAML file has another key or a wrong value, or there is no input size; says which.
     """
     channels, size, _ = _face(model.graph.input[0])
     _, length = _shape(model.graph.output[0])
+    scaled = {"value_range": (0.0, 255.0)} if _normalises(model.graph) else {"mean": (0.5,), "std": (0.5,)}
     config = RecognizerConfig(
         name=f"onnx:{file.name}",
         input_size=size,
         alignment=ARCFACE_112,
         embedding_size=length,
         channels="grey" if channels == 1 else "RGB",
-        mean=(0.5,),
-        std=(0.5,),
         licence="the user's own",
         origin=str(file),
+        **scaled,
     )
     sidecar = next((path for s in (".yaml", ".yml") if (path := file.with_suffix(s)).is_file()), None)
     if sidecar is not None:
@@ -211,6 +212,16 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
             f"'{file.with_suffix('.yaml')}'"
         )
     return config
+
+
+def _normalises(graph) -> bool:  # type: ignore[no-untyped-def]
+    """Whether a graph subtracts and scales before its first layer: it then takes pixels from 0 to 255."""
+    before = []
+    for node in graph.node:
+        if node.op_type.startswith(("Conv", "QLinearConv", "Gemm", "MatMul")):
+            break
+        before.append(node.op_type)
+    return "Sub" in before and bool({"Mul", "Div"} & set(before))
 
 
 def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
@@ -227,6 +238,10 @@ def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:
     try:
         if "alignment" in changes:
             alignment = changes["alignment"]
+            if isinstance(alignment, str):
+                if alignment not in TEMPLATES:
+                    raise ValueError(f"there is no alignment {alignment!r}, but {', '.join(TEMPLATES)}")
+                alignment = asdict(TEMPLATES[alignment])
             if not isinstance(alignment, dict) or set(alignment) != {"name", "size", "points"}:
                 raise ValueError("alignment is a table of name, size and points")
             changes["alignment"] = AlignmentTemplate(**alignment | {"points": tuple(map(tuple, alignment["points"]))})

@@ -9,8 +9,8 @@ from feature_extractors.base import ModuleRecognizer, Precision, Recognizer, Rec
 from feature_extractors.checkpoints import read_checkpoint, recognizer_of
 from feature_extractors.onnx import load_onnx_as
 from feature_extractors.registry import register
-from pifr.faces import ARCFACE_112, AlignmentTemplate
 from pifr.fusion import yaw_gate
+from pifr.geometry.alignment import ARCFACE_112, DREAM_224
 from pifr.zoo import UserFile
 
 
@@ -123,15 +123,6 @@ def _stage(
         *(block(outputs if i else inputs, outputs, 1 if i else stride) for i in range(count)),
     )
 
-
-DREAM_224 = AlignmentTemplate(
-    "dream-224",
-    224,
-    ((71.8, 86.1), (151.2, 86.1), (111.5, 131.4), (78.6, 177.8), (144.4, 177.8)),
-)
-"""The authors' input: CelebA's aligned 178 x 218 pictures, of which the 110 x 110 around (89, 124) are scaled to 224
-(CaffeCrop in their selfDefine.py). CelebA aligns eye centres, to about (69, 111) and (108, 111); the other points are
-ArcFace's at that distance of the eyes."""
 
 RESNET50 = RecognizerConfig(
     name="resnet50",

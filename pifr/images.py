@@ -17,6 +17,9 @@ from pifr.errors import ImageError
 IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Of the files that are taken for images where a folder is searched."""
 
+UNREAD_SUFFIXES = {".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".raw", ".cr2", ".nef", ".dng"}
+"""Of photos that are not read: named where they are left out."""
+
 MAX_PIXELS = 2**26
 """Larger images are refused: at 67 megapixels the decoded array alone takes 200 MB."""
 
@@ -138,7 +141,9 @@ def read_image(source: Photo) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is larger than the {MAX_PIXELS:,} pixels that are read: scale it down") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image in a known format, whatever its name says") from error
+        convert = Path(str(source)).suffix.lower() in UNREAD_SUFFIXES if isinstance(source, str | Path) else False
+        remedy = "convert it to JPEG or PNG" if convert else "whatever its name says"
+        raise ImageError(f"{name} is not an image in a known format: {remedy}") from error
     except _DAMAGED as error:
         if isinstance(source, Image.Image):
             raise ImageError(f"{name} cannot be read ({error or 'it is closed'}): give one that is open") from error
@@ -183,7 +188,9 @@ def _read_bytes(path: Path, name: str) -> bytes:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in _SIXTEEN_BIT_MODES:
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        eight = values if values.max() <= 255 else values >> 8  # eight bits may be stored as sixteen, or more
+        # Eight, ten or twelve bits may be stored as sixteen, or more.
+        bits = next(bits for bits in (8, 10, 12, 16) if values.max() < 1 << bits)
+        eight = values >> (bits - 8)
         return Image.fromarray(eight.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point values of no known range: save it with eight bits a channel")

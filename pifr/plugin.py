@@ -1,5 +1,6 @@
 """The plugin: any recognizer, made pose-robust by a frontalizer, as one function from photos to templates."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -85,6 +86,11 @@ class FrontalizedRecognizer:
         self.fusion: Fusion = fusion or view_maker.default_fusion
         self.finder = finder or FaceFinder()
         check_fusion(self.fusion)
+        self._process = os.getpid()
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
         recognizer = getattr(self.recognizer.config, "name", type(self.recognizer).__name__)
@@ -125,7 +131,13 @@ class FrontalizedRecognizer:
 
         Raises:
             ValueError: `batch_size` is less than 1.
+            RuntimeError: this process was forked from the one that made the recognizer, and would hang.
         """
+        if os.getpid() != self._process and torch.get_num_threads() > 1:
+            raise RuntimeError(
+                "this process was forked from one that loaded networks, whose threads it lacks: make the model in each "
+                "worker, start workers by spawn, or call torch.set_num_threads(1) in them"
+            )
         batches = in_batches(faces, batch_size)  # which checks the size
         return joined([self._templates(batch) for batch in (batches if len(faces) else [faces])])
 
@@ -143,17 +155,26 @@ class FrontalizedRecognizer:
 
 
 @inference()
-def similarities(gallery: Tensor, probes: Tensor) -> Tensor:
+def similarities(gallery: Tensor | np.ndarray, probes: Tensor | np.ndarray) -> Tensor:
     """How alike the faces of a gallery and of probes are: dot products of their templates, the higher the more alike.
 
     Args:
         gallery: B x D' templates.
         probes: B' x D'.
 
+    Raises:
+        ValueError: one of them is no such table, or their templates have different lengths.
+
     Returns:
         B x B'; -inf where either face failed. Its template is NaN, which `argmax` and `topk` would take for the largest
         of all: a photo without a face would be everybody's nearest neighbour.
     """
+    gallery, probes = (torch.as_tensor(templates).float() for templates in (gallery, probes))
+    if gallery.ndim != 2 or probes.ndim != 2 or gallery.shape[1] != probes.shape[1]:
+        raise ValueError(
+            f"templates are {tuple(gallery.shape)} and {tuple(probes.shape)}, not B x D' and B' x D' of one "
+            "recognizer; templates[None] makes a table of one"
+        )
     found = gallery @ probes.T
     return found.masked_fill(found.isnan(), -torch.inf)
 

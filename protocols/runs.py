@@ -157,15 +157,25 @@ def load_run(folder: str | Path, label: str | None = None) -> Run:
     parts = ("dataset", "views", "table")
     if not isinstance(record, dict) or any(not isinstance(record.get(key, {}), dict) for key in parts):
         raise DataError(f"'{record_file}' is not the record of a run: it, its {', '.join(parts)} must be tables")
+    if not all(isinstance(count, int) for count in record.get("views", {}).values()):
+        raise DataError(f"'{record_file}' is not the record of a run: its views are numbers of recognizer passes")
     if record.get("unfinished"):
         raise DataError(f"'{folder}' holds half a run, for its writer was stopped: give the same command again")
-    about = record.get("table", {})
-    if about and (not (folder / about["file"]).is_file() or file_sha256(folder / about["file"]) != about["sha256"]):
-        raise DataError(f"'{folder}' holds another {about['file']} than its {RECORD_FILE} is about: run it again")
+    if about := record.get("table"):
+        _check_table(folder, about)
     tables = {"scores": _read_scores(file)} if file.is_file() else {}
     files = {name: folder / f"{name}.parquet" for name in TABLES if name != "scores"}
     tables |= {name: read_table(other) for name, other in files.items() if other.is_file()}
     return Run(label or folder.resolve().name, folder, tables, record)
+
+
+def _check_table(folder: Path, about: Mapping[str, Any]) -> None:
+    """Raises DataError if a folder does not hold the table that its record is about."""
+    file, digest = about.get("file"), about.get("sha256")
+    if not isinstance(file, str) or not (folder / file).is_file():
+        raise DataError(f"'{folder}' lacks the table that its {RECORD_FILE} is about, {file}: run it again")
+    if file_sha256(folder / file) != digest:
+        raise DataError(f"'{folder}' holds another {file} than its {RECORD_FILE} is about: run it again")
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Run]:

@@ -1,7 +1,5 @@
 """`pifr extract`: embeddings of the faces of your own images."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -37,13 +35,15 @@ def extract(
 ) -> None:
     """Embed one face of each image, or every face; compare embeddings by their dot product.
 
-    An image without a usable face keeps its row, with status "failed" and a reason. If the command is stopped, the file
-    holds what was finished.
+    An image without a usable face keeps its row, with status "failed" and a reason. `pifr.gallery.read_gallery` reads
+    the file. If the command is stopped, what was finished lies in NAME.partial.parquet beside it.
     """
+    import pifr
     from feature_extractors import load_recognizer
     from pifr.cli.support.progress import progress_bar
     from pifr.errors import ConfigError
     from pifr.fusion import check_fusion
+    from pifr.gallery import GalleryWriter
     from pifr.plugin import FrontalizedRecognizer
     from pifr.support.files import check_writable
     from pifr.views import load_view_maker
@@ -57,31 +57,39 @@ def extract(
     plugin = FrontalizedRecognizer(
         load_recognizer(recognizer, device), load_view_maker(frontalizer, device), fusion, finder
     )
-    rows: list[dict[str, object]] = []
+    made_by = {
+        "recognizer": plugin.recognizer.fingerprint,
+        "frontalizer": plugin.view_maker.fingerprint,
+        "fusion": plugin.fusion,
+        "finder": finder.fingerprint,
+        "pifr_version": pifr.__version__,
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    with progress_bar("extract") as progress, _written_at_last(out, rows):
-        for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
-            found = plugin.templates(faces.to(device), batch_size)
-            for path, box, status, reason, template in zip(
-                paths, faces.boxes.tolist(), found.status, found.reason, found.features.cpu().numpy(), strict=True
-            ):
-                used = status != "failed"
-                row = {"path": readable(path), "box": box if used else None, "status": status, "reason": reason}
-                rows.append(row | {"embedding": template if used else None})
-            progress(done, len(files))
-    failed = sum(row["status"] == "failed" for row in rows)
-    typer.echo(f"{len(files)} images, {len(rows) - failed} faces, {failed} without: {out}")
-
-
-@contextmanager
-def _written_at_last(out: Path, rows: list[dict[str, object]]) -> Iterator[None]:
-    """Writes the rows on leaving, whatever happened; nothing if there are none."""
-    import pandas as pd
-
-    from pifr.support.files import write_whole
-
+    failed = 0
+    writer = GalleryWriter(out, made_by)
     try:
-        yield
-    finally:
-        if rows:
-            write_whole(out, pd.DataFrame(rows).to_parquet)
+        with progress_bar("extract") as progress, writer:
+            for faces, paths, done in find_faces(finder, files, policy == EVERY, batch_size):
+                found = plugin.templates(faces.to(device), batch_size)
+                used = [status != "failed" for status in found.status]
+                failed += used.count(False)
+                columns = zip(
+                    *(paths, faces.boxes.tolist(), found.status, found.reason, found.features.cpu().numpy(), used),
+                    strict=True,
+                )
+                writer.write(
+                    {
+                        "path": readable(path),
+                        "box": box if usable else None,
+                        "status": status,
+                        "reason": reason,
+                        "embedding": template if usable else None,
+                    }
+                    for path, box, status, reason, template, usable in columns
+                )
+                progress(done, len(files))
+    except BaseException:
+        if writer.rows:
+            typer.echo(f"stopped: {writer.rows} faces that were finished are in {writer.partial}", err=True)
+        raise
+    typer.echo(f"{len(files)} images, {writer.rows - failed} faces, {failed} without: {out}")

@@ -73,17 +73,16 @@ def frontalize(
                 for old in table.renew(readable(path)):
                     names.release(remove_face(out, old))
                 name = names(files[path])
+                picture = readable(f"{name}.png") if usable else ""
+                table.add({"path": readable(path), "name": readable(name), "picture": picture} | figures[row])
                 if usable:
                     _write_picture(out / f"{name}.png", frontals[row])
                 if usable and mesh is not None:
                     write_mesh(result, row, out / f"{name}.{mesh}")
                 if everything and result.status[row] != "failed":
-                    for panel, picture in steps[row].items():
-                        _write_picture(out / name / f"{panel}.png", picture)
-                picture = readable(f"{name}.png") if usable else ""
-                table.add({"path": readable(path), "name": readable(name), "picture": picture} | figures[row])
+                    for panel, step in steps[row].items():
+                        _write_picture(out / name / f"{panel}.png", step)
             seen, made = seen + len(faces), made + int(result.reliable.sum())
-            table.save_now_and_then()
             progress(done, len(files))
     typer.echo(f"{made} of {seen} faces frontalized: {out}")
 

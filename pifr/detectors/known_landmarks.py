@@ -10,9 +10,12 @@ import numpy as np
 
 from pifr.detectors.base import NO_FACE, Detections, landmark_boxes
 from pifr.errors import DataError
-from pifr.geometry.alignment import ARCFACE_112
+from pifr.geometry.alignment import ARCFACE_112, handedness
 
 log = logging.getLogger(__name__)
+
+_EXCHANGED = -0.2
+"""`handedness` of landmarks in the wrong order, clearly: a profile's hidden eye may be placed on either side."""
 
 _RECIPE = 2  # part of a landmark file's fingerprint: raise it when the same image may give other faces
 
@@ -20,13 +23,16 @@ _RECIPE = 2  # part of a landmark file's fingerprint: raise it when the same ima
 class LandmarkFile:
     """Five landmarks an image, from a CSV file with the columns path, x1, y1, ..., x5, y5; no detector runs.
 
+    Their order is the eye on the image's left, the other eye, the nose, the corner of the mouth on the image's left,
+    the other corner.
+
     A relative path is looked up from the folder of the CSV file. Coordinates are pixels with the centre of the first at
     (0, 0). An image that is not in the file, or whose coordinates are empty, has no face. Several lines for one image
     are several faces. Landmarks that are more than two of the image's longer sides apart are no face of it.
 
     Raises:
-        DataError: the file is missing or has other columns, or a line names no image, does not hold ten numbers, or
-            puts all landmarks into one pixel; names the line.
+        DataError: the file is missing or has other columns, or a line names no image, does not hold ten numbers, puts
+            all landmarks into one pixel, or clearly exchanges left and right; names the line.
     """
 
     missing = "no_landmarks"
@@ -86,6 +92,11 @@ def _five_points(values: Sequence[str], place: str) -> np.ndarray:
         raise DataError(f"{place}: a coordinate is not finite")
     if np.ptp(points, axis=0).max() < 1:
         raise DataError(f"{place}: all landmarks lie in one pixel; where there is no face, leave coordinates empty")
+    if handedness(points) < _EXCHANGED:
+        raise DataError(
+            f"{place}: left and right are exchanged: the order is the eye on the image's left, the other eye, the nose,"
+            " the corner of the mouth on the image's left, the other corner"
+        )
     return points
 
 

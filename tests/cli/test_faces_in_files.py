@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from pifr.cli.extract import _written_at_last
 from pifr.cli.support.face_folder import FreeNames
 from pifr.cli.support.faces_in_files import find_faces, image_files
 from pifr.detectors import Detections
@@ -70,13 +68,3 @@ def test_files_below_a_folder_keep_their_place_and_results_are_no_images(files: 
 def test_names_of_pictures_never_meet() -> None:
     names = FreeNames(set())
     assert [names(name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]
-
-
-def test_embeddings_of_a_stopped_extraction_are_kept(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"path": "a.jpg", "embedding": np.ones(4, np.float32)}]
-    with pytest.raises(KeyboardInterrupt), _written_at_last(tmp_path / "out.parquet", rows):
-        raise KeyboardInterrupt
-    assert pd.read_parquet(tmp_path / "out.parquet")["path"].tolist() == ["a.jpg"]
-    with _written_at_last(tmp_path / "none.parquet", []):
-        pass
-    assert not (tmp_path / "none.parquet").exists()

@@ -66,6 +66,7 @@ def test_two_lines_for_an_image_are_two_faces(tmp_path: Path) -> None:
         ((line("a.jpg"), line("b.jpg").replace("41", "left")), None, "line 3: ten numbers"),
         ((line("a.jpg").replace("41", "nan"),), None, "line 2: a coordinate is not finite"),
         (("a.jpg" + ",-1" * 10,), None, "line 2: all landmarks lie in one pixel"),
+        ((line("a.jpg", [POINTS[k] for k in (1, 0, 2, 4, 3)]),), None, "line 2: left and right are exchanged"),
         ((line(""),), None, "line 2: the path is missing"),
         ((line("1").removeprefix("1,"),), ",".join([*LandmarkFile.COLUMNS[1:], "path"]), "line 2: the path is missing"),
     ],

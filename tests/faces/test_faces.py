@@ -1,6 +1,7 @@
 """Crops know where they came from, alignment puts landmarks where the template says, failures keep their row."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from pifr.faces import (
     cut,
     inside_photo,
 )
+from pifr.geometry.alignment import TEMPLATES
 from pifr.geometry.camera import camera_from_angles
 from pifr.geometry.five_landmarks import angles_from_landmarks, nominal_landmarks
 from pifr.geometry.template import load_template
@@ -340,6 +342,15 @@ def test_autocast_around_it_changes_no_alignment_and_gradients_pass() -> None:
 def test_a_template_needs_five_points() -> None:
     with pytest.raises(ValueError, match=r"'wrong'.*\(5, 2\)"):
         AlignmentTemplate("wrong", 112, ((1.0, 2.0),))
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_template_is_no_mirror_image_and_is_given_in_pixels(template: AlignmentTemplate) -> None:
+    eye, other, nose, corner, other_corner = template.points
+    with pytest.raises(ValueError, match="mirror image"):
+        replace(template, points=(other, eye, nose, other_corner, corner))
+    with pytest.raises(ValueError, match="a tenth of the"):
+        replace(template, points=tuple((x / template.size, y / template.size) for x, y in template.points))
 
 
 @pytest.mark.parametrize("yaw", [-60.0, -20.0, 0.0, 35.0, 70.0])

@@ -140,6 +140,18 @@ def test_eight_bits_that_are_stored_as_more_stay_as_bright() -> None:
         np.testing.assert_array_equal(image, np.repeat(values[..., None], 3, -1))
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+def test_ten_or_twelve_bits_are_as_bright_as_eight(bits: int) -> None:
+    values = np.linspace(0, 2**bits - 1, 600).astype(np.uint16).reshape(20, 30)
+    assert read_image(encoded(Image.fromarray(values), "PNG")).max() == 255
+
+
+def test_a_kind_of_photo_that_is_not_read_is_to_be_converted(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ImageError, match="convert it to JPEG or PNG"):
+        read_image(tmp_path / "a.heic")
+
+
 def test_sixteen_bits_keep_their_high_byte() -> None:
     values = (np.arange(600, dtype=np.uint16) * 100).reshape(20, 30)
     image = read_image(encoded(Image.fromarray(values)))

@@ -1,5 +1,6 @@
 """View makers, and the plugin that goes through one."""
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -369,6 +370,22 @@ def test_a_photo_without_a_face_is_nobodys_nearest_neighbour() -> None:
     none = -torch.inf
     torch.testing.assert_close(found, torch.tensor([[0.0, none], [none, none], [0.6, none]]))
     assert found[:, 0].argmax() == 2
+
+
+def test_similarities_take_arrays_and_say_what_they_need() -> None:
+    found = similarities(np.eye(3, dtype=np.float16), np.array([[1.0, 0.0, np.nan]]))
+    assert found.tolist() == [[-np.inf]] * 3
+    with pytest.raises(ValueError, match=r"templates\[None\]"):
+        similarities(torch.eye(3), torch.ones(3))
+
+
+def test_a_forked_model_is_refused_where_it_would_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FrontalizedRecognizer(Recording(), PlainCrop())
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    with pytest.raises(RuntimeError, match="start workers by spawn"):
+        model.templates(faces("ok"))
+    assert pickle.loads(pickle.dumps(model)).templates(faces("ok")).status == ("ok",)
 
 
 def test_a_bare_network_is_no_recognizer() -> None:

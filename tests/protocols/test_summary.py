@@ -246,12 +246,22 @@ class TestRuns:
         with pytest.raises(DataError, match=r"another scores\.parquet"):
             load_run(tmp_path / "own")
 
+    @pytest.mark.parametrize("about", ["{}", '{"file": "other.parquet", "sha256": "0"}', '{"file": 3}'])
+    def test_a_table_that_is_not_there_is_missed(self, about: str, tmp_path: Path) -> None:
+        save_run(tmp_path, scores(), {})
+        (tmp_path / "run.json").write_text(f'{{"table": {about}}}', encoding="utf-8")
+        if about == "{}":
+            assert len(load_run(tmp_path).scores) == 160  # a record of before tables were named
+        else:
+            with pytest.raises(DataError, match="lacks the table"):
+                load_run(tmp_path)
+
     def test_files_that_no_run_wrote_are_let_alone(self, tmp_path: Path) -> None:
         (tmp_path / "landmarks.csv").write_text("the user's")
         save_run(tmp_path, scores(), {})
         assert (tmp_path / "landmarks.csv").read_text() == "the user's"
 
-    @pytest.mark.parametrize("record", ["[1]", '{"views": 3}', '{"dataset": null}'])
+    @pytest.mark.parametrize("record", ["[1]", '{"views": 3}', '{"dataset": null}', '{"views": {"none": "x"}}'])
     def test_a_record_of_something_else_is_refused(self, record: str, tmp_path: Path) -> None:
         save_run(tmp_path, scores(), {})
         (tmp_path / "run.json").write_text(record, encoding="utf-8")

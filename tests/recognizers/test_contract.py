@@ -62,6 +62,8 @@ def test_a_batch_of_another_form_is_refused_with_both_forms(batch: Tensor) -> No
         {"mean": [None]},
         {"std": (0.0,)},
         {"value_range": (1.0, 1.0)},
+        {"value_range": (0.0, 255.0), "mean": (0.485,), "std": (0.225,)},
+        {"mean": (0.5,), "std": (127.5,)},
         {"value_range": (255,)},
         {"channels": "grey", "std": (1.0,) * 3},
         {"input_size": (112, 112)},

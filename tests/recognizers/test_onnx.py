@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from feature_extractors import load_recognizer
 from feature_extractors.onnx import SFACE, OnnxRecognizer
 from pifr.errors import CheckpointError, ConfigError
+from pifr.geometry.alignment import FACENET_160
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
@@ -27,6 +28,7 @@ def write_network(
     dtype: int = TensorProto.FLOAT,
     channels_last: bool = False,
     baked: int = 0,
+    normalises: bool = False,
 ) -> Path:
     """Mean colour times a matrix, batch size one; as SFace's file, it may list its weights as inputs.
 
@@ -34,7 +36,15 @@ def write_network(
     """
     nodes = [
         helper.make_node("Cast", ["data"], ["cast"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["cast", "axes"], ["average"], keepdims=0),
+        *(
+            [
+                helper.make_node("Sub", ["cast", "middle"], ["moved"]),
+                helper.make_node("Mul", ["moved", "unit"], ["norm"]),
+            ]
+            if normalises
+            else []
+        ),
+        helper.make_node("ReduceMean", ["norm" if normalises else "cast", "axes"], ["average"], keepdims=0),
         helper.make_node("Reshape", ["average", "shape"], ["mean"]),
         helper.make_node("Gemm", ["mean", "weight"], ["out"], transB=1),
     ]
@@ -47,9 +57,27 @@ def write_network(
     axes = np.array([1, 2] if channels_last else [2, 3])
     weights = [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(axes, "axes")]
     weights += [numpy_helper.from_array(np.array([baked or -1, 3]), "shape")]
+    weights += [
+        numpy_helper.from_array(np.float32(127.5), "middle"),
+        numpy_helper.from_array(np.float32(1 / 128), "unit"),
+    ]
     graph = helper.make_graph(nodes, "g", [image, *(extra if listed_weights else [])], [output], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
+
+
+def test_a_graph_that_normalises_is_shown_pixels_from_0_to_255(tmp_path: Path) -> None:
+    plain, other = (write_network(tmp_path / f"{each}.onnx", normalises=each) for each in (False, True))
+    batch = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    recognizer = load_recognizer(f"onnx:{other}")
+    assert recognizer.config.value_range == (0.0, 255.0)
+    expected = load_recognizer(f"onnx:{plain}").embed(batch) * 127.5 / 128
+    torch.testing.assert_close(recognizer.embed(batch), expected)
+    other.with_suffix(".yaml").write_text("alignment: facenet-160\n")
+    assert load_recognizer(f"onnx:{other}").config.alignment == FACENET_160
+    other.with_suffix(".yaml").write_text("alignment: facenet\n")
+    with pytest.raises(ConfigError, match="no alignment 'facenet', but arcface-112"):
+        load_recognizer(f"onnx:{other}")
 
 
 def test_weights_in_a_file_of_their_own_are_part_of_what_tells_networks_apart(tmp_path: Path) -> None:
@@ -117,7 +145,8 @@ def test_a_file_beside_it_says_how_it_wants_its_input(tmp_path: Path) -> None:
         ("a: [", "YAML"),
         ("licence: caf\xe9", "YAML"),
         ("std: [.nan]", "std"),
-        ("alignment: arcface", "name, size and points"),
+        ("alignment: arcface", "no alignment 'arcface', but arcface-112"),
+        ("alignment: {name: mine}", "name, size and points"),
         ("alignment: {name: x, size: 112, points: [[1, 2], [3, 4], [5, 6], [7, 8], [9, a]]}", "pairs of numbers"),
     ],
 )

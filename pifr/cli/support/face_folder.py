@@ -4,16 +4,12 @@ A folder may be used again: the faces of a photo that was there before are repla
 """
 
 import csv
-import time
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path, PurePosixPath
 
 from pifr.errors import DataError
 from pifr.support.files import write_whole
-
-_SAVE_SECONDS = 2.0
-"""The table of a long run is saved this often."""
 
 COLUMNS = (
     *("path", "name", "picture", "status", "reason", "left", "top", "right", "bottom"),
@@ -23,7 +19,10 @@ COLUMNS = (
 
 
 class FacesTable:
-    """faces.csv. Rows of a photo stay until it is looked at again; it is saved on leaving, whatever happened.
+    """faces.csv. Rows of a photo stay until it is looked at again.
+
+    Rows are appended to the file as they are added, so that it claims all files of faces, even if this process is
+    killed; those that were renewed go on leaving, whatever happened.
 
     Args:
         file: may exist.
@@ -34,15 +33,18 @@ class FacesTable:
     """
 
     def __init__(self, file: Path, paths: Iterable[str]) -> None:
-        self._file, self._saved, self._old = file, time.monotonic(), set(paths)
+        self._file, self._old = file, set(paths)
         self._rows: dict[str, list[dict[str, str]]] = {}
         for row in self._read() if file.exists() else ():
             self._rows.setdefault(row["path"], []).append(row)
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        write_whole(self._file, self._write)
+        self._appended = self._file.open("a", newline="", encoding="utf-8")
 
     def __exit__(self, *_: object) -> None:
-        self._save()
+        self._appended.close()
+        write_whole(self._file, self._write)
 
     def renew(self, path: str) -> list[dict[str, str]]:
         """Takes the rows of a photo from an earlier call out; there are none at its second face."""
@@ -52,15 +54,10 @@ class FacesTable:
         return self._rows.pop(path, [])
 
     def add(self, row: dict[str, str]) -> None:
+        """A face whose files are about to be written."""
         self._rows.setdefault(row["path"], []).append(row)
-
-    def save_now_and_then(self) -> None:
-        if time.monotonic() - self._saved > _SAVE_SECONDS:
-            self._save()
-
-    def _save(self) -> None:
-        write_whole(self._file, self._write)
-        self._saved = time.monotonic()
+        csv.DictWriter(self._appended, COLUMNS).writerow(row)
+        self._appended.flush()
 
     def _write(self, part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as table:
@@ -73,7 +70,7 @@ class FacesTable:
             rows = csv.DictReader(table)
             if tuple(rows.fieldnames or ()) != COLUMNS:
                 raise DataError(f"'{self._file}' is no table of this command: choose another folder by --out")
-            return list(rows)
+            return [row for row in rows if None not in row.values()]  # the last one may have been cut off
 
 
 class FreeNames:

@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 EVERY = "every"
 """The policy for several faces under which an image may give several rows."""
 
-DETECTOR_HELP = "yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5)."
+DETECTOR_HELP = (
+    "yunet, yunet-close, mtcnn, aligned (as ArcFace) or file:CSV (path,x1,y1,...,x5,y5: the eye on the image's left, "
+    "the other, nose, the corner of the mouth on the image's left, the other)."
+)
 
 POLICY_HELP = "With several faces: largest, central, reject, or every."
 
@@ -38,13 +41,18 @@ def image_files(sources: Sequence[Path], out: Path) -> dict[Path, str]:
     Raises:
         DataError: there is none, or one that was named does not exist.
     """
-    from pifr.images import IMAGE_SUFFIXES
+    from pifr.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
     files: dict[Path, str] = {}
     left_out = 0
     for source in sources:
         if source.is_dir():
-            found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            # macOS puts files like "._a.jpg", which are no images, beside those on foreign disks.
+            there = [path for path in source.rglob("*") if not path.name.startswith("._")]
+            found = sorted(path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
+            if unread := [path for path in there if path.suffix.lower() in UNREAD_SUFFIXES]:
+                kinds = ", ".join(sorted({path.suffix.lower() for path in unread}))
+                log.warning("'%s': %d files of kinds that are not read (%s): convert them", source, len(unread), kinds)
             kept = [path for path in found if out.resolve() not in path.resolve().parents]
             left_out += len(found) - len(kept)
             files |= {path: path.relative_to(source).with_suffix("").as_posix() for path in kept}
