@@ -96,11 +96,17 @@ def _made_by(place: str, device: torch.device) -> Recognizer:
         sys.path.append(folder)  # what lies beside it can be imported, as by 'python FILE.py'
     spec = spec_from_file_location(f"pifr_user_{file.stem}", file)
     module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses and pickle look there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever is wrong with the user's file
+        raise ConfigError(f"'{file}' cannot be run: {type(error).__name__}: {error}") from error
     if not callable(make := getattr(module, function, None)):
         raise ConfigError(f"'{file}' has no function {function!r} that takes a device and returns a recognizer")
-    recognizer = make(device)
-    if lacking := [name for name in ("config", "embed", "fingerprint") if not hasattr(recognizer, name)]:
+    try:
+        recognizer = make(device)
+    except Exception as error:
+        raise ConfigError(f"{function!r} of '{file}', given a device: {type(error).__name__}: {error}") from error
+    if lacking := [name for name in ("config", "embed", "fingerprint") if getattr(recognizer, name, None) is None]:
         raise ConfigError(
             f"what {function!r} of '{file}' returns lacks {', '.join(lacking)}: a network becomes a recognizer by "
             "ModuleRecognizer(network, config)"

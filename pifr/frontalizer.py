@@ -12,6 +12,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -132,10 +133,13 @@ class Frontalizer:
             size: side of the rendering, 1 or more pixels.
 
         Raises:
-            ValueError: `size` is less than 1.
+            TypeError: `alignment` is no template.
+            ValueError: `size` is no whole number, or less than 1.
         """
-        if size < 1:
-            raise ValueError(f"size is {size}: a rendering has 1 or more pixels")
+        if not isinstance(alignment, AlignmentTemplate):
+            raise TypeError(f"alignment is {alignment!r}: give a template such as ARCFACE_112, and size=224 by name")
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"size is {size!r}: a rendering has a side of 1 or more pixels")
         if not len(faces):
             return self(FaceCrops.failed(("no_face",)), alignment, size)[:0]
         located = self.locator(faces)

@@ -111,7 +111,7 @@ def comparison_tables(figures: pd.DataFrame, statistics: Statistics) -> Iterator
                 *_notes_on_differences(group),
                 *notes_on_fnmr(int(group["impostor"].max())),
                 *_notes_on_fallbacks(group),
-                *(() if known else ("No run.json: whether the people are real is not recorded.",)),
+                *(() if known else ("No run.json says whether the people are real.",)),
             ),
         )
 

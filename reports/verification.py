@@ -428,6 +428,8 @@ class VerificationStudy:
         montage, lead = None, ()
         try:
             montage = self.montage(source) if source else None
+            if source and montage is None:
+                lead = ("No montage: of no frontalizer can be said what it changed.",)
         except DataError as error:  # the pictures are those of another run, which has a montage
             lead = (f"No montage: {error}.",)
         differences = self.difference_table()

@@ -63,6 +63,7 @@ def report(
     from datetime import UTC, datetime
 
     from pifr.errors import ConfigError
+    from pifr.support.files import check_writable
     from protocols.summary import Statistics
     from reports.build import build_report, write_figures, write_html, write_tables
     from reports.montage import folder_panels, image_panels
@@ -71,6 +72,10 @@ def report(
 
     if out and out.is_dir():
         raise ConfigError(f"--out '{out}' is a folder: name the file, such as '{out / 'report.html'}'")
+    if (panels or images) and not out:
+        raise ConfigError("pictures are for a page: name it by --out")
+    for folder in filter(None, (out and out.parent, tables, figures)):
+        check_writable(folder)
     source = folder_panels(panels) if panels else image_panels(images) if images else None
     content = build_report(
         read_runs(runs),
