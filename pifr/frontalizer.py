@@ -183,11 +183,15 @@ class Frontalizer:
             alignment, size: as in a call.
 
         Raises:
-            TypeError: one frame, or the name of a video, in place of frames.
+            TypeError: one frame, the name of a video, or a camera in place of frames.
             TypeError, ValueError: as `FaceFinder`, when it comes to what is no frame.
         """
         finder = finder or FaceFinder()
         require_several(frames)
+        if not isinstance(frames, Iterable):
+            raise TypeError(
+                f"a {type(frames).__name__} gives no frames by itself: wrap it in a generator of RGB frames"
+            )
         known = each_photo(_LOST if _is_lost(frame) else frame for frame in frames)
         found = (FaceCrops.failed(["unreadable"]) if frame is _LOST else finder([frame]) for frame in known)
         return (self(faces, alignment, size) for faces in found)

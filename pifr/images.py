@@ -201,5 +201,11 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """B x 3 x H x W in [0, 1] to uint8 B x H x W x 3."""
+    """B x 3 x H x W in [0, 1] to uint8 B x H x W x 3.
+
+    Raises:
+        ValueError: the images have another shape; one is images[:1], not images[0].
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images are {tuple(images.shape)}, not B x 3 x H x W: one of them is images[:1]")
     return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -5,6 +5,7 @@ A folder may be used again: the faces of a photo that was there before are repla
 
 import csv
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -121,4 +122,6 @@ def remove_face(out: Path, row: dict[str, str]) -> set[str]:
     files = (beside if row["picture"] else []) + (steps if row["status"] != "failed" else [])
     for file in files:
         (out / file).unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or not empty
+        (out / row["name"]).rmdir()
     return {_name(file) for file in files}
