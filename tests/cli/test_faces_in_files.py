@@ -68,3 +68,17 @@ def test_files_below_a_folder_keep_their_place_and_results_are_no_images(files: 
 def test_names_of_pictures_never_meet() -> None:
     names = FreeNames(set())
     assert [names(name) for name in ("a", "a", "a-2", "b/a")] == ["a", "a-2", "a-2-2", "b/a"]
+
+
+def test_folders_are_searched_through_links_once_and_what_is_left_out_is_named(
+    files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "around").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "others").symlink_to(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    for name in ("out/e.png", "in/f.png", "in/._f.png"):
+        (tmp_path / name).write_bytes(files[0].read_bytes())
+    (tmp_path / "in" / "g.heic").touch()
+    assert list(image_files([tmp_path / "in"], tmp_path / "results").values()) == ["f", "others/e"]
+    assert "1 files of kinds that are not read (.heic)" in caplog.text

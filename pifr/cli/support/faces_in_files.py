@@ -47,8 +47,7 @@ def image_files(sources: Sequence[Path], out: Path) -> dict[Path, str]:
     left_out = 0
     for source in sources:
         if source.is_dir():
-            # macOS puts files like "._a.jpg", which are no images, beside those on foreign disks.
-            there = [path for path in source.rglob("*") if not path.name.startswith("._")]
+            there = list(_files_below(source))
             found = sorted(path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
             if unread := [path for path in there if path.suffix.lower() in UNREAD_SUFFIXES]:
                 kinds = ", ".join(sorted({path.suffix.lower() for path in unread}))
@@ -65,6 +64,22 @@ def image_files(sources: Sequence[Path], out: Path) -> dict[Path, str]:
     if not files:
         raise DataError(f"no images among {', '.join(map(str, sources))}: name files, or folders that hold some")
     return files
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files, through links to other folders, too; each folder once. One that may not be read is named."""
+
+    def unreadable(error: OSError) -> None:
+        log.warning("'%s' cannot be searched: %s", error.filename, error.strerror)
+
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # macOS puts files like "._a.jpg", which are no images, beside those on foreign disks.
+        yield from (Path(place, name) for name in names if not name.startswith("._"))
 
 
 def make_finder(detector: str, policy: str, fallback: str | None = None) -> "FaceFinder":
