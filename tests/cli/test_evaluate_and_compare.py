@@ -301,6 +301,17 @@ class TestCompare:
         assert "SYNTHETIC tiny FP" in output
         assert "cfp FP (measured, 4 folds" in output
 
+    def test_runs_that_differ_in_their_counts_alone_are_no_baseline(self, pifr: Pifr, run: Path) -> None:
+        second = run.parent / "second"
+        second.mkdir()
+        (second / "scores.parquet").write_bytes((run / "scores.parquet").read_bytes())
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record["dataset"]["counts"] = {"images": 35}
+        (second / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        code, _, error = pifr("compare", run, second, "--baseline", "run=first", "--replicates", 100)
+        assert code == 1
+        assert "differ in their data set" in error
+
     def test_a_run_without_the_usual_baseline_is_printed_without_differences(
         self, pifr: Pifr, cfp_root: Path, tmp_path: Path
     ) -> None:

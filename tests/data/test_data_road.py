@@ -124,6 +124,23 @@ def test_a_profile_shows_only_its_own_side():
     assert ((seen[:, 0] - 1) / 254 < 0.52).mean() > 0.98
 
 
+def test_added_light_comes_from_the_side_that_is_named():
+    head = TexturedHead(np.full((256, 256, 3), 120, np.uint8), _fit_of())
+    black = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+    plain = head.render((0.0, 0.0, 0.0), black)
+    face = cv2.erode((plain.pncc.max(2) > 0).astype(np.uint8), np.ones((9, 9))) > 0
+    x, y = np.meshgrid(np.linspace(-1, 1, CANVAS), np.linspace(1, -1, CANVAS))  # right and up
+
+    def gain(*direction: float) -> np.ndarray:
+        lit = head.render((0.0, 0.0, 0.0), black, light=(np.array(direction), 0.5))
+        return (lit.image[face].mean(1) / plain.image[face].mean(1)).astype(float)
+
+    for towards, light, least in ((x[face], gain(1.0, 0.0, 0.0), 0.3), (y[face], gain(0.0, 1.0, 0.0), 0.05)):
+        assert light[towards > 0.1].mean() > light[towards < -0.1].mean() + least
+    assert gain(0.0, 0.0, 1.0).mean() > 1.05  # from the front
+    assert gain(0.0, 0.0, -1.0).mean() < 0.7
+
+
 def test_an_opened_mouth_is_dark_inside_and_no_part_of_the_face():
     model, head = load_face_model(), TexturedHead(np.full((256, 256, 3), 200, np.uint8), _fit_of())
     jaw = [model.expression_names.index("jawOpen")]
@@ -450,6 +467,32 @@ def test_an_unknown_landmark_source_is_refused_before_any_photo_is_read(tmp_path
 def test_an_empty_folder_says_what_it_lacks(tmp_path):
     with pytest.raises(DataError, match="no photos"):
         registration.find_photos(tmp_path)
+
+
+def test_added_light_of_training_views_comes_from_the_front(monkeypatch):
+    monkeypatch.setattr(pairs, "draw_background", lambda *a: None)
+    monkeypatch.setattr(pairs, "_another_face", lambda *a: (None, False))
+    head = SimpleNamespace(render=lambda angles, background, offset, hair, light, mouth: light)
+    drawn = [pairs._draw_view(head, photo, 1, Path(), ["x"], pairs.RenderSettings()) for photo in range(60)]
+    directions = np.array([light[0] for light in drawn if light])
+    assert 20 < len(directions) < 50  # of 36 that are expected
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    assert directions[:, 2].min() > 0
+    assert directions[:, :2].min() < 0 < directions[:, :2].max()
+
+
+@pytest.mark.parametrize("yaw", [-60.0, 60.0])
+def test_the_own_background_trails_behind_a_turned_head(yaw):
+    photo = np.zeros((256, 256, 3), np.uint8)
+    photo[:, 124:132] = 255  # where the head is
+    head = SimpleNamespace(smooth=photo, face_box=lambda: (np.array([127.5, 127.5]), 110.0))
+    nose = rotation_from_angles(torch.tensor([[yaw, 0.0, 0.0]]))[0, 0, 2].item()
+    seeds = [seed for seed in range(20) if np.random.default_rng(seed).random() > 0.5]  # those that show it
+    for seed in seeds:
+        background = pairs.draw_background(head, yaw, Path(), np.random.default_rng(seed))
+        middle = background[:, CANVAS // 4 : -CANVAS // 4, 0].mean(0)  # beside it the photo may be reflected
+        place = middle.argmax() - (len(middle) - 1) / 2
+        assert place * nose < -0.1 * CANVAS
 
 
 def test_every_view_of_every_photo_is_drawn_anew(monkeypatch):

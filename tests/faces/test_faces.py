@@ -108,7 +108,7 @@ def test_landmarks_follow_the_crop() -> None:
     torch.testing.assert_close(homogeneous @ crop.crop_to_image[0].T, torch.from_numpy(points).float())
 
 
-@pytest.mark.parametrize("roll", [-170.0, -90.0, -50.0, 50.0, 120.0])
+@pytest.mark.parametrize("roll", [-170.0, -90.0, -50.0, -34.0, 34.0, 120.0])
 def test_a_head_that_is_rolled_far_is_upright_in_its_crop(roll: float) -> None:
     points = five_points(roll, (200.0, 170.0))
     crop = cut(ramp(400, 400), np.array([140.0, 110.0, 260.0, 230.0]), points)
@@ -117,9 +117,24 @@ def test_a_head_that_is_rolled_far_is_upright_in_its_crop(roll: float) -> None:
     torch.testing.assert_close(homogeneous @ crop.crop_to_image[0].T, torch.from_numpy(points))
 
 
-def test_a_head_that_is_rolled_little_is_cut_upright_in_the_photo() -> None:
+@pytest.mark.parametrize("roll", [50.0, 90.0, 170.0])
+def test_the_box_of_a_rolled_head_is_the_detectors(roll: float) -> None:
     box = np.array([140.0, 110.0, 260.0, 230.0])
-    crop = cut(ramp(400, 400), box, five_points(20.0, (200.0, 170.0)))
+    crop = cut(ramp(400, 400), box, five_points(roll, (200.0, 170.0)))
+    torch.testing.assert_close(crop.boxes[0], torch.from_numpy(box).float(), atol=1.0, rtol=0)
+
+
+def test_the_corners_of_a_turned_crop_show_the_photo() -> None:
+    crop = cut(ramp(500, 500), np.array([190.0, 190.0, 310.0, 310.0]), five_points(45.0, (250.0, 250.0)))
+    for place in (4, 250):
+        where = torch.tensor([place, place, 1.0]) @ crop.crop_to_image[0].T
+        torch.testing.assert_close(crop.pixels[0, :2, place, place] * 255 * 2, where, atol=3.0, rtol=0)
+
+
+@pytest.mark.parametrize("roll", [20.0, 26.0, -26.0])
+def test_a_head_that_is_rolled_little_is_cut_upright_in_the_photo(roll: float) -> None:
+    box = np.array([140.0, 110.0, 260.0, 230.0])
+    crop = cut(ramp(400, 400), box, five_points(roll, (200.0, 170.0)))
     torch.testing.assert_close(crop.pixels, cut(ramp(400, 400), box).pixels)
 
 
@@ -423,6 +438,12 @@ def test_every_face_of_an_image_is_cut_the_largest_first() -> None:
     assert len(FaceFinder(Scripted(), fallback="centre-crop").every_face(IMAGE)) == 0
     with pytest.raises(ImageError):
         FaceFinder(Scripted(LARGE_LEFT)).every_face(b"text")
+
+
+def test_the_largest_face_is_that_of_the_largest_area() -> None:
+    finder = FaceFinder(Scripted((10.0, 10.0, 110.0, 30.0), (100.0, 100.0, 160.0, 160.0)))
+    for faces in (finder([IMAGE]), finder.every_face(IMAGE)):
+        assert crop_centre(faces) == pytest.approx([130, 130], abs=1)
 
 
 def test_autocast_around_it_changes_no_crop() -> None:

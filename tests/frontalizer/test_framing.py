@@ -25,6 +25,11 @@ def test_specks_do_not_move_the_square():
     assert bounding_squares(mask)[0].tolist() == [[19.5, 34.5]]
 
 
+def test_specks_alone_are_no_face():
+    assert not bounding_squares(drawn(10, 10, 14, 12))[2].any()
+    assert bounding_squares(drawn(10, 10, 14, 13))[2].all()  # 20 of 4096 pixels are more than 0.4 %
+
+
 def test_an_empty_mask_is_not_found_and_frames_the_image():
     centre, side, found = bounding_squares(torch.zeros(2, 1, 64, 64))
     assert not found.any()

@@ -202,6 +202,32 @@ def test_what_c_net_cannot_have_meant_is_a_fallback(frontalizer, spoilt, reason)
     assert (result.status, result.reason) == (("fallback",), (reason,))
 
 
+def test_a_face_that_is_explained_well_may_leave_a_third_more_doubt(locator):
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[..., 10:20, 10:20] = 1.0
+    mask[..., 10:17, 10:20] = 0.7  # undecided at 0.7 of the face
+    camera = camera_from_angles(torch.zeros(2), 0.0, 0.0, SCALE, torch.zeros(2, 2))
+    found, residual = torch.ones(2, dtype=torch.bool), torch.tensor([1.0, 2.0])
+    judged = locator._judged(painted_faces([0.0, 0.0]), found, mask, camera, residual, torch.ones(2, 1, 64, 64))
+    assert judged == (("ok", "fallback"), ("", "uncertain_mask"))
+
+
+def test_codes_end_where_the_template_does(locator):
+    network = locator.pretrained["pncc"]
+    read = network.forward
+    network.forward = lambda pixels, mask: PnccPrediction(3 * pixels - 1, read(pixels, mask).mask_logits)
+    pncc = locator(painted_faces([20.0])).pncc
+    assert (pncc.min(), pncc.max()) == (0, 1)
+
+
+def test_a_failed_face_has_no_mask_whatever_the_networks_see_in_black(locator):
+    everywhere = torch.full((1, 1, 128, 128), 10.0)
+    locator.pretrained["segmentation"].forward = lambda pixels: everywhere
+    locator.pretrained["pncc"].forward = lambda pixels, mask: PnccPrediction(pixels, everywhere)
+    assert locator(faces_of(torch.zeros(1, 3, 256, 256))).mask.all()
+    assert not locator(FaceCrops.failed(["no_face"])).mask.any()
+
+
 def test_a_photo_that_shows_little_of_the_face_is_a_fallback(frontalizer):
     faces = replace(painted_faces([20.0]), edges=photo_edges(0.0, 0.0, 255.0, 90.0, 1))
     result = frontalizer(faces)
@@ -470,7 +496,7 @@ def test_the_tight_crop_is_the_square_of_the_mask_times_the_crop_factor(locator)
     assert frame[0, :, 0].norm().item() * 128 == pytest.approx(40 * 2 * factor, rel=0.03)
 
 
-@pytest.mark.parametrize(("yaw", "used"), [(105.0, True), (115.0, False)])
+@pytest.mark.parametrize(("yaw", "used"), [(105.0, True), (115.0, False), (-105.0, True), (-115.0, False)])
 def test_faces_beyond_110_degrees_are_not_used(locator, monkeypatch, yaw, used):
     monkeypatch.setattr("pifr.geometry.camera.Camera.angles", lambda camera: torch.tensor([[yaw, 0.0, 0.0]]))
     assert ("beyond_profile" not in locator(painted_faces([60.0])).reason) == used

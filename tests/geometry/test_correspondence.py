@@ -293,6 +293,16 @@ def test_evidence_of_the_mean_face_is_no_displacement(correspondence):
     assert hidden[:, :6].abs().max() == hidden[:, 9:].abs().max() == 0
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_evidence_of_a_displacement_ends_at_thirty_millimetres(correspondence, sign):
+    camera = camera_from_angles(torch.zeros(1), 0.0, 0.0, 0.5, torch.full((1, 2), 63.5))
+    seen, texture = torch.ones(1, 1, 64, 64), torch.full((1, 3, 64, 64), 0.5)
+    image_map = camera.project(correspondence.mean) + sign * 500.0
+    evidence = correspondence.evidence(camera, image_map, correspondence.mean + sign * 500.0, seen, texture)
+    assert evidence[:, :6].abs().max() == 6  # in units of five
+    assert (evidence[:, 3:6] == sign * 6).all()
+
+
 def test_landmarks_of_the_fit_include_hidden_ones(unwrapped, people):
     uv = load_template().landmarks("multipie68")
     found = warp.points_at(unwrapped.image_map, uv).transpose(1, 2)

@@ -27,6 +27,13 @@ def test_zero_coefficients_give_the_mean():
     assert torch.allclose(model.textures(torch.zeros(1, 4))[0], model.mean.clamp(0, 1))
 
 
+def test_nobody_is_drawn_beyond_two_and_a_half_deviations():
+    model = TextureModel(torch.full((3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.1))
+    people = model.sample(torch.Generator().manual_seed(0), 2000, spread=0.8)
+    assert people.min().item() == pytest.approx(0.5 - 2.5 * 0.8 * 0.1)
+    assert people.max().item() == pytest.approx(0.5 + 2.5 * 0.8 * 0.1)
+
+
 def test_the_mean_is_mirror_symmetric():
     mean = load_texture_model().mean
     assert (mean - mean.flip(-1)).abs().max() < 0.01

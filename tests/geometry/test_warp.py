@@ -118,6 +118,13 @@ def test_uv_maps_hold_their_pixels_at_half_steps(size):
     torch.testing.assert_close(warp.points_at(maps, corner)[..., 0], maps[..., 0, 0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [16, 12])
+def test_a_resized_uv_map_holds_the_coordinates_of_its_own_pixels(size):
+    resized = warp.resized(warp.uv_grid(8)[None], size)
+    # Beyond the centres of the outermost pixels the coarse map's edge is repeated.
+    torch.testing.assert_close(resized[0, :, 1:-1, 1:-1], warp.uv_grid(size)[:, 1:-1, 1:-1])
+
+
 def test_the_affine_map_of_points_is_found_and_outliers_without_weight_do_not_matter():
     generator = torch.Generator().manual_seed(0)
     source = torch.rand(4, 2, 50, generator=generator) * 100

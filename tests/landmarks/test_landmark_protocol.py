@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -67,6 +68,18 @@ def test_the_eye_of_cfp_is_the_mean_of_its_points() -> None:
     moved = _face68()
     moved[36:42] += [[6, 0], [-6, 0], [0, 6], [0, -6], [2, 0], [-2, 0]]
     assert landmark_errors(moved, truth)["error_eye"] == pytest.approx(0, abs=1e-9)
+
+
+def test_eye_nose_and_mouth_of_cfp_are_those_of_the_68_points() -> None:
+    of_68 = LANDMARK_SETS["cfp30-left"]
+    found = {name: [of_68[point] for point in points] for name, points in SCHEMES["cfp30"].measured}
+    assert found == {"eye": [36, 37, 38, 39, 40, 41], "nose": [30], "mouth": [48]}  # eye and corner on the image's left
+
+
+def test_an_eye_that_is_known_in_part_tells_the_side() -> None:
+    truth = _annotation("multipie39", "left")
+    truth.points[10] = np.nan
+    assert truth.side == "left"
 
 
 def test_jaw_points_do_not_count() -> None:
@@ -164,6 +177,24 @@ def test_failures_keep_their_row_and_are_counted_beside_the_error(tmp_path: Path
     ]
     nose = np.hypot(*(annotations[0].points[18] - annotations[0].points[21]))
     assert summary.loc[("off", 60), "nme_nose"] == pytest.approx(5 / nose, rel=1e-5)
+
+
+def test_errors_are_summed_up_by_their_means_over_pictures_with_an_answer() -> None:
+    table = pd.DataFrame(
+        {
+            "setting": "cfp",
+            "predictor": "cnet",
+            "sample": list("abcd"),
+            "yaw": 80.0,
+            "status": ["ok", "ok", "ok", "failed"],
+            "nme_nose": [0.3, 0.6, 1.8, np.nan],
+            "nme_box": [0.1, 0.2, 0.6, np.nan],
+        }
+    )
+    (row,) = summarise_landmarks(table).to_dict("records")
+    assert (row["pictures"], row["failures"]) == (4, 1)
+    assert (row["nme_nose"], row["nme_nose_median"]) == pytest.approx((0.9, 0.6))
+    assert row["nme_box"] == pytest.approx(0.3)
 
 
 def test_a_landmark_file_finds_the_pictures(tmp_path: Path) -> None:

@@ -186,6 +186,12 @@ class TestOtherFigures:
         result = metrics.cross_validated_accuracy(same, score, np.repeat([0, 1], 4))
         np.testing.assert_allclose(result.values, [0.5, 0.5])
 
+    def test_a_score_at_the_threshold_of_the_other_folds_is_a_match(self) -> None:
+        same = np.array([True, False, True, False])
+        score = np.array([0.75, 0.25, 0.5, 0.25])  # the first fold says 0.5
+        result = metrics.cross_validated_accuracy(same, score, np.array([0, 0, 1, 1]))
+        assert result.values.tolist() == [1, 1]
+
     def test_accuracy_needs_two_folds(self) -> None:
         with pytest.raises(ValueError, match="two folds"):
             metrics.cross_validated_accuracy(SAME, np.arange(6.0), np.zeros(6))
@@ -278,6 +284,12 @@ class TestCertainty:
     def test_folds_that_differ_alike_say_nothing_of_chance_whatever_the_rounding(self) -> None:
         a, b = np.array([3, 2, 5, 6]) / 28, np.array([2, 1, 4, 5]) / 28
         assert np.isnan(metrics.paired_difference(a, b, np.zeros(5), np.zeros(5)).p_value)
+
+    def test_a_fold_without_a_figure_is_left_out_of_a_difference(self) -> None:
+        nothing = np.zeros(5)
+        result = metrics.paired_difference(np.array([0.1, np.nan]), np.array([0.2, 0.5]), nothing, nothing)
+        assert result.difference == pytest.approx(0.1)
+        assert len(result.per_fold) == 1
 
     def test_pairing_is_tighter_than_two_separate_intervals(self) -> None:
         same, score = verification(10, count=800)

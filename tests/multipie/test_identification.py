@@ -31,9 +31,11 @@ def test_rank_and_best_impostor_agree_with_sorting_every_score(block: tuple[int,
     np.testing.assert_allclose(found.score, scores[np.arange(40), truth], atol=1e-6)
 
 
-def test_a_tie_counts_against_the_true_reference() -> None:
-    same = np.ones((4, 3), np.float32)
-    assert search(same, same, np.arange(4)).rank.tolist() == [4, 4, 4, 4]
+def test_a_tie_counts_against_the_true_reference_however_sums_are_rounded() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        same = _unit(rng, 1, 512).repeat(5, 0)
+        assert search(same, same, np.arange(5)).rank.tolist() == [5] * 5
 
 
 def test_ranks_do_not_change_with_the_order_of_the_subjects() -> None:
@@ -62,6 +64,14 @@ def test_a_probe_of_nobody_has_no_rank_but_a_nearest_impostor() -> None:
     assert np.isnan(found.rank).all()
     assert np.isnan(found.score).all()
     assert found.best_impostor.tolist() == [0]
+
+
+def test_a_gallery_of_one_reference_has_no_impostor() -> None:
+    one = np.eye(2, dtype=np.float32)[:1]
+    found = search(one, one, np.array([0]))
+    assert found.rank.tolist() == [1]
+    assert found.best_impostor.tolist() == [-1]
+    assert np.isnan(found.best_impostor_score).all()
 
 
 def test_memory_is_bounded_by_the_block_not_by_the_gallery() -> None:

@@ -139,6 +139,12 @@ def test_a_partial_tree_runs_and_says_what_it_lacks(tmp_path: Path) -> None:
     assert not unenrolled.loc["002"].any()
 
 
+@pytest.mark.parametrize("shot", ["07", "13"])  # the gallery's, and another
+def test_a_complete_tree_lacks_no_frontal_probes(small_tree: Path, shot: str) -> None:
+    protocol = MultiPie(small_tree, Switches(test_subjects="all", frontal_probes=True, probe_shots=shot))
+    assert "missing" not in "\n".join(protocol.notices("2", protocol.samples("2")))
+
+
 def test_a_session_that_is_not_there_is_named_once(tmp_path: Path) -> None:
     root = _write(tmp_path, {1: [1], 2: [1], 3: [1]}, shots=("07",))
     protocol = MultiPie(root, Switches(test_subjects="all", session4_neutral="both"))
@@ -169,6 +175,13 @@ def test_cameras_come_in_mirrored_pairs() -> None:
 
 def test_flash_shots_are_01_to_18() -> None:
     assert Switches(probe_shots="flash").shots == tuple(f"{shot:02d}" for shot in range(1, 19))
+
+
+def test_the_tree_may_lie_in_a_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "data" / "session01" / "multiview" / "001").mkdir(parents=True)
+    protocol = MultiPie(tmp_path)
+    assert protocol.validate() == []
+    assert protocol.attendance == {1: ("001",)}
 
 
 def test_folders_that_are_no_subjects_are_no_people(tmp_path: Path) -> None:

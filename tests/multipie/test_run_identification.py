@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,8 @@ import torch
 from torch import nn
 
 from feature_extractors.base import ModuleRecognizer, RecognizerConfig
-from pifr.faces import AlignmentTemplate
-from pifr.views import Mirror, PlainCrop
+from pifr.faces import AlignmentTemplate, FaceCrops, FaceFinder
+from pifr.views import Mirror, PlainCrop, ViewMaker, Views
 from protocols import runner
 from protocols.experiment import Experiment
 from protocols.extraction import System
@@ -66,7 +67,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tup
     systems = [System("small", recognizer, name, maker) for name, maker in makers.items()]
     monkeypatch.setattr(runner, "load_systems", lambda experiment: systems)
 
-    def evaluate(root: Path, **options: str) -> tuple[pd.DataFrame, dict]:
+    def evaluate(root: Path, maker: ViewMaker | None = None, **options: str) -> tuple[pd.DataFrame, dict]:
+        if maker:
+            systems.append(System("small", recognizer, maker.name, maker))
         places = {"data": root, "out": tmp_path / "out", "store": tmp_path / "store.sqlite"}
         experiment = Experiment(**places, detector=f"file:{root / 'landmarks.csv'}", **options)
         return run_identification(MultiPie(root, SWITCHES), experiment)
@@ -89,6 +92,24 @@ def test_a_run_has_a_row_a_probe_and_system_and_says_what_was_compared(run, tmp_
     rates = identification_rates(table, by=("pose",)).set_index(["frontalizer", "pose"])["rank-1"]
     assert rates["none", 45] > rates["none", 90]
     assert (table.score >= table.best_impostor_score).equals((table["rank"] == 1).astype(bool))
+
+
+class _Posed(PlainCrop):
+    """A view maker that takes a face's brightness for its yaw."""
+
+    name, fingerprint = "posed", "posed-1"
+
+    def __call__(self, faces: FaceCrops, alignment: AlignmentTemplate, size: int) -> Views:
+        return replace(super().__call__(faces, alignment, size), yaw=90 * faces.pixels.mean((1, 2, 3)))
+
+
+def test_the_yaw_of_a_row_is_its_probes(run, tmp_path: Path) -> None:
+    root = _write(tmp_path / "tree", {person: person + 1 for person in range(3)})
+    table, _ = run(root, _Posed())
+    rows, finder = table[table.frontalizer == "posed"], FaceFinder(f"file:{root / 'landmarks.csv'}")
+    expected = _Posed()(finder([root / probe for probe in rows["probe"]]), SYMMETRIC, 32).yaw
+    np.testing.assert_allclose(rows["yaw"], expected, rtol=1e-5)
+    assert rows["yaw"].nunique() == len(rows)
 
 
 def test_a_tree_is_looked_through_once(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pifr.networks.config import (
     DiscriminatorConfig,
     FineShapeConfig,
     InpaintingConfig,
+    NetworkConfig,
     Pix2PixConfig,
     PnccConfig,
     ResidualConfig,
@@ -22,11 +23,13 @@ from pifr.networks.config import (
 )
 from pifr.networks.inpainting import NoisyConvolution
 from pifr.networks.shape import EVIDENCE_CHANNELS, CoarseShapeNetwork
+from pifr.networks.unet import build_unet
 from pifr.networks.weights import build_network, load_network, load_weights, read_metadata, save_network
 
 CONFIGS = Path(__file__).parents[2] / "pifr" / "training" / "configs"
 SMALL_UNET = ResidualConfig(widths=(8, 8, 8), encoder_blocks=(0, 1), decoder_blocks=(1, 1))
 SMALL_PNCC = PnccConfig(input_size=32, segmented_input=False, predicts_mask=True, unet=SMALL_UNET)
+SMALL_INPAINTING = InpaintingConfig(resolution=16, widths=(4, 8), dilations=(1, 2))
 
 
 # Sizes of layers need no numbers: the networks live on the meta device, but for whole U-Nets, which use autocast.
@@ -43,6 +46,13 @@ def sizes_of(network: torch.nn.Sequential, inputs: torch.Tensor) -> list[tuple[i
         inputs = layer(inputs)
         sizes.append(tuple(inputs.shape[1:]))
     return sizes
+
+
+def inputs_of(layer: torch.nn.Module) -> list[torch.Tensor]:
+    """Grows by what the layer is shown, each time that it runs."""
+    shown: list[torch.Tensor] = []
+    layer.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    return shown
 
 
 def test_paper_segmentation_maps_256_pixels_to_256_logits() -> None:
@@ -62,6 +72,36 @@ def test_paper_unet_reaches_one_pixel_at_the_bottom() -> None:
         assert sizes_of(unet.down, meta(1, 3, 128, 128)) == [
             (64, 64, 64), (128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4), (512, 2, 2), (512, 1, 1)
         ]  # fmt: skip
+
+
+def test_a_small_unet_sees_the_whole_crop_from_each_of_its_corners() -> None:
+    torch.manual_seed(0)
+    unet, pixels = build_unet(SMALL_UNET, 3, 1).eval(), torch.rand(1, 3, 256, 256)
+    other = pixels.clone()
+    other[..., :4, :4] = 1 - pixels[..., :4, :4]
+    with torch.no_grad():
+        change = (unet(pixels) - unet(other)).abs()
+    assert change[..., 200:, 200:].max() > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "first", "size"),
+    [
+        (SegmentationConfig(input_size=32, unet=SMALL_UNET), "unet", 32),
+        (SMALL_PNCC, "unet", 32),
+        (SMALL_INPAINTING, "stem", 16),
+        (DiscriminatorConfig(widths=(4, 8)), "features", 32),
+        (FineShapeConfig(resolution=32, working_size=32, unet=SMALL_UNET), "unet", 32),
+    ],
+    ids=lambda value: getattr(value, "network", None),
+)
+def test_black_is_minus_one_and_white_is_one_to_the_first_layer(config: NetworkConfig, first: str, size: int) -> None:
+    network = build_network(config).eval()
+    shown = inputs_of(getattr(network, first))
+    visibility = [torch.ones(1, 1, size, size)] if config is SMALL_INPAINTING else []
+    for level in (0.0, 1.0):
+        network(torch.full((1, 3, size, size), level), *visibility)
+    assert [seen[:, :3].unique().tolist() for seen in shown] == [[-1.0], [1.0]]
 
 
 def test_paper_coarse_shape_has_the_layers_of_section_3_5_2() -> None:
@@ -110,10 +150,19 @@ def test_paper_inpainting_completes_84_pixel_textures(config: InpaintingConfig) 
 
 
 def test_inpainting_does_not_look_at_unseen_pixels() -> None:
-    network = build_network(InpaintingConfig(resolution=16, widths=(4, 8), dilations=(1, 2))).eval()
+    network = build_network(SMALL_INPAINTING).eval()
     texture, seen = torch.rand(1, 3, 16, 16), (torch.rand(1, 1, 16, 16) > 0.5).float()
     other = torch.where(seen > 0, texture, torch.rand(1, 3, 16, 16))
     torch.testing.assert_close(network(texture, seen), network(other, seen))
+
+
+def test_inpainting_sees_face_and_visibility_each_beside_its_mirror_image() -> None:
+    network = build_network(SMALL_INPAINTING.model_copy(update={"sees_visibility": True})).eval()
+    shown, visibility = inputs_of(network.stem), torch.rand(1, 1, 16, 16)
+    network(torch.rand(1, 3, 16, 16), visibility)
+    (seen,) = shown
+    torch.testing.assert_close(seen[:, 3:6], seen[:, :3].flip(3), rtol=0, atol=0)
+    torch.testing.assert_close(seen[:, 6:], torch.cat([visibility, visibility.flip(3)], 1), rtol=0, atol=0)
 
 
 def test_inpainting_sees_the_flipped_face_and_skips_the_middle() -> None:
@@ -196,6 +245,13 @@ def test_segmented_input_hides_the_background() -> None:
     torch.testing.assert_close(network(face, mask).pncc, network(elsewhere, mask).pncc)
     with pytest.raises(ValueError, match="mask"):
         network(face)
+
+
+def test_codes_are_in_the_middle_where_the_unet_says_nothing() -> None:
+    network = build_network(SMALL_PNCC).eval()
+    for parameter in network.unet.last.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert (network(torch.rand(1, 3, 32, 32)).pncc == 0.5).all()
 
 
 def test_codes_keep_full_precision_under_autocast() -> None:

@@ -107,6 +107,12 @@ def test_real_data_must_have_the_official_number_of_pairs(cfp_root: Path) -> Non
     assert "Split/FF: no folds" in problems(cfp_root)
 
 
+def test_real_data_must_not_have_more_pairs_either(cfp_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cfp_root / "dataset.json").unlink()
+    monkeypatch.setattr("protocols.cfp.PAIRS_PER_CLASS", 3)
+    assert "Split/FP/01/same.txt: 4 pairs, not CFP's 3;" in problems(cfp_root)
+
+
 def test_a_set_of_ones_own_is_real_has_any_number_of_pairs_and_perhaps_one_setting(cfp_root: Path) -> None:
     (cfp_root / "dataset.json").write_text('{"name": "mine", "synthetic": false}', encoding="utf-8")
     shutil.rmtree(cfp_root / "Protocol" / "Split" / "FF")

@@ -16,5 +16,7 @@ def key(finder="a", maker="b", recognizer="c", **config):
 
 def test_features_are_kept_apart_by_all_that_they_depend_on() -> None:
     other = AlignmentTemplate("mine", 100, ARCFACE_112.points)
-    keys = {key(), key(finder="x"), key(maker="x"), key(recognizer="x"), key(input_size=96), key(alignment=other)}
-    assert len(keys) == 6
+    namesake = AlignmentTemplate(ARCFACE_112.name, ARCFACE_112.size, tuple((x, y + 1) for x, y in ARCFACE_112.points))
+    keys = {key(), key(finder="x"), key(maker="x"), key(recognizer="x"), key(input_size=96)}
+    keys |= {key(alignment=other), key(alignment=namesake)}
+    assert len(keys) == 7

@@ -72,6 +72,11 @@ def test_cplfw_takes_two_lines_a_pair(tmp_path: Path) -> None:
     assert table["fold"].tolist() == [1, 1]
 
 
+def test_any_flag_but_0_of_two_lines_means_one_person(tmp_path: Path) -> None:
+    file = write_list(tmp_path, "Ann_1.jpg 7", "Ann_2.jpg 7", "Ann_1.jpg 0", "Bob_1.jpg 0")
+    assert PairList(file).comparisons("all")["same"].tolist() == [True, False]
+
+
 @pytest.mark.parametrize("form", ["{0} {1} {2}", "{2} {0} {1}", "{0},{1},{2}", '"{0}","{1}",{2}'])
 def test_labelled_lines_are_read_with_the_label_first_or_last(tmp_path: Path, form: str) -> None:
     make_images(tmp_path, "a.png", "b.png", "c.png")

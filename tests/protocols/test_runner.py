@@ -13,7 +13,8 @@ import torch
 
 from feature_extractors.base import ModuleRecognizer
 from pifr.errors import DataError
-from pifr.faces import AlignmentTemplate, FaceCrops, FaceFinder
+from pifr.faces import ARCFACE_112, AlignmentTemplate, FaceCrops, FaceFinder
+from pifr.fusion import FUSIONS, Fusion
 from pifr.plugin import FrontalizedRecognizer
 from pifr.views import Mirror, PlainCrop, Views
 from protocols.base import SCORE_COLUMNS
@@ -142,6 +143,21 @@ def test_a_view_that_two_frontalizers_share_is_embedded_once(
     assert recognizer.seen == 2 * len(images_of(Cfp(cfp_root)))
 
 
+def test_recognizers_that_are_aligned_differently_are_shown_views_of_their_own(cfp_root: Path, tmp_path: Path) -> None:
+    small, other = small_recognizer(), small_recognizer("other")
+    lower = replace(ARCFACE_112, name="lower", points=tuple((x, y + 8) for x, y in ARCFACE_112.points))
+    other.config = replace(other.config, alignment=lower)
+    systems = [System(recognizer.config.name, recognizer, "none", PlainCrop()) for recognizer in (small, other)]
+    images = list(images_of(Cfp(cfp_root)).values())[:5]
+    finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
+    with FeatureStore(tmp_path / "both.sqlite") as store:
+        together = extract(images, finder, systems, store)
+    for system, table in zip(systems, together, strict=True):
+        with FeatureStore(tmp_path / f"{system.recognizer_name}.sqlite") as store:
+            (alone,) = extract(images, finder, [system], store)
+        assert torch.equal(table.features, alone.features)
+
+
 def test_another_model_under_the_same_name_is_not_served_from_the_store(
     cfp_root: Path, make_systems: MakeSystems, table: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -207,6 +223,18 @@ def test_an_image_that_changes_during_a_run_is_not_stored_as_what_it_was(
     finder = partial(FaceFinder, f"file:{cfp_root / 'landmarks.csv'}")
     with FeatureStore(tmp_path / "s.sqlite") as store, pytest.raises(DataError, match="changed during the run"):
         extract([Image(str(first), lambda: answers.pop(0))], finder, make_systems("mirror"), store)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_template_of_the_first_view_is_that_of_a_face_whose_every_view_is_the_first(fusion: Fusion) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, weights = torch.randn(4, 3, 8, generator=generator), torch.rand(4, 3, generator=generator)
+    yaw, reason = torch.tensor([0.0, 40.0, -70.0, torch.nan]), np.full(4, "", object)
+    table = FeatureTable(features, weights / weights.sum(1, keepdim=True), yaw, np.full(4, "ok", object), reason)
+    alike = replace(table, features=torch.stack([features[:, 0]] * 3, 1))
+    first = table.templates(fusion, first_view_only=True)
+    torch.testing.assert_close(first, alike.templates(fusion), rtol=0, atol=0)
+    assert not torch.allclose(first, table.templates(fusion))
 
 
 def test_passes_are_the_views_that_count_for_some_image_and_the_first() -> None:

@@ -36,6 +36,12 @@ def test_features_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert (found.yaw, found.status, found.reason) == (3.0, "ok", "")
 
 
+def test_features_of_another_recipe_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(1)
+    monkeypatch.setattr("protocols.store.RECIPE_VERSION", 0)
+    assert keys(1) != before
+
+
 def test_failures_and_unknown_yaw_are_kept_as_they_are(tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "store.sqlite") as store:
         key = keys(1)[0]

@@ -125,6 +125,27 @@ def test_a_file_of_fixed_batch_size_embeds_batches_of_any_size(
     assert capfd.readouterr().err == ""  # onnxruntime says nothing of a batch that was but tried
 
 
+def test_a_network_with_channels_last_is_given_rows_before_columns(tmp_path: Path) -> None:
+    weight = np.random.default_rng(1).normal(size=(2, 16 * 16 * 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["data"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weight"], ["out"], transB=1),
+        ],
+        "g",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 16, 16, 3])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "a.onnx")
+    batch = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pixels = np.array([[face[:, y, x].tolist() for y in range(16) for x in range(16)] for face in batch], np.float32)
+    wanted = torch.from_numpy((2 * pixels - 1).reshape(3, -1) @ weight.T)
+    found = load_recognizer(f"onnx:{tmp_path / 'a.onnx'}").embed(batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
 def test_a_file_beside_it_says_how_it_wants_its_input(tmp_path: Path) -> None:
     path = write_network(tmp_path / "a.onnx")
     plain = load_recognizer(f"onnx:{path}")

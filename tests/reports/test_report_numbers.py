@@ -16,6 +16,7 @@ from protocols.base import COMPARISON, SYSTEM
 from protocols.summary import Statistics
 from reports.build import build_report
 from reports.content import Report, Section
+from reports.figures import Series
 from reports.identification import identification_studies
 from reports.measurements import digest
 from reports.rates import notes_on_fnmr
@@ -313,6 +314,39 @@ def test_a_plain_crop_borrows_the_pose_that_another_system_saw(
     (chart,) = (chart for chart in section.charts if chart.key.endswith("yaw"))
     counts = {trace["label"]: len(trace["points"]) for trace in chart.hover["series"]}
     assert counts["none"] == counts["srtc"] > 1
+
+
+def test_the_last_bin_holds_90_degrees_and_all_beyond(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    scores = score_table(CLEAR, pairs=200)
+    scores["yaw"] = np.where(scores["probe"].str.endswith("01.jpg"), -95.0, 90.0)
+    bins = studied(tmp_path, write_run, scores).yaw_bins
+    assert [(label, len(rows)) for label, _, rows in bins] == [("75–90°", len(scores))]
+
+
+def test_bands_of_curves_have_their_lower_bound_below(
+    tmp_path: Path, score_table: Make, write_run: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def noted(*values: object, **named: object) -> Series:
+        drawn.append(Series(*values, **named))
+        return drawn[-1]
+
+    monkeypatch.setattr("reports.verification.Series", noted)
+    charts = studied(tmp_path, write_run, score_table(pairs=200)).charts()
+    assert {"roc", "det", "yaw"} <= {chart.key.rpartition("-")[2] for chart in charts}
+    for series in drawn:
+        known = np.isfinite(series.low) & np.isfinite(series.high)
+        assert (series.low[known] <= series.high[known]).all()
+        assert (series.low[known] < series.high[known]).any()
+
+
+def test_few_impostors_are_said_to_measure_no_low_fmr(tmp_path: Path, score_table: Make, write_run: Write) -> None:
+    study = studied(tmp_path, write_run, score_table(CLEAR))
+    caution = f"{study.impostors:,} impostor comparisons: they cannot measure an FMR below"
+    assert any(caution in line for line in study.cautions())
+    study.impostors = round(3 / min(summary.FMR_POINTS))
+    assert not any("impostor comparisons" in line for line in study.cautions())
 
 
 def test_without_a_pose_there_is_no_chart_by_yaw_and_the_report_says_so(

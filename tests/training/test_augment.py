@@ -131,6 +131,37 @@ def test_occluders_only_take_away() -> None:
     np.testing.assert_array_equal(crop.mask, before.mask)
 
 
+def test_crops_are_turned_by_as_many_degrees_as_asked() -> None:
+    pncc, turns = ellipse(), []
+    for seed in range(60):
+        crop = random_crop(photo_of(pncc), pncc, PLAIN._replace(turn=9.0), 128, np.random.default_rng(seed))
+        rows, columns = np.nonzero(crop.mask)
+        places = np.column_stack([columns, rows, np.ones(len(rows))])
+        slope = np.linalg.lstsq(places, crop.pncc[rows, columns, 1], rcond=None)[0]  # of the y codes
+        turns.append(np.degrees(np.arctan2(slope[0], slope[1])))
+    assert 6 < np.std(turns) < 12
+
+
+def test_degrading_exchanges_no_colours() -> None:
+    orange = np.full((96, 96, 3), (200, 120, 40), np.uint8)
+    for seed in range(100):
+        red, _, blue = degrade(orange, 70.0, np.random.default_rng(seed)).mean((0, 1))
+        assert red >= blue - 3  # a grey photo's are alike, up to noise and compression
+
+
+def test_faces_of_a_low_resolution_have_24_pixels_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides, resize = [], cv2.resize
+
+    def noted(image: np.ndarray, size: tuple[int, int], **options: int) -> np.ndarray:
+        sides.append(size[0])
+        return resize(image, size, **options)
+
+    monkeypatch.setattr(cv2, "resize", noted)
+    for seed in range(200):
+        degrade(np.zeros((96, 96, 3), np.uint8), 48.0, np.random.default_rng(seed))
+    assert 47 <= min(sides) < 55  # the face is half the image
+
+
 def test_degraded_images_keep_their_kind_and_their_seed() -> None:
     image = np.random.default_rng(0).integers(0, 256, (96, 96, 3)).astype(np.uint8)
     results = [degrade(image, 70.0, np.random.default_rng(seed)) for seed in range(60)]

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from pifr.completion import certain
 from pifr.errors import DataError
+from pifr.geometry.correspondence import Correspondence
+from pifr.training import dataset
 from pifr.training.augment import Framing
 from pifr.training.dataset import (
     PairSamples,
@@ -145,17 +148,20 @@ def test_texture_sample_is_the_texture_at_its_size(shards: Path) -> None:
     np.testing.assert_allclose(sample["texture"].transpose(1, 2, 0), expected, atol=0.6 / 255)
 
 
-def test_texture_sample_mirrors_truth_trust_and_shape_together(shards: Path) -> None:
+def test_texture_sample_mirrors_truth_trust_and_shape_together(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_tint", lambda texture, rng: texture)
     textures = Shards(shards, "textures", "all")
     samples = TextureSamples(textures, np.full((1, 128, 128), 255, np.uint8), 128)
     trust = textures.read("visibility", 2).astype(np.float32) / 255
-    position = textures.read("shape", 2).astype(np.float32)
+    texture, position = textures.read("texture", 2), textures.read("shape", 2).astype(np.float32)
     mirrored = set()
     for seed in range(8):
         sample = samples(2, np.random.default_rng(seed))
         flipped = np.array_equal(sample["trust"][0], trust[:, ::-1])
         mirrored.add(flipped)
         assert flipped or np.array_equal(sample["trust"][0], trust)
+        shown = sample["texture"].transpose(1, 2, 0) * 255
+        np.testing.assert_allclose(shown, texture[:, ::-1] if flipped else texture, atol=0.01)
         expected = cv2.resize(position, (128, 128)) if position.shape[0] != 128 else position
         expected = expected[:, ::-1] * [-1, 1, 1] if flipped else expected
         np.testing.assert_allclose(sample["position"], expected.transpose(2, 0, 1), atol=0.05)
@@ -183,6 +189,17 @@ def test_stains_lie_along_the_edges_of_what_is_seen(shards: Path) -> None:
     from_edge = np.abs(np.arange(64) - 31.5)
     assert max(from_edge[columns.any(0)].max(initial=0) for columns in stained) < 8
     assert all(sample["shown"].min() > -0.001 and sample["shown"].max() < 1.001 for sample in drawn)
+
+
+def test_visibility_bank_is_what_inference_is_certain_of_on_true_codes(tmp_path: Path) -> None:
+    pairs = Shards(write_shards(tmp_path, photos=4))
+    bank = visibility_bank(pairs, size=64, count=2, seed=0)
+    stored = torch.from_numpy(np.stack([pairs.read("pncc", index) for index in range(len(pairs))])).permute(0, 3, 1, 2)
+    mask = (stored[:, :1] > 0).float()
+    codes = (stored - mask) / 254  # as docs/architecture.md stores them: 1 + 254 * NCC
+    every = certain(Correspondence().unwrap(codes, codes, mask, 64).visibility)[:, 0] * 255
+    for drawn in bank:
+        assert (every.byte().numpy() == drawn).all((1, 2)).any()
 
 
 def test_visibility_bank_is_empty_where_nothing_is_seen(shards: Path) -> None:

@@ -27,6 +27,14 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
+def turn(codes: torch.Tensor, mask: torch.Tensor) -> float:
+    """Degrees by which the lines of equal y codes are turned; of a mirrored disc, the other way round."""
+    rows, columns = np.nonzero(mask.numpy())
+    places = np.column_stack([columns, rows, np.ones(len(rows))])
+    slope = np.linalg.lstsq(places, codes.double().numpy()[rows, columns, 1], rcond=None)[0]
+    return np.degrees(np.arctan2(slope[0], slope[1]))
+
+
 def test_each_batch_comes_as_often_as_asked_and_goes_on_where_it_stopped() -> None:
     batches = [{"number": torch.tensor(number)} for number in range(3)]
     numbers = [int(batch["number"]) for batch in Echoing(batches, 3)]
@@ -70,6 +78,9 @@ def test_a_batch_seen_anew_is_moved_only_a_little(batch) -> None:
     centre = (anew["mask"].float().sum(1) * torch.arange(SIZE)).sum(1) / anew["mask"].sum((1, 2))
     assert (centre - (SIZE - 1) / 2).abs().max() < 0.06 * SIZE
     assert centre.std() > 0.2
+    turns = [turn(codes, mask) for codes, mask in zip(anew["pncc"], anew["mask"], strict=True)]
+    assert 4 < np.std(turns) < 11
+    assert np.abs(turns).max() < 30
 
 
 def test_predicted_masks_move_with_the_mask(batch) -> None:
