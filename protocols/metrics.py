@@ -20,6 +20,9 @@ EER_RULES: tuple[EerRule, ...] = get_args(EerRule)
 _FEWEST_SUBJECTS = 5
 """Of fewer subjects, resampling finds too few other samples: no difference at all would look certain in 10 to 50 %."""
 
+_FEWEST_OF_A_FOLD = 3
+"""Of two subjects, each bootstrap replicate that keeps both classes is the sample itself."""
+
 _ROUNDING = 1e-9
 """Differences of rates below this are rounding: rates are quotients of small integers."""
 
@@ -318,10 +321,11 @@ def eer_replicates(
 
     Returns:
         (replicates,) float64; NaN where no fold could be measured, and all NaN if a fold that can be measured has less
-        than three subjects.
+        than three subjects, or all such folds together less than five.
     """
     same, score, groups = _folds(same, score, fold, rule)
-    if any(_both(same[group]) and len(np.union1d(first[group], second[group])) < _FEWEST_SUBJECTS for group in groups):
+    people = [np.union1d(first[group], second[group]) for group in groups if _both(same[group])]
+    if min(map(len, people)) < _FEWEST_OF_A_FOLD or len(np.unique(np.concatenate(people))) < _FEWEST_SUBJECTS:
         return np.full(replicates, np.nan)
     inner = "interpolated" if rule == "pooled" else rule
     place = np.empty(len(same), int)  # of a comparison's fold

@@ -65,7 +65,7 @@ def notes_on_rates(statistics: Statistics, named: bool) -> list[str]:
     return [
         f"{_EER_RULES[statistics.eer_rule]}; ± is the standard deviation over folds, brackets the "
         f"{statistics.interval} of {statistics.resamples(resampled(named))}; no brackets where no resample has another "
-        "EER, as without any error, or where a fold has fewer than five subjects.",
+        "EER, as without any error, or where a fold has fewer than three subjects, or all together fewer than five.",
         *(() if named else (inferred,)),
         "Accuracy: at the threshold that is best on the other folds. AUC and FNMR: all folds together.",
         "FTA: share of images from which no face was acquired; their comparisons are left out of the other rates.",

@@ -314,15 +314,15 @@ class TestCertainty:
         nothing = np.full(3, np.nan)
         assert not metrics.paired_difference(nothing, nothing, nothing, nothing).beyond_noise
 
-    def test_four_subjects_of_a_fold_give_no_interval(self) -> None:
-        same, fold = np.arange(24) % 2 == 0, np.repeat([0, 1], 12)
-        score = np.random.default_rng(0).normal(size=24)
-        first = np.concatenate([np.arange(12) % 4, np.arange(12) % 6]).astype(str)
-        second = np.where(same, first, np.roll(first, 1))
-        four = slice(0, 12)
-        assert np.isnan(metrics.eer_replicates(same[four], score[four], fold[four], first[four], second[four])).all()
-        assert np.isnan(metrics.eer_replicates(same, score, fold, first, second)).all()
-        assert np.isfinite(metrics.eer_replicates(same, score, fold, first, second, rule="pooled")).any()
+    @pytest.mark.parametrize(("people", "known"), [((2, 6), False), ((4,), False), ((3, 3), True), ((5,), True)])
+    def test_two_subjects_of_a_fold_or_four_in_all_give_no_interval(self, people: tuple[int, ...], known: bool) -> None:
+        fold = np.repeat(np.arange(len(people)), 24)
+        same, score = np.arange(len(fold)) % 2 == 0, np.random.default_rng(0).normal(size=len(fold))
+        number = np.concatenate([np.arange(24) // 2 % count for count in people])
+        other = np.concatenate([(np.arange(24) // 2 + 1) % count for count in people])
+        first, second = (np.char.add(fold.astype(str), side.astype(str)) for side in (number, other))
+        draws = metrics.eer_replicates(same, score, fold, first, np.where(same, first, second))
+        assert np.isfinite(draws).any() == known
 
     @pytest.mark.parametrize("people", [5, 8, 16])
     def test_a_mean_of_few_subjects_is_told_from_zero_about_as_rarely_as_its_interval_says(self, people: int) -> None:
