@@ -18,6 +18,9 @@ from pifr.zoo import ZOO
 _CHANNELS = (1, 3)
 """Grey and colour. An input whose last axis has that length is B x S x S x C, as TensorFlow's are."""
 
+_LAYERS = ("Conv", "QLinearConv", "Gemm", "MatMul")
+"""Beginnings of the operators before which a graph may normalise its input."""
+
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 """Of inputs, as onnxruntime calls them."""
 
@@ -180,17 +183,16 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
     """The configuration of a user's ONNX file.
 
     Sizes are read from the file. The rest is what InsightFace's files want (RGB, ArcFace's template, -1..1, or 0..255
-    for a graph that begins by subtracting and scaling) unless a file of the same name with the suffix .yaml or .yml
-    says otherwise; it may hold the keys `channels`, `value_range`, `mean`, `std`, `licence` and `origin` of
-    `RecognizerConfig`, `alignment`, one of `TEMPLATES` or a table of `AlignmentTemplate`'s, and `input_size` where the
-    network takes any.
+    for a graph that begins by subtracting and scaling, 0..1 if by less than 2) unless a file of the same name with the
+    suffix .yaml or .yml says otherwise; it may hold the keys `channels`, `value_range`, `mean`, `std`, `licence` and
+    `origin` of `RecognizerConfig`, `alignment`, one of `TEMPLATES` or a table of `AlignmentTemplate`'s, and
+    `input_size` where the network takes any.
 
     Raises:
         ConfigError: the YAML file has another key or a wrong value, or there is no input size; says which.
     """
     channels, size, _ = _face(model.graph.input[0])
     _, length = _shape(model.graph.output[0])
-    scaled = {"value_range": (0.0, 255.0)} if _normalises(model.graph) else {"mean": (0.5,), "std": (0.5,)}
     config = RecognizerConfig(
         name=f"onnx:{file.name}",
         input_size=size,
@@ -199,7 +201,7 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
         channels="grey" if channels == 1 else "RGB",
         licence="the user's own",
         origin=str(file),
-        **scaled,
+        **_scaling(model.graph),
     )
     sidecar = next((path for s in (".yaml", ".yml") if (path := file.with_suffix(s)).is_file()), None)
     if sidecar is not None:
@@ -214,14 +216,25 @@ def read_config(file: Path, model) -> RecognizerConfig:  # type: ignore[no-untyp
     return config
 
 
-def _normalises(graph) -> bool:  # type: ignore[no-untyped-def]
-    """Whether a graph subtracts and scales before its first layer: it then takes pixels from 0 to 255."""
-    before = []
+def _scaling(graph) -> dict[str, tuple[float, ...]]:  # type: ignore[no-untyped-def]
+    """What a graph wants pixels to be: -1..1, unless it subtracts and scales before its first layer.
+
+    It then takes 0..255, or 0..1 if what it subtracts is of that size.
+    """
+    from onnx import numpy_helper
+
+    constants = {weight.name: weight for weight in graph.initializer}
+    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    subtracted, scales = 0.0, False
     for node in graph.node:
-        if node.op_type.startswith(("Conv", "QLinearConv", "Gemm", "MatMul")):
+        if node.op_type.startswith(_LAYERS):
             break
-        before.append(node.op_type)
-    return "Sub" in before and bool({"Mul", "Div"} & set(before))
+        if node.op_type == "Sub" and node.input[1] in constants:
+            subtracted = float(np.abs(numpy_helper.to_array(constants[node.input[1]])).max())
+        scales |= node.op_type in ("Mul", "Div")
+    if not (subtracted and scales):
+        return {"mean": (0.5,), "std": (0.5,)}
+    return {"value_range": (0.0, 255.0 if subtracted > 2 else 1.0)}
 
 
 def _changed_by(config: RecognizerConfig, sidecar: Path) -> RecognizerConfig:

@@ -28,26 +28,23 @@ def write_network(
     dtype: int = TensorProto.FLOAT,
     channels_last: bool = False,
     baked: int = 0,
-    normalises: bool = False,
+    normalises: tuple[float, float] | None = None,
 ) -> Path:
     """Mean colour times a matrix, batch size one; as SFace's file, it may list its weights as inputs.
 
     `baked`: the batch size that a Reshape on the way asks for, as some exporters write it.
+    `normalises`: what is subtracted from the image, and what it is multiplied by then.
     """
     nodes = [
         helper.make_node("Cast", ["data"], ["cast"], to=TensorProto.FLOAT),
-        *(
-            [
-                helper.make_node("Sub", ["cast", "middle"], ["moved"]),
-                helper.make_node("Mul", ["moved", "unit"], ["norm"]),
-            ]
-            if normalises
-            else []
-        ),
-        helper.make_node("ReduceMean", ["norm" if normalises else "cast", "axes"], ["average"], keepdims=0),
+        helper.make_node("Sub", ["cast", "middle"], ["moved"]),
+        helper.make_node("Mul", ["moved", "unit"], ["norm"]),
+        helper.make_node("ReduceMean", ["norm", "axes"], ["average"], keepdims=0),
         helper.make_node("Reshape", ["average", "shape"], ["mean"]),
         helper.make_node("Gemm", ["mean", "weight"], ["out"], transB=1),
     ]
+    if normalises is None:
+        nodes[1:4] = [helper.make_node("ReduceMean", ["cast", "axes"], ["average"], keepdims=0)]
     sides = [size, width or size] if size else ["h", "w"]
     image = helper.make_tensor_value_info("data", dtype, [1, *sides, 3] if channels_last else [1, 3, *sides])
     length = length or "d"
@@ -57,22 +54,26 @@ def write_network(
     axes = np.array([1, 2] if channels_last else [2, 3])
     weights = [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(axes, "axes")]
     weights += [numpy_helper.from_array(np.array([baked or -1, 3]), "shape")]
-    weights += [
-        numpy_helper.from_array(np.float32(127.5), "middle"),
-        numpy_helper.from_array(np.float32(1 / 128), "unit"),
-    ]
+    for value, name in zip(normalises or (), ("middle", "unit"), strict=False):
+        weights.append(numpy_helper.from_array(np.float32(value), name))
     graph = helper.make_graph(nodes, "g", [image, *(extra if listed_weights else [])], [output], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
 
 
-def test_a_graph_that_normalises_is_shown_pixels_from_0_to_255(tmp_path: Path) -> None:
-    plain, other = (write_network(tmp_path / f"{each}.onnx", normalises=each) for each in (False, True))
+@pytest.mark.parametrize(("normalises", "largest"), [((127.5, 1 / 127.5), 255.0), ((0.5, 2.0), 1.0)])
+def test_a_graph_that_normalises_is_shown_what_it_takes(
+    normalises: tuple[float, float], largest: float, tmp_path: Path
+) -> None:
+    plain, other = write_network(tmp_path / "a.onnx"), write_network(tmp_path / "b.onnx", normalises=normalises)
     batch = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     recognizer = load_recognizer(f"onnx:{other}")
-    assert recognizer.config.value_range == (0.0, 255.0)
-    expected = load_recognizer(f"onnx:{plain}").embed(batch) * 127.5 / 128
-    torch.testing.assert_close(recognizer.embed(batch), expected)
+    assert recognizer.config.value_range == (0.0, largest)
+    torch.testing.assert_close(recognizer.embed(batch), load_recognizer(f"onnx:{plain}").embed(batch))
+
+
+def test_a_file_beside_it_names_a_template(tmp_path: Path) -> None:
+    other = write_network(tmp_path / "b.onnx")
     other.with_suffix(".yaml").write_text("alignment: facenet-160\n")
     assert load_recognizer(f"onnx:{other}").config.alignment == FACENET_160
     other.with_suffix(".yaml").write_text("alignment: facenet\n")
